@@ -1,0 +1,1 @@
+"""The lab: real Debian machines on one host, for Holdfast's tests and demonstrations."""

@@ -1,0 +1,158 @@
+"""Control groups: how the lab finds, freezes and kills every process of a machine, whatever became of its parents.
+
+A machine has a group of its own in each hierarchy (version 1, 2 or both), because its systemd takes the group that it
+starts in for the root of everything. The group's path carries the lab's name and is the only record of the processes:
+it is joined before a machine's first program starts, so that a killed `lab` command leaves no process behind unfound.
+"""
+
+import functools
+import os
+import signal
+import time
+from pathlib import Path
+
+from .errors import LabError
+
+
+@functools.cache
+def _hierarchies():
+    """Mount points of all hierarchies, with the controllers of version 1 (None: version 2)."""
+    found = {}
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, where, kind, flags = line.split()[:4]
+        if kind == "cgroup":
+            found[Path(where)] = set(flags.split(","))
+        elif kind == "cgroup2":
+            found[Path(where)] = None
+    if not found:
+        raise LabError("no control groups are mounted under /sys/fs/cgroup: mount cgroup2 there")
+    return found
+
+
+@functools.cache
+def _freezer():
+    """The hierarchy that freezes, and whether it is of version 1."""
+    for root, controllers in _hierarchies().items():
+        if controllers and "freezer" in controllers:
+            return root, True
+    for root, controllers in _hierarchies().items():
+        if controllers is None:
+            return root, False
+    raise LabError("no freezer control group is mounted: mount cgroup2 on /sys/fs/cgroup")
+
+
+def create(path):
+    for root, controllers in _hierarchies().items():
+        (root / path).mkdir(parents=True, exist_ok=True)
+        if controllers and "cpuset" in controllers:
+            _fill_cpuset(root, path)
+
+
+def _fill_cpuset(root, path):
+    """A new cpuset of version 1 has no CPU and takes no process until it is given some."""
+    group = root
+    for part in Path(path).parts:
+        group = group / part
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            (group / file).write_text((root / file).read_text())
+
+
+def join(path):
+    """Moves the calling process there; safe between fork and exec."""
+    for root in _hierarchies():
+        (root / path / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def join_like(pid):
+    """Moves the calling process to where that one is."""
+    where = {}
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        where[frozenset(controllers.split(",")) if controllers else None] = path.lstrip("/")
+    for root, flags in _hierarchies().items():
+        for controllers, path in where.items():
+            if (flags is None and controllers is None) or (flags and controllers and controllers <= flags):
+                (root / path / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def processes(path):
+    """All processes in the group and below it, in every hierarchy."""
+    pids = set()
+    for root in _hierarchies():
+        for directory, _, _ in os.walk(root / path):
+            try:
+                pids.update(int(pid) for pid in (Path(directory) / "cgroup.procs").read_text().split())
+            except (FileNotFoundError, OSError):
+                continue        # a group that vanished under us has no processes
+    return pids
+
+
+def freeze(path, frozen):
+    root, version_1 = _freezer()
+    file, word = ("freezer.state", ("THAWED", "FROZEN")) if version_1 else ("cgroup.freeze", ("0", "1"))
+    (root / path / file).write_text(word[frozen])
+    deadline = time.monotonic() + 10
+    while is_frozen(path) != frozen:
+        if time.monotonic() > deadline:
+            raise LabError("the machine does not freeze: a process in it hangs in the kernel; use 'lab/lab powercut'")
+        time.sleep(0.002)
+
+
+def is_frozen(path):
+    root, version_1 = _freezer()
+    try:
+        if version_1:
+            return (root / path / "freezer.state").read_text().strip() == "FROZEN"
+        return "frozen 1" in (root / path / "cgroup.events").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def kill(path):
+    """Sends SIGKILL to all; frozen processes get it too, and die of it because they are thawed after it."""
+    pids = processes(path)
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    root, version_1 = _freezer()
+    file, word = ("freezer.state", "THAWED") if version_1 else ("cgroup.freeze", "0")
+    for directory, _, _ in os.walk(root / path):    # each for itself: a group of version 1 does not thaw its children
+        try:
+            (Path(directory) / file).write_text(word)
+        except FileNotFoundError:
+            continue
+    return bool(pids)
+
+
+def kill_and_wait(path, timeout_s=20):
+    deadline = time.monotonic() + timeout_s
+    while kill(path):
+        if time.monotonic() > deadline:
+            raise LabError(f"processes {sorted(processes(path))} do not die: see /proc/PID/stack for what they wait for")
+        time.sleep(0.005)
+
+
+def remove(path):
+    """Removes the group and all below. Dead processes leave their groups a moment later than they die: retry."""
+    deadline = time.monotonic() + 5
+    for root in _hierarchies():
+        while (root / path).exists():
+            for directory, _, _ in os.walk(root / path, topdown=False):
+                try:
+                    os.rmdir(directory)
+                except FileNotFoundError:
+                    continue
+                except OSError:
+                    if time.monotonic() > deadline:
+                        raise LabError(f"control group {directory} is still in use: run 'lab/lab down' again") from None
+                    time.sleep(0.005)
+
+
+def remove_if_empty(path):
+    for root in _hierarchies():
+        try:
+            (root / path).rmdir()
+        except OSError:
+            continue            # other labs are in it, or it never was
