@@ -9,7 +9,7 @@ if(CCACHE)
 endif()
 
 add_library(hf_flags INTERFACE)
-target_include_directories(hf_flags INTERFACE ${CMAKE_SOURCE_DIR}/src ${CMAKE_BINARY_DIR}/generated)
+target_include_directories(hf_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
 target_compile_definitions(hf_flags INTERFACE _GNU_SOURCE HF_VERSION="${PROJECT_VERSION}")
 target_compile_options(hf_flags INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wold-style-cast
   -Woverloaded-virtual -Wno-missing-field-initializers -fstack-protector-strong)

@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What protection costs, side by side: native, protected, a do-nothing mount, PostgreSQL's own replication."""
+
+import argparse
+import json
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections import namedtuple
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests/lib")]
+
+import report  # noqa: E402
+from labs import Lab, LabFailure  # noqa: E402
+from variants import Machines  # noqa: E402
+
+RESULTS = HERE / "results.json"
+DOCUMENT = HERE.parent / "docs/BENCHMARKS.md"
+
+FILES = ("native", "async", "fsync", "floor")
+DATABASES = FILES + ("pg-streaming-async", "pg-streaming-sync")
+PGBENCH_S, FIO_S = 12, 6
+
+Row = namedtuple("Row", "name unit variants measure")
+
+
+def database_row(clients):
+    return Row(f"pgbench TPC-B, {clients} client{'s' if clients > 1 else ''}", "tps", DATABASES,
+               lambda machines, variant: machines.pgbench(variant, clients, PGBENCH_S))
+
+
+def file_row(name, unit, *options):
+    field = "bw_bytes" if unit == "MB/s" else "iops"
+    return Row(name, unit, FILES, lambda machines, variant: machines.fio(variant, options, field, FIO_S))
+
+
+ROWS = (
+    database_row(1),
+    database_row(8),
+    file_row("4 KiB sequential writes", "MB/s", "--rw=write", "--bs=4k", "--size=512m"),
+    file_row("8 KiB random writes", "MB/s", "--rw=randwrite", "--bs=8k", "--size=512m"),
+    file_row("8 KiB random writes, 4 jobs", "MB/s", "--rw=randwrite", "--bs=8k", "--size=128m", "--numjobs=4"),
+    file_row("8 KiB write + fdatasync, 1 job", "IOPS", "--rw=write", "--bs=8k", "--size=128m", "--fdatasync=1"),
+    file_row("8 KiB write + fdatasync, 8 jobs", "IOPS", "--rw=write", "--bs=8k", "--size=16m", "--fdatasync=1",
+             "--numjobs=8"),
+    file_row("1 MiB sequential writes", "MB/s", "--rw=write", "--bs=1m", "--size=512m"),
+)
+
+
+def say(text):
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def measure(machines, row, pairs):
+    """{variant: [value of each round]}. Each round starts with another variant, so that none is always the first."""
+    variants = [variant for variant in row.variants if variant in machines.variants]
+    measured = {variant: [] for variant in variants}
+    for turn in range(pairs):
+        for index in range(len(variants)):
+            variant = variants[(index + turn) % len(variants)]
+            machines.select(variant)
+            value = row.measure(machines, variant)
+            measured[variant].append(value)
+            say(f"{row.name}, round {turn + 1} of {pairs}: {variant} {value:.1f} {row.unit}")
+    return measured
+
+
+def run(options, machines):
+    rows = [row for row in ROWS if re.search(options.rows, row.name)]
+    done = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    for row in rows:
+        done = report.merge(done, [report.result(row.name, row.unit, measure(machines, row, options.pairs))])
+        report.write(done, RESULTS, DOCUMENT)
+    return [row for row in done if row["name"] in {row.name for row in rows}]
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", default="", metavar="REGEX", help="only rows whose name matches")
+    parser.add_argument("--pairs", type=int, default=5, metavar="N", help="rounds of each row (default 5)")
+    parser.add_argument("--variants", default=",".join(DATABASES), help="comma-separated; native is always measured")
+    parser.add_argument("--lab", help="a lab left by an earlier --keep")
+    parser.add_argument("--keep", action="store_true", help="leave the lab up at the end")
+    parser.add_argument("--list", action="store_true", help="list the rows")
+    options = parser.parse_args()
+    options.variants = ["native"] + [name for name in options.variants.split(",") if name not in ("", "native")]
+    if unknown := set(options.variants) - set(DATABASES):
+        parser.error(f"unknown variants: {', '.join(sorted(unknown))}")
+    if options.pairs < 1 or not any(re.search(options.rows, row.name) for row in ROWS):
+        parser.error("nothing to measure: see --list")
+    return options
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def main():
+    options = parse()
+    if options.list:
+        print("\n".join(row.name for row in ROWS))
+        return 0
+    if os.geteuid() != 0:
+        sys.exit("bench: the lab boots machines and needs root: sudo ./dev bench")
+    signal.signal(signal.SIGTERM, interrupt)
+    started = time.monotonic()
+    lab = Lab(options.lab or f"bench-{os.getpid()}")
+    machines = Machines(lab, options.variants)
+    try:
+        if not options.lab:
+            machines.set_up(say)
+        print(report.table(run(options, machines)))
+    except LabFailure as failure:
+        say(f"FAILED: {failure}")
+        directory = tempfile.mkdtemp(prefix="holdfast-bench-")
+        machines.cluster.collect_journals(directory)
+        say(f"journals and status of each machine are in {directory}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        if not options.lab and not options.keep:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            lab.down()
+    say(f"done in {(time.monotonic() - started) / 60:.0f} minutes; {RESULTS.relative_to(HERE.parent)} and "
+        f"{DOCUMENT.relative_to(HERE.parent)} are written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

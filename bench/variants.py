@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The machines of the benchmark: PostgreSQL and a folder in every variant, side by side on n1's data disk."""
+
+import json
+
+from cluster import Cluster
+from labs import CHANNEL, LabFailure, wait_until
+
+NODE, PEER = "n1", "n2"
+SCALE = 20                      # pgbench: about 300 MB, more than shared_buffers
+FLOOR_PROGRAM = "/usr/sbin/holdfast-floor"       # part of the package
+PROTECTED_FOLDER = "/srv/protected"
+
+# variant -> port of its PostgreSQL on n1; both protected modes are the same server.
+PORTS = {"native": 5440, "async": 5432, "fsync": 5432, "floor": 5441, "pg-streaming-async": 5442,
+         "pg-streaming-sync": 5442}
+CLUSTERS = {"native": "/srv/native/pg", "floor": "/srv/floor/pg", "streaming": "/srv/streaming/pg"}
+# variant -> folder of its file tests
+FOLDERS = {"native": "/srv/native/files", "async": PROTECTED_FOLDER + "/files", "fsync": PROTECTED_FOLDER + "/files",
+           "floor": "/srv/floor/files"}
+
+
+class Machines:
+    def __init__(self, lab, variants):
+        self.lab, self.variants = lab, variants
+        self.cluster = Cluster(lab)
+        self.mode = None
+
+    def set_up(self, say):
+        say("booting, forming the pair")
+        self._form()
+        say("creating the databases")
+        self._furnish()
+        self.wait_quiet()
+
+    def _form(self):
+        lab = self.lab
+        lab.up("--witness", "--disk", "16G")
+        lab.run_shown("cluster", "--mode", "async", "--plugin", "postgresql", "--protect", PROTECTED_FOLDER,
+                      timeout_s=400)
+        if self.cluster.active() != NODE:
+            self.cluster.make_active(NODE)
+            self.cluster.wait_synchronized()
+
+    def _furnish(self):
+        for variant, folder in FOLDERS.items():
+            if variant in self.variants and variant != "floor":
+                self.lab.sh(NODE, 'mkdir -p "$1"', folder)
+        self._create_cluster("native")
+        if "floor" in self.variants:
+            self._mount_floor()
+            self._create_cluster("floor")
+        if any(variant.startswith("pg-streaming") for variant in self.variants):
+            self._create_cluster("streaming")
+            self._create_standby()
+        for port in sorted({PORTS[variant] for variant in self.variants}):
+            self._as_postgres(f"createdb -p {port} bench; pgbench -p {port} -q -i -s {SCALE} bench")
+
+    def _as_postgres(self, script, node=NODE, timeout_s=300, check=True):
+        return self.lab.exec(node, "runuser", "-u", "postgres", "--", "sh", "-euc", script, timeout_s=timeout_s,
+                             check=check)
+
+    def _create_cluster(self, name):
+        """Data checksums on, like the protected one; everything else as Debian makes it."""
+        port = {"native": 5440, "floor": 5441, "streaming": 5442}[name]
+        self.lab.sh(NODE, """
+            mkdir -p "$2"; chown postgres: "$2"
+            pg_createcluster -d "$2" -p "$3" 15 "$1"
+            grep '# the lab' -A 9 /etc/postgresql/15/main/pg_hba.conf >> "/etc/postgresql/15/$1/pg_hba.conf"
+            echo "listen_addresses = '*'" > "/etc/postgresql/15/$1/conf.d/lab.conf"
+            pg_ctlcluster 15 "$1" start""", name, CLUSTERS[name], str(port), timeout_s=120)
+
+    def _mount_floor(self):
+        self.lab.sh(NODE, """
+            mkdir -p /srv/floor-below /srv/floor
+            systemd-run --quiet --unit=holdfast-floor "$1" /srv/floor-below /srv/floor""", FLOOR_PROGRAM)
+        wait_until(lambda: "fuse" in self.lab.sh(NODE, "stat -f -c %T /srv/floor"), "the floor is mounted", 10,
+                   lambda: self.lab.sh(NODE, "journalctl --no-pager -u holdfast-floor"))
+        self.lab.sh(NODE, "mkdir -p /srv/floor/files")
+
+    def _create_standby(self):
+        lab = self.lab
+        self._as_postgres("psql -p 5442 -qc \"CREATE ROLE standby REPLICATION LOGIN\"")
+        lab.sh(PEER, """
+            mkdir -p /srv/streaming; chown postgres: /srv/streaming
+            pg_createcluster -d /srv/streaming/pg -p 5442 15 streaming
+            rm -rf /srv/streaming/pg
+            runuser -u postgres -- pg_basebackup -h "$1" -p 5442 -U standby -D /srv/streaming/pg -R -c fast \
+                -d 'application_name=standby'
+            pg_ctlcluster 15 streaming start""", CHANNEL[NODE], timeout_s=300)
+        wait_until(lambda: "streaming" in self._as_postgres(
+            "psql -p 5442 -Atc 'SELECT state FROM pg_stat_replication'").stdout, "the standby streams", 30)
+
+    def select(self, variant):
+        """Makes a variant ready to be measured, with nothing left over from the one before."""
+        if variant in ("async", "fsync") and self.mode != variant:
+            self.cluster.set_mode(variant)
+            self.mode = variant
+        if variant.startswith("pg-streaming"):
+            names = "standby" if variant.endswith("-sync") else ""
+            self._as_postgres(f"psql -p 5442 -qc \"ALTER SYSTEM SET synchronous_standby_names = '{names}'\""
+                              " -c 'SELECT pg_reload_conf()' >/dev/null")
+            wanted = "sync" if names else "async"
+            wait_until(lambda: wanted == self._as_postgres(
+                "psql -p 5442 -Atc 'SELECT sync_state FROM pg_stat_replication'").stdout.strip(),
+                f"the standby is {wanted}", 20)
+        self.wait_quiet()
+
+    def wait_quiet(self):
+        """Nothing is on its way to a disk or to the peer any more."""
+        for machine in (NODE, PEER):
+            self.lab.sh(machine, "sync --file-system /srv", timeout_s=120)
+        wait_until(self._all_confirmed, "the passive has confirmed and applied everything", 120, self.cluster.evidence)
+
+    def _all_confirmed(self):
+        status = self.cluster.status_of(NODE)
+        passive = self.cluster.node_in(status, PEER)
+        queues = passive["queues"]
+        return passive["synchronized"] and not queues["send_bytes"] and not queues["receive_bytes"]
+
+    def pgbench(self, variant, clients, seconds):
+        """Transactions a second, from the node itself: the network to the client is the same for everyone."""
+        port = PORTS[variant]
+        self._as_postgres(f"psql -p {port} -qc CHECKPOINT")
+        text = self._as_postgres(f"pgbench -p {port} -n -c {clients} -j {min(clients, 2)} -T {seconds} bench",
+                                 timeout_s=seconds + 120).stdout
+        line, = (line for line in text.splitlines() if line.startswith("tps = "))
+        if "number of failed transactions: 0" not in text:
+            raise LabFailure(f"{variant}: transactions failed:\n{text}")
+        return float(line.split()[2])
+
+    def fio(self, variant, options, field, seconds):
+        """One fio job set; field: bw_bytes in MB/s, or iops."""
+        folder = FOLDERS[variant]
+        text = self.lab.exec(NODE, "fio", "--name=row", f"--directory={folder}", "--ioengine=psync",
+                             "--output-format=json", "--group_reporting",
+                             "--time_based", f"--runtime={seconds}", "--fallocate=none",
+                             "--randrepeat=1", *options, timeout_s=seconds + 120).stdout
+        write = json.loads(text[text.index("{"):])["jobs"][0]["write"]
+        self.lab.sh(NODE, 'rm -f "$1"/row.*', folder, timeout_s=120)
+        return write["bw_bytes"] / 1e6 if field == "bw_bytes" else write["iops"]

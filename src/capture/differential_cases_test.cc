@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "capture/differential_cases.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+namespace holdfast::capture {
+
+long Trace::call(const std::string& what, long result) {
+  if (result < 0)
+    note("{}: {}", what, std::strerror(errno));
+  else
+    note("{} = {}", what, result);
+  return result;
+}
+
+int Trace::opened(const std::string& what, int fd) {
+  note("{}: {}", what, fd < 0 ? std::strerror(errno) : "opened");
+  return fd;
+}
+
+namespace {
+
+std::string facts(const struct stat& st) {
+  return fmt::format("mode {:o} links {} owner {}:{} size {} rdev {:x}", st.st_mode, st.st_nlink, st.st_uid, st.st_gid,
+                     S_ISDIR(st.st_mode) ? 0 : st.st_size, st.st_rdev);
+}
+
+}  // namespace
+
+void Trace::stat(const std::string& name) {
+  struct stat st;
+  if (lstat(at(name).c_str(), &st) != 0)
+    note("stat {}: {}", name, std::strerror(errno));
+  else
+    note("stat {}: {}", name, facts(st));
+}
+
+void Trace::stat_fd(const std::string& what, int fd) {
+  struct stat st;
+  if (fstat(fd, &st) != 0)
+    note("fstat {}: {}", what, std::strerror(errno));
+  else
+    note("fstat {}: {}", what, facts(st));
+}
+
+void Trace::content(const std::string& name) {
+  std::ifstream in(at(name), std::ios::binary);
+  std::ostringstream text;
+  text << in.rdbuf();
+  note("content {}: {} bytes, hash {:x}", name, text.str().size(), std::hash<std::string>{}(text.str()));
+}
+
+void Trace::as_user(unsigned uid, unsigned gid, const std::vector<unsigned>& groups,
+                    const std::function<void(Trace&)>& body) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return note("no pipe");
+  const pid_t child = fork();
+  if (child == 0) {
+    const std::vector<gid_t> list(groups.begin(), groups.end());
+    if (setgroups(list.size(), list.data()) || setresgid(gid, gid, gid) || setresuid(uid, uid, uid)) _exit(1);
+    Trace inner(root_);
+    body(inner);
+    std::string text;
+    for (const auto& line : inner.lines()) text += line + "\n";
+    std::size_t sent = 0;
+    while (sent < text.size()) {
+      const ssize_t n = write(ends[1], text.data() + sent, text.size() - sent);
+      if (n <= 0) _exit(1);
+      sent += static_cast<std::size_t>(n);
+    }
+    _exit(0);
+  }
+  close(ends[1]);
+  std::string text;
+  char part[4096];
+  for (ssize_t n; (n = read(ends[0], part, sizeof part)) > 0;) text.append(part, static_cast<std::size_t>(n));
+  close(ends[0]);
+  int status = 0;
+  waitpid(child, &status, 0);
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) note("user {}: {}", uid, line);
+  note("user {} ended with {}", uid, status);
+}
+
+std::vector<Case> differential_cases() {
+  std::vector<Case> all;
+  for (auto part : {name_cases(), data_cases(), attribute_cases()})
+    for (auto& one : part) all.push_back(std::move(one));
+  return all;
+}
+
+}  // namespace holdfast::capture

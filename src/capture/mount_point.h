@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// The mount itself: the device, mount(2), its number in /sys/fs/fuse/connections, the limits of its write-back, and its end.
+#pragma once
+
+#include <string>
+
+#include "base/result.h"
+#include "capture/lower.h"
+
+namespace holdfast::capture {
+
+class MountPoint {
+ public:
+  // Mounts at `path`. Requests wait in `device()` until someone serves them.
+  static Result<MountPoint> create(const std::string& path, mode_t root_mode);
+  int device() const { return device_.get(); }
+  const std::string& path() const { return path_; }
+  const std::string& number() const { return number_; }  // "0:47"
+  std::string abort_path() const { return abort_path_; }
+
+  // Limits of dirty pages and read-ahead. Needs the mount only, not its server. Best effort: containers may not show /sys/class/bdi.
+  void tune(std::uint64_t max_dirty_bytes, unsigned read_ahead_kib) const;
+  // errno of umount2(path, 0) when it is still ours that is on top, 0 = done.
+  int unmount();
+  // Ends the connection now; then leaves the path.
+  void abort();
+  // Drops our descriptor: with it the last reference of a dead connection.
+  void close_device() { device_ = Descriptor(); }
+
+ private:
+  Descriptor device_, abort_fd_;
+  std::string path_, number_, abort_path_;
+};
+
+}  // namespace holdfast::capture

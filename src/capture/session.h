@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// A protected set, mounted for one epoch: the public face of capture. One Session is one FUSE connection (R3); losing the epoch ends it by
+// abort, a switchover by unmount; a new epoch mounts afresh.
+// Threads: every method may be called from any thread but those of the session's own requests. `on_fault` may be called from those.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "base/types.h"
+#include "capture/file_ids.h"
+#include "capture/holders.h"
+#include "capture/object_locks.h"
+#include "mirror/capture_log.h"
+
+namespace holdfast::capture {
+
+enum class WritePolicy { write_back, write_through };
+enum class TransportKind { automatic, dev, uring };
+
+struct SessionOptions {
+  std::string path;  // where to mount: the protected folder, its cover in place
+  int root_fd = -1;  // the real tree, on a mount nobody else sees; duplicated
+  SetNumber set = 0;
+  WritePolicy write_policy = WritePolicy::write_back;
+  TransportKind transport = TransportKind::automatic;
+  unsigned threads = 0;               // per queue (io_uring) or in all (/dev/fuse); 0 = what was measured best
+  std::uint64_t max_dirty_bytes = 0;  // bound of dirty pages (R13); 0 = the kernel's global bound only
+  unsigned read_ahead_kib = 1024;
+  std::size_t cached_descriptors = 32768;
+};
+
+struct OpenFile {
+  FileId id;
+  std::uint64_t nodeid;
+  std::uint32_t generation;
+};
+
+struct SessionStats {
+  std::uint64_t operations = 0, bytes_read = 0, bytes_written = 0, records = 0, syncs = 0;
+  std::size_t inodes = 0, waiting_for_space = 0;
+  unsigned threads = 0;
+};
+
+class Session {
+ public:
+  // Returns when the mount answers. `log`, `lease` and `ids` must outlive the session. `on_fault`: the disk below failed in a way that
+  // must end the epoch (I7); called once.
+  static Result<std::unique_ptr<Session>> mount(const SessionOptions& options, mirror::CaptureLog& log,
+                                                mirror::LeaseGate& lease, FileIds& ids,
+                                                std::function<void(const Error&)> on_fault);
+  // Aborts if still mounted, and waits for the threads.
+  virtual ~Session() = default;
+
+  // The barrier of a switchover (R10): success means that the file system is gone, its last request done, nothing was aborted,
+  // and the tree below durable (syncfs).
+  // Busy: someone holds it; `holders` says who; the mount is as before, unless error code is `timeout`: then it is no longer at its path,
+  // but something unseen keeps it alive, and only abort() ends it.
+  virtual Status unmount_and_wait(std::chrono::milliseconds patience, std::vector<Holder>* holders) = 0;
+  // Fence: no request is answered from now on, blocked callers get an error. Then the mount leaves its path (lazily). Doesn't wait.
+  virtual void abort() = 0;
+  // R23: true when every thread has ended and nothing of this session can still touch the tree below.
+  virtual bool wait_reaped(std::chrono::milliseconds patience) = 0;
+
+  virtual std::vector<OpenFile> open_for_write() const = 0;
+  virtual SessionStats stats() const = 0;
+  virtual ObjectLocks& locks() = 0;
+  // For the watchdog: writing "1" to this file aborts the connection. Empty if the kernel shows none.
+  virtual std::string abort_path() const = 0;
+  virtual std::string device() const = 0;       // "0:47", as in mountinfo and /sys/class/bdi
+  virtual TransportKind transport() const = 0;  // dev or uring
+};
+
+}  // namespace holdfast::capture

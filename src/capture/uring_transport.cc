@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "capture/uring_transport.h"
+
+#include <liburing.h>
+#include <sched.h>
+#include <sys/sysinfo.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstring>
+#include <fstream>
+#include <thread>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "capture/buffers.h"
+
+namespace holdfast::capture {
+namespace {
+
+unsigned possible_cpus() { return static_cast<unsigned>(get_nprocs_conf()); }
+
+}  // namespace
+
+bool uring_available() {
+  std::ifstream parameter("/sys/module/fuse/parameters/enable_uring");
+  std::string value;
+  return parameter >> value && (value == "Y" || value == "1");
+}
+
+// Who starts threads learns here how registering went.
+struct UringTransport::Registration {
+  std::mutex mutex;
+  std::condition_variable changed;
+  unsigned started = 0;
+  int error = 0;
+  void done(int sys_errno) {
+    const std::lock_guard guard(mutex);
+    ++started;
+    if (sys_errno && !error) error = sys_errno;
+    changed.notify_all();
+  }
+};
+
+// A thread's own ring with its one entry.
+struct UringTransport::Ring {
+  io_uring ring{};
+  PageBuffer header{sizeof(fuse::UringHeader)}, payload{max_write_bytes};
+  iovec parts[2];
+  bool open = false;
+
+  ~Ring() {
+    if (open) io_uring_queue_exit(&ring);
+  }
+  fuse::UringHeader& head() { return *reinterpret_cast<fuse::UringHeader*>(header.data()); }
+
+  int init() {
+    if (!header.data() || !payload.data()) return ENOMEM;
+    io_uring_params params{};
+    params.flags = IORING_SETUP_SQE128 | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
+    if (const int error = io_uring_queue_init_params(1, &ring, &params); error < 0) return -error;
+    open = true;
+    io_uring_register_ring_fd(&ring);
+    parts[0] = {header.data(), sizeof(fuse::UringHeader)};
+    parts[1] = {payload.data(), payload.size()};
+    return 0;
+  }
+
+  void prepare(int device, std::uint32_t command, unsigned queue, std::uint64_t commit_id) {
+    io_uring_sqe* sqe = io_uring_get_sqe(&ring);
+    CHECK(sqe, "a ring of one entry is used twice");
+    std::memset(static_cast<void*>(sqe), 0, 128);
+    sqe->opcode = IORING_OP_URING_CMD;
+    sqe->fd = device;
+    sqe->cmd_op = command;
+    if (command == fuse::uring_register) {
+      sqe->addr = reinterpret_cast<std::uint64_t>(parts);
+      sqe->len = 2;
+    }
+    fuse::UringCommand area{0, commit_id, static_cast<std::uint16_t>(queue), {}};
+    std::memcpy(&sqe->cmd, &area, sizeof area);
+  }
+
+  // Result of the entry's command: 0 = a request stands in the buffers.
+  int wait() {
+    for (;;) {
+      io_uring_cqe* cqe = nullptr;
+      const int error = io_uring_submit_and_wait(&ring, 1);
+      if (error < 0 && error != -EINTR && error != -EAGAIN) return error;
+      if (io_uring_peek_cqe(&ring, &cqe) != 0) continue;
+      const int result = cqe->res;
+      io_uring_cqe_seen(&ring, cqe);
+      return result;
+    }
+  }
+};
+
+UringTransport::UringTransport(int device, Handler& handler, unsigned threads_per_queue, unsigned most_threads,
+                               std::function<void()> touch)
+    : device_(device),
+      handler_(handler),
+      threads_per_queue_(std::max(2U, threads_per_queue)),
+      touch_(std::move(touch)) {
+  for (unsigned i = 0; i < possible_cpus(); ++i) {
+    queues_.push_back(std::make_unique<QueueLoad>());
+    queues_.back()->most = std::max(most_threads, threads_per_queue_);
+  }
+}
+
+UringTransport::~UringTransport() { join(); }
+
+Status UringTransport::start() {
+  auto registration = std::make_shared<Registration>();
+  unsigned wanted = 0;
+  for (unsigned q = 0; q < queues_.size(); ++q)
+    for (unsigned t = 0; t < threads_per_queue_; ++t) {
+      queues_[q]->threads.fetch_add(1);
+      HF_TRY(workers_.add("hf-fuse-" + std::to_string(q), [this, q, registration] { serve(q, registration, false); }));
+      ++wanted;
+    }
+  std::unique_lock lock(registration->mutex);
+  registration->changed.wait(lock, [&] { return registration->started == wanted || registration->error; });
+  if (registration->error) return fail_errno(registration->error, "the kernel refused FUSE over io_uring");
+  return {};
+}
+
+void UringTransport::wait_begins(unsigned queue) {
+  if (!queues_[queue]->wait_begins()) return;
+  auto registration = std::make_shared<Registration>();
+  if (auto started = workers_.add("hf-fuse-more", [this, queue, registration] { serve(queue, registration, true); });
+      !started) {
+    queues_[queue]->threads.fetch_sub(1);
+    log_warning("capture goes on with fewer threads: {}", started.error().to_string());
+  }
+}
+
+// One request from the queue's own CPU, in a thread of its own.
+void UringTransport::nudge(unsigned queue) {
+  (void)!workers_.add("hf-fuse-nudge", [this, queue] {
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(queue, &one);
+    if (sched_setaffinity(0, sizeof one, &one) == 0) touch_();
+  });
+}
+
+void UringTransport::serve(unsigned queue, std::shared_ptr<Registration> registration, bool late) {
+  Ring ring;
+  if (const int error = ring.init()) {
+    registration->done(error);
+    return;
+  }
+  ring.prepare(device_, fuse::uring_register, queue, 0);
+  // With deferred completions a refusal shows in the completion queue after the submission, an acceptance shows nothing.
+  const int submitted = io_uring_submit_and_get_events(&ring.ring);
+  io_uring_cqe* cqe = nullptr;
+  int refusal = submitted < 0 ? -submitted : 0;
+  if (!refusal && io_uring_peek_cqe(&ring.ring, &cqe) == 0 && cqe->res < 0) refusal = -cqe->res;
+  registration->done(refusal);
+  if (refusal) return;
+  if (late && !cqe) nudge(queue);
+  int result = 0;
+  if (cqe)
+    io_uring_cqe_seen(&ring.ring, cqe);  // a request was there at once
+  else
+    result = ring.wait();
+  while (result == 0) {
+    if (!handle_entry(ring, queue)) return;
+    result = ring.wait();
+  }
+}
+
+bool UringTransport::handle_entry(Ring& ring, unsigned queue) {
+  fuse::UringHeader& head = ring.head();
+  Request request;
+  std::memcpy(&request.head, head.in_out, sizeof request.head);
+  const std::size_t fixed_bytes = fuse::fixed_size(request.op());
+  // The kernel copies what it has of the fixed argument; stale bytes of the request before must not show behind it.
+  request.fixed = head.op_in;
+  request.args = {ring.payload.data(), std::min<std::size_t>(head.entry.payload_size, ring.payload.size())};
+  request.reply = {ring.payload.data(), ring.payload.size()};
+  request.queue = queue;
+  request.transport = this;
+  const std::uint64_t commit_id = head.entry.commit_id;
+  const Answer answer = handler_.handle(request);
+  fuse::OutHeader out{sizeof out, 0, request.head.unique};
+  if (answer < 0 && answer != no_answer) out.error = static_cast<std::int32_t>(answer);
+  const std::uint32_t body = answer > 0 ? static_cast<std::uint32_t>(answer) : 0;
+  out.len += body;
+  std::memcpy(head.in_out, &out, sizeof out);
+  std::memset(head.op_in, 0, std::max<std::size_t>(fixed_bytes, 8));
+  head.entry.payload_size = body;
+  ring.prepare(device_, fuse::uring_commit_and_fetch, queue, commit_id);
+  return true;
+}
+
+}  // namespace holdfast::capture

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whole commands over the real Unix socket, against a daemon made of plain values.
+#include "cli/app.h"
+
+#include <sstream>
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "control/api_server.h"
+#include "control/testing/fake_handlers.h"
+#include "control/testing/temporary_folder.h"
+
+namespace holdfast::cli {
+namespace {
+
+using control::PlanStatus;
+using nlohmann::json;
+
+struct Outcome {
+  int status = -1;
+  std::string out, err;
+};
+
+class Cli : public ::testing::Test {
+ protected:
+  void SetUp() override { ASSERT_TRUE(server.listen(socket)); }
+
+  Outcome run(const std::vector<std::string>& arguments, const std::string& input = "") {
+    std::istringstream in(input);
+    std::ostringstream out, err;
+    Surroundings around{in, out, err};
+    around.in_is_terminal = terminal;
+    around.out_is_terminal = terminal;
+    around.look = [this] { return Look{80, terminal, false}; };
+    around.rows = [] { return 24; };
+    around.environment = [this](const char* name) {
+      if (std::string(name) == "HOLDFAST_SOCKET") return socket;
+      return variables[name];
+    };
+    around.user = [] { return std::string("root"); };
+    around.host = [] { return std::string("n1"); };
+    around.hold_signals = [] {};
+    around.pause = [this](int) {
+      return pauses_left-- > 0 ? Surroundings::Woken::time : Surroundings::Woken::interrupted;
+    };
+    Outcome o;
+    o.status = cli::run(arguments, around);
+    o.out = out.str(), o.err = err.str();
+    return o;
+  }
+  PlanStatus plan(const std::string& state, const std::vector<std::pair<std::string, std::string>>& steps) {
+    PlanStatus p;
+    p.id = "switchover-1", p.kind = "switchover", p.state = state, p.from = "n1", p.to = "n2", p.seconds = 2.1;
+    for (const auto& [name, step_state] : steps) p.steps.push_back({name, "mirror", step_state, 0.5, 30, 1, false, ""});
+    return p;
+  }
+
+  control::FakeHandlers fake;
+  control::TemporaryFolder tmp;
+  std::string socket = tmp / "api.sock";
+  control::ApiServer server{fake};
+  std::map<std::string, std::string> variables;
+  bool terminal = false;
+  int pauses_left = 100;
+};
+
+TEST_F(Cli, InitTakesTheHostNameAndSaysWhatIsNext) {
+  const Outcome o =
+      run({"init", "--name", "erp", "--channel", "10.0.0.1", "--channel", "10.1.0.1", "--public", "192.0.2.10/24"});
+  EXPECT_EQ(o.status, exit_ok) << o.err;
+  EXPECT_EQ(fake.calls.at(0), "init root erp n1   10.0.0.1,10.1.0.1 192.0.2.10/24");
+  EXPECT_NE(o.out.find("cluster erp is founded"), std::string::npos);
+  EXPECT_NE(o.out.find("holdfast token"), std::string::npos);
+}
+
+TEST_F(Cli, ActorIsWhoIsBehindSudo) {
+  variables["SUDO_USER"] = "alice";
+  EXPECT_EQ(run({"release"}).status, exit_ok);
+  EXPECT_EQ(fake.calls.at(0), "release alice ");
+  EXPECT_EQ(fake.recorded.at(0).actor, "alice");
+}
+
+TEST_F(Cli, TokenAloneOnStandardOutput) {
+  const Outcome o = run({"token", "--witness", "--ttl", "1h"});
+  EXPECT_EQ(o.status, exit_ok);
+  EXPECT_EQ(o.out, "hf1-SECRET\n");
+  EXPECT_NE(o.err.find("holdfast join 10.0.0.1"), std::string::npos);
+  EXPECT_EQ(fake.calls.at(0), "token root witness 3600");
+  EXPECT_EQ(run({"token", "--ttl", "soon"}).status, exit_usage);
+}
+
+TEST_F(Cli, JoinTakesTheTokenFromThreePlaces) {
+  EXPECT_EQ(run({"join", "10.0.0.1", "--token", "hf1-A"}).status, exit_ok);
+  EXPECT_EQ(run({"join", "10.0.0.1", "--token", "-"}, "hf1-B\n").status, exit_ok);
+  variables["HOLDFAST_TOKEN"] = "hf1-C";
+  EXPECT_EQ(run({"join", "10.0.0.1", "--channel", "10.0.0.2"}).status, exit_ok);
+  variables.clear();
+  const Outcome none = run({"join", "10.0.0.1"});
+  EXPECT_EQ(none.status, exit_usage);
+  EXPECT_TRUE(none.err.starts_with("holdfast: a token is needed: ")) << none.err;
+  EXPECT_EQ(fake.calls, (std::vector<std::string>{"join root 10.0.0.1 hf1-A n1 ", "join root 10.0.0.1 hf1-B n1 ",
+                                                  "join root 10.0.0.1 hf1-C n1 10.0.0.2"}));
+}
+
+TEST_F(Cli, MakeActiveFollowsThePlan) {
+  fake.accepted = {"switchover-1", "holdfast make-active n1", ""};
+  fake.plan_stages = {plan("running", {{"stop", "running"}, {"drain", "pending"}}),
+                      plan("running", {{"stop", "done"}, {"drain", "running"}}),
+                      plan("done", {{"stop", "done"}, {"drain", "done"}})};
+  const Outcome o = run({"make-active", "n2"});
+  EXPECT_EQ(o.status, exit_ok) << o.err;
+  EXPECT_EQ(o.out, "stop: done (0.5 s)\ndrain: done (0.5 s)\nn2 is active (2.1 s)\nundo: holdfast make-active n1\n");
+}
+
+TEST_F(Cli, MakeActiveLiveOnATerminalRedrawsInPlace) {
+  terminal = true;
+  fake.accepted = {"switchover-1", "", ""};
+  fake.plan_stages = {plan("running", {{"stop", "running"}}), plan("done", {{"stop", "done"}})};
+  const Outcome o = run({"make-active", "n2"});
+  EXPECT_EQ(o.status, exit_ok);
+  EXPECT_NE(o.out.find("\x1b[4A"), std::string::npos) << "goes up over what it drew";
+}
+
+TEST_F(Cli, RevertedPlanIsAFailureThatSaysWhy) {
+  fake.accepted = {"switchover-1", "", ""};
+  PlanStatus reverted = plan("reverted", {{"stop", "undone"}, {"drain", "failed"}});
+  reverted.error = "drain: psql (pid 4711) keeps /var/lib/postgresql busy";
+  fake.plan_stages = {reverted};
+  const Outcome o = run({"make-active", "n2"});
+  EXPECT_EQ(o.status, exit_failed);
+  EXPECT_EQ(o.err,
+            "holdfast: switchover did not succeed, the cluster is as it was before: drain: psql (pid 4711) keeps "
+            "/var/lib/postgresql busy: "
+            "see holdfast plan switchover-1\n");
+}
+
+TEST_F(Cli, FollowingEndsByTimeoutOrInterruptButThePlanGoesOn) {
+  fake.accepted = {"switchover-1", "", ""};
+  fake.plan_stages = {plan("running", {{"stop", "running"}})};
+  const Outcome late = run({"make-active", "n2", "--timeout", "1"});
+  EXPECT_EQ(late.status, exit_timeout);
+  EXPECT_NE(late.err.find("goes on: follow it with: holdfast plan switchover-1 --follow"), std::string::npos)
+      << late.err;
+  pauses_left = 0;
+  EXPECT_EQ(run({"make-active", "n2"}).status, exit_interrupted);
+  EXPECT_EQ(run({"make-active", "n2", "--no-wait"}).out,
+            "started: follow it with: holdfast plan switchover-1 --follow\n");
+}
+
+TEST_F(Cli, RefusalsHaveTheirExitStatus) {
+  const std::vector<std::pair<ErrorCode, int>> cases{
+      {ErrorCode::refused, exit_refused},  {ErrorCode::unavailable, exit_unreachable},
+      {ErrorCode::timeout, exit_timeout},  {ErrorCode::denied, exit_failed},
+      {ErrorCode::not_found, exit_failed}, {ErrorCode::invalid, exit_usage}};
+  for (const auto& [code, status] : cases) {
+    fake.refusal = Error{code, "n2 is not synchronized", "wait for it with: holdfast wait", 0};
+    const Outcome o = run({"make-active", "n2"});
+    EXPECT_EQ(o.status, status);
+    EXPECT_EQ(o.err, "holdfast: n2 is not synchronized: wait for it with: holdfast wait\n");
+  }
+  const Outcome as_json = run({"make-active", "n2", "--json"});
+  EXPECT_EQ(json::parse(as_json.out)["error"]["message"], "n2 is not synchronized");
+}
+
+TEST_F(Cli, DestructiveThingsAskFirst) {
+  const Outcome unasked = run({"unprotect", "postgresql"});
+  EXPECT_EQ(unasked.status, exit_usage);
+  EXPECT_NE(unasked.err.find("add --yes"), std::string::npos);
+  EXPECT_TRUE(fake.calls.empty());
+  terminal = true;
+  EXPECT_EQ(run({"failover", "--force"}, "y\n").status, exit_refused);
+  EXPECT_TRUE(fake.calls.empty());
+  EXPECT_EQ(run({"failover", "--force"}, "yes\n").status, exit_ok);
+  terminal = false;
+  EXPECT_EQ(run({"unprotect", "postgresql", "--yes"}).status, exit_ok);
+  EXPECT_EQ(run({"failover"}).status, exit_ok) << "without --force nothing can be lost";
+  EXPECT_EQ(fake.calls,
+            (std::vector<std::string>{"failover root  force", "unprotect root postgresql", "failover root "}));
+}
+
+TEST_F(Cli, ProtectNamesWhatIsProtectedAndHowToUndo) {
+  const Outcome o = run({"protect", "postgresql", "--write-through"});
+  EXPECT_EQ(o.status, exit_ok);
+  EXPECT_EQ(fake.calls.at(0), "protect root postgresql  write-through");
+  EXPECT_NE(o.out.find("/var/lib/postgresql/15/main"), std::string::npos);
+  EXPECT_NE(o.out.find("undo: holdfast unprotect postgresql"), std::string::npos);
+}
+
+TEST_F(Cli, StatusInBothForms) {
+  fake.cluster.name = "erp";
+  fake.cluster.nodes.resize(1);
+  fake.cluster.nodes[0].name = "n1", fake.cluster.nodes[0].role = "active";
+  EXPECT_NE(run({"status"}).out.find("erp"), std::string::npos);
+  const json j = json::parse(run({"status", "--json"}).out);
+  EXPECT_EQ(j["nodes"][0]["name"], "n1");
+  EXPECT_EQ(j["nodes"][0]["synchronized"], false);
+  EXPECT_TRUE(j["nodes"][0].contains("recovery_point_s"));
+}
+
+TEST_F(Cli, WatchRedrawsInPlaceAndOutlivesTheDaemon) {
+  terminal = true;
+  pauses_left = 2;
+  const Outcome o = run({"status", "--watch"});
+  EXPECT_EQ(o.status, exit_ok);
+  EXPECT_TRUE(o.out.starts_with("\x1b[?1049h\x1b[?25l\x1b[H")) << "cursor hidden";
+  EXPECT_TRUE(o.out.ends_with("\x1b[?25h\x1b[?1049l")) << "and back at the end";
+  EXPECT_EQ(o.out.find("\x1b[2J"), std::string::npos) << "never cleared: no flicker";
+  server.stop();
+  pauses_left = 1;
+  EXPECT_NE(run({"status", "--watch"}).out.find("holdfastd is not running"), std::string::npos);
+  terminal = false;
+  pauses_left = 1;
+  EXPECT_NE(run({"status", "--watch", "--json"}).out.find("unavailable"), std::string::npos);
+}
+
+TEST_F(Cli, WaitShowsProgressAndEndsWhenSynchronized) {
+  fake.cluster.nodes.resize(2);
+  fake.cluster.nodes[0].name = "n1", fake.cluster.nodes[0].role = "active", fake.cluster.nodes[0].synchronized = true;
+  fake.cluster.nodes[1].name = "n2", fake.cluster.nodes[1].role = "passive";
+  fake.cluster.nodes[1].sync_progress = control::SyncProgress{"first copy", 43, 1, 2, 1024, {}};
+  const Outcome late = run({"wait", "--timeout", "3"});
+  EXPECT_EQ(late.status, exit_timeout);
+  EXPECT_NE(late.out.find("n2 first copy [########------------] 43 %"), std::string::npos) << late.out;
+  fake.cluster.nodes[1].synchronized = true;
+  EXPECT_EQ(run({"wait", "--timeout", "3"}).status, exit_ok);
+}
+
+TEST_F(Cli, EventsByCursorAndTime) {
+  for (int i = 1; i <= 3; ++i)
+    fake.page.events.push_back({"n1", static_cast<std::uint64_t>(i), 1'795'000'000'000 + i * 1000,
+                                i == 2 ? "warning" : "info", "x", "alice", "event " + std::to_string(i)});
+  fake.page.next = {{"n1", 3}};
+  const Outcome all = run({"events"});
+  EXPECT_NE(all.out.find("event 1"), std::string::npos);
+  EXPECT_EQ(run({"events", "--last", "1"}).out.find("event 2"), std::string::npos);
+  const Outcome since = run({"events", "--since", "n1:2"});
+  EXPECT_EQ(since.out.find("event 2"), std::string::npos);
+  EXPECT_NE(since.out.find("event 3"), std::string::npos);
+  EXPECT_EQ(run({"events", "--since", control::iso_time(1'795'000'003'000)}).out.find("event 2"), std::string::npos);
+  EXPECT_EQ(json::parse(run({"events", "--json"}).out)["next"], "n1:3");
+  EXPECT_EQ(run({"events", "--since", "whenever"}).status, exit_usage);
+  pauses_left = 0;
+  EXPECT_EQ(run({"events", "--follow"}).status, exit_ok);
+}
+
+TEST_F(Cli, ConfigGetSetShow) {
+  fake.settings = {4,
+                   {{"mode", "fsync", "async", "when an fsync returns"}, {"lease_ms", "2000", "2000", "milliseconds"}}};
+  EXPECT_EQ(run({"config", "get", "mode"}).out, "fsync\n");
+  EXPECT_EQ(run({"config", "get", "moode"}).err,
+            "holdfast: there is no setting \"moode\": list them with: holdfast config show\n");
+  EXPECT_EQ(
+      run({"config", "show"}).out,
+      "mode      fsync  (default async)\n    when an fsync returns\nlease_ms  2000\n    milliseconds\nversion 4\n");
+  EXPECT_EQ(run({"config", "set", "mode", "async"}).status, exit_ok);
+  EXPECT_EQ(fake.calls.at(0), "config_set root mode=async");
+  EXPECT_EQ(json::parse(run({"config", "show", "--json"}).out)["version"], 4);
+}
+
+TEST_F(Cli, PlanShowsAndSkips) {
+  fake.plan_stages = {plan("running", {{"stop", "done"}, {"drain", "running"}})};
+  const Outcome o = run({"plan"});
+  EXPECT_NE(o.out.find("switchover  n1 -> n2  running"), std::string::npos) << o.out;
+  EXPECT_EQ(run({"plan", "--skip", "drain"}).status, exit_ok);
+  EXPECT_EQ(fake.calls.at(0), "skip_step root drain");
+}
+
+TEST_F(Cli, WrongUsageIsOneLineWithTheHelpToRead) {
+  const auto error = [&](const std::vector<std::string>& a) {
+    const Outcome o = run(a);
+    EXPECT_EQ(o.status, exit_usage) << o.err;
+    EXPECT_EQ(std::count(o.err.begin(), o.err.end(), '\n'), 1) << o.err;
+    EXPECT_TRUE(o.err.starts_with("holdfast: ")) << o.err;
+    return o.err;
+  };
+  EXPECT_EQ(error({"init", "--channel", "10.0.0.1"}), "holdfast: --name is required: see holdfast init --help\n");
+  EXPECT_NE(error({"make-active"}).find("see holdfast make-active --help"), std::string::npos);
+  EXPECT_NE(error({"stauts"}).find("see holdfast --help"), std::string::npos);
+  EXPECT_NE(error({"init", "--name", "a", "--channel", "b", "--mode", "sync"}).find("--mode"), std::string::npos);
+  EXPECT_NE(error({"config"}).find("see holdfast config --help"), std::string::npos);
+  EXPECT_TRUE(fake.calls.empty());
+}
+
+TEST_F(Cli, HelpOfEveryCommandHasExamples) {
+  for (const char* name : {"init", "token", "join", "protect", "unprotect", "status", "wait", "make-active", "failover",
+                           "release", "events", "config", "plan"}) {
+    const Outcome o = run({name, "--help"});
+    EXPECT_EQ(o.status, exit_ok) << name;
+    EXPECT_NE(o.out.find("Example"), std::string::npos) << name;
+    EXPECT_NE(o.out.find(std::string("holdfast ") + name), std::string::npos) << name;
+  }
+  const Outcome all = run({"--help"});
+  EXPECT_NE(all.out.find("Exit status"), std::string::npos);
+  EXPECT_EQ(run({"version"}).out, "holdfast " HF_VERSION "\n");
+  EXPECT_EQ(run({}).status, exit_usage);
+}
+
+TEST_F(Cli, DaemonThatIsNotThere) {
+  server.stop();
+  const Outcome o = run({"status"});
+  EXPECT_EQ(o.status, exit_unreachable);
+  EXPECT_EQ(o.err, "holdfast: holdfastd is not running on this machine: start it with: systemctl start holdfastd\n");
+}
+
+}  // namespace
+}  // namespace holdfast::cli

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+// The long parts of --help: what a command does to the cluster, and examples that can be pasted.
+#pragma once
+
+namespace holdfast::cli::help {
+
+inline constexpr const char* overall = R"(
+A cluster in five commands
+  a# holdfast init --name erp --channel 10.0.0.1 --public 192.0.2.10/24
+  a# holdfast token                       prints a token for the second node
+  b# holdfast join 10.0.0.1 --token ...
+  a# holdfast protect postgresql
+  a# holdfast status --watch
+
+Each command has its own help: holdfast make-active --help
+
+Exit status
+  0  done                      3  refused by a safety rule, nothing was changed
+  1  failed                    4  holdfastd isn't running, or a node or majority can't be reached
+  2  wrong usage               5  not finished in time
+  130  interrupted; a running plan goes on
+
+Environment
+  HOLDFAST_TOKEN   join token, when --token is not given
+  HOLDFAST_SOCKET  API socket (default /run/holdfast/api.sock)
+  NO_COLOR         when set, no colours
+
+The commands are clients of the HTTP/JSON API at the socket: docs/formats/api.md.)";
+
+inline constexpr const char* init = R"(
+Founds a cluster with this machine as its only node: makes the cluster's certificate authority, takes the
+first lease and, if given, puts the public addresses on this node. Nothing is protected yet.
+
+Examples
+  holdfast init --name erp --channel 10.0.0.1 --public 192.0.2.10/24
+  holdfast init --name erp --channel 10.0.0.1 --channel 10.1.0.1 --public 192.0.2.10/24 --mode fsync --site berlin
+
+Refused when this machine belongs to a cluster already, an address isn't on this machine (channel) or is in use
+or leased by DHCP (public).)";
+
+inline constexpr const char* token = R"(
+Standard output has the token alone, so it can be piped; the command to type on the other machine goes to
+standard error. A token is good once, for the given time, for a node of this cluster, and must be used with the
+address of the node that made it. Only a hash of it is kept.
+
+Examples
+  holdfast token
+  holdfast token --witness --ttl 1h
+  holdfast token | ssh root@b holdfast join 10.0.0.1 --token -)";
+
+inline constexpr const char* join = R"(
+The new node checks by the token that it talks to a member of the right cluster, gets its certificate, and begins
+to receive a copy of everything that is protected; the application goes on meanwhile. A token on the command line
+can be seen by other users of this machine: --token - and HOLDFAST_TOKEN can't.
+
+Examples
+  holdfast join 10.0.0.1 --token -
+  HOLDFAST_TOKEN=hf1-... holdfast join 10.0.0.1 --site berlin --node b
+
+A wrong, used or expired token, a node name that is taken, or too little space for the copy is one line that says
+so; nothing was changed then.)";
+
+inline constexpr const char* protect = R"(
+A plug-in knows the application's folders, units and probes. A folder is protected as it is. The application keeps
+running, except for a short restart when its folders begin to be captured. What can't be protected faithfully (a
+folder that holds a mount, an unsupported file system, another major version of PostgreSQL on the peer, too little
+space there) is refused by name, and nothing was changed.
+
+Examples
+  holdfast protect postgresql
+  holdfast protect /srv/files --name files
+  holdfast protect postgresql --json --no-wait
+
+Take it back with: holdfast unprotect NAME)";
+
+inline constexpr const char* unprotect = R"(
+The data stays on every node as it is; it is no longer captured, copied or taken over. Asks first, unless --yes.
+
+Example
+  holdfast unprotect postgresql --yes)";
+
+inline constexpr const char* make_active = R"(
+Seven steps, each shown with its time: the applications stop on the active; what is queued is sent; it stops being
+active; the passive applies everything; it becomes active and appears on the network; the old active follows it;
+the applications start. Nothing is lost in any mode. Until the new epoch is recorded, a failing step takes all of
+it back; after that it only goes forward. Ctrl-C stops looking, not the plan.
+
+Examples
+  holdfast make-active b
+  holdfast make-active b --timeout 60 --json
+
+Refused (3) when b isn't synchronized or can't be reached; the line says what would lift that.)";
+
+inline constexpr const char* failover = R"(
+For when the active is gone and the passive did not take over by itself, for example without a witness. Asks the
+voters first: while the old active may still hold its lease it is refused. Without --force it is also refused when
+changes would be lost, and says how many seconds of them. --force gives those up; they are kept as a shadow when
+the old active comes back.
+
+Examples
+  holdfast failover
+  holdfast failover --force --yes)";
+
+inline constexpr const char* release = R"(
+After an automatic switchover the old active is held: it receives and votes, but applies nothing, so that its
+files stay as the failure left them. When you have looked at it, this lets it apply and be a target again.
+
+Example
+  holdfast release)";
+
+inline constexpr const char* plan = R"(
+Examples
+  holdfast plan
+  holdfast plan --follow
+  holdfast plan switchover-20261125T174012-3f9a --json
+  holdfast plan --skip "start the applications")";
+
+inline constexpr const char* status = R"(
+From top to bottom: the running plan with its steps; nodes with role, identity, site, since when, whether the copy
+is synchronized and its recovery point (age of the oldest change that the node doesn't hold durably: never shown
+better than it is); channel paths with their round trip; queues; lease, votes and witness; public addresses and
+client network; applications with their resources; automatic failover and the safety options, each with the
+command that changes it; alerts with what to do.
+
+In JSON each node has name, role, synchronized and recovery_point_s (null = unknown).
+
+Examples
+  holdfast status
+  holdfast status --watch
+  holdfast status --json | jq '.nodes[] | {name, role, synchronized, recovery_point_s}')";
+
+inline constexpr const char* wait = R"(
+Shows the progress of the first copy or resynchronization and returns when all is synchronized.
+
+Example
+  holdfast wait --timeout 600 && echo safe)";
+
+inline constexpr const char* events = R"(
+Each with its time, node, severity, who asked for it, and what.
+
+Examples
+  holdfast events --since 2h
+  holdfast events --follow
+  holdfast events --json --since n1:1790000042,n2:1790000007)";
+
+inline constexpr const char* config = R"(
+Settings belong to the cluster: one value on all nodes, versioned, in force at once.
+
+Examples
+  holdfast config show
+  holdfast config get mode
+  holdfast config set mode fsync)";
+
+}  // namespace holdfast::cli::help

@@ -1,0 +1,531 @@
+// SPDX-License-Identifier: Apache-2.0
+// The transitions, one by one. What faults do to them in combination is the simulator's business.
+#include "cluster/core.h"
+
+#include <functional>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace holdfast::cluster {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr ClusterId the_cluster(7);
+constexpr NodeId n1(1), n2(2), w1(9);
+
+template <class T>
+std::vector<T> all(const Actions& actions) {
+  std::vector<T> found;
+  for (const Action& a : actions)
+    if (const T* t = std::get_if<T>(&a)) found.push_back(*t);
+  return found;
+}
+
+template <class T>
+std::vector<T> sent(const Actions& actions) {
+  std::vector<T> found;
+  for (const auto& s : all<out::Send>(actions))
+    if (const T* t = std::get_if<T>(&s.envelope.body)) found.push_back(*t);
+  return found;
+}
+
+// A witness alone, fed by hand.
+class VoterTest : public ::testing::Test {
+ protected:
+  Actions feed(const Input& i) { return voter_.step(i, now_); }
+  Actions receive(NodeId from, Body b) { return feed(in::Received{{the_cluster, from, w1, std::move(b)}}); }
+  void pass(std::int64_t ms) {
+    now_.holder_ns += ms * ns_per_ms;
+    now_.voter_ns += ms * ns_per_ms;
+  }
+  Actions persisted(const Actions& a) {
+    Actions after;
+    for (const auto& p : all<out::Persist>(a))
+      for (auto& x : feed(in::Persisted{p.id})) after.push_back(x);
+    return after;
+  }
+  void start_quiet(VoterState s = {Incarnation(5), {}, {}, nullptr}) {
+    feed(in::Started{s, {}});
+    pass(3000);
+  }
+  ValuePtr value(Epoch e, std::uint64_t number, NodeId active) {
+    Value v;
+    v.revision = {e, number};
+    v.active = active;
+    v.in_sync = {n1, n2};
+    v.members = {Member{n1, "n1", "", 1, MemberKind::data, true, Incarnation(1)},
+                 Member{n2, "n2", "", 2, MemberKind::data, true, Incarnation(2)},
+                 Member{w1, "w1", "", 0, MemberKind::witness, true, Incarnation(5)}};
+    return std::make_shared<const Value>(v);
+  }
+  VoterCore voter_{the_cluster, w1, MemberKind::witness};
+  Now now_;
+};
+
+TEST_F(VoterTest, AVoteLeavesOnlyAfterItIsOnDisk) {
+  start_quiet();
+  const Actions a = receive(n1, VoteRequest{1, Epoch(4)});
+  EXPECT_TRUE(sent<Vote>(a).empty());
+  ASSERT_EQ(all<out::Persist>(a).size(), 1U);
+  EXPECT_EQ(all<out::Persist>(a)[0].state.promised, Epoch(4));
+  EXPECT_EQ(sent<Vote>(persisted(a)).size(), 1U);
+}
+
+TEST_F(VoterTest, OneEpochOneCandidate) {
+  start_quiet();
+  persisted(receive(n1, VoteRequest{1, Epoch(4)}));
+  EXPECT_EQ(sent<Nack>(receive(n2, VoteRequest{2, Epoch(4)})).size(), 1U);
+  EXPECT_EQ(sent<Vote>(receive(n1, VoteRequest{3, Epoch(4)})).size(), 1U);
+  EXPECT_EQ(sent<Nack>(receive(n1, VoteRequest{4, Epoch(3)})).size(), 1U);
+}
+
+TEST_F(VoterTest, ARestartedVoterIsSilentForTheLongestLeaseAndMargin) {
+  feed(in::Started{VoterState{Incarnation(5), Epoch(3), n1, nullptr}, {}});
+  EXPECT_EQ(sent<Nack>(receive(n2, VoteRequest{1, Epoch(4)})).size(), 1U);
+  pass(2000);
+  EXPECT_EQ(sent<Nack>(receive(n2, VoteRequest{1, Epoch(4)})).size(), 1U);
+  pass(60);
+  EXPECT_EQ(sent<Vote>(persisted(receive(n2, VoteRequest{1, Epoch(4)}))).size(), 1U);
+}
+
+TEST_F(VoterTest, ARestartedVoterDoesNotKeepTheHolderWaiting) {
+  feed(in::Started{VoterState{Incarnation(5), Epoch(3), n1, nullptr}, {}});
+  EXPECT_EQ(sent<Vote>(persisted(receive(n1, VoteRequest{1, Epoch(4)}))).size(), 1U);
+}
+
+TEST_F(VoterTest, ALeaseIsPromisedForItsTimeAndMarginOnTheVotersScale) {
+  start_quiet();
+  persisted(receive(n1, Accept{value(Epoch(1), 1, n1)}));
+  const auto renewed = sent<Renewed>(receive(n1, Renew{{Epoch(1), 1}, 77, 2000}));
+  ASSERT_EQ(renewed.size(), 1U);
+  EXPECT_TRUE(renewed[0].promised);
+  EXPECT_EQ(renewed[0].beat, 77U);
+  now_.holder_ns += 3600'000 * ns_per_ms;  // the wall clock jumps: no concern of a promise
+  EXPECT_EQ(sent<Nack>(receive(n2, VoteRequest{1, Epoch(2)})).size(), 1U);
+  pass(2000 + 31);
+  EXPECT_EQ(sent<Nack>(receive(n2, VoteRequest{1, Epoch(2)})).size(), 1U);
+  pass(21);
+  EXPECT_EQ(sent<Vote>(persisted(receive(n2, VoteRequest{1, Epoch(2)}))).size(), 1U);
+}
+
+TEST_F(VoterTest, NoPromiseToWhoHoldsANewerValueThanWeDo) {
+  start_quiet();
+  persisted(receive(n1, Accept{value(Epoch(1), 1, n1)}));
+  const auto renewed = sent<Renewed>(receive(n1, Renew{{Epoch(1), 2}, 77, 2000}));
+  ASSERT_EQ(renewed.size(), 1U);
+  EXPECT_FALSE(renewed[0].promised);
+  EXPECT_EQ(voter_.blocked_for_ns(n2, now_), 0);
+}
+
+TEST_F(VoterTest, AResignationVoidsThePromiseOfItsEpochOnly) {
+  start_quiet();
+  persisted(receive(n1, Accept{value(Epoch(1), 1, n1)}));
+  receive(n1, Renew{{Epoch(1), 1}, 77, 2000});
+  receive(n1, Resign{Epoch(0), {}});
+  EXPECT_GT(voter_.blocked_for_ns(n2, now_), 0);
+  receive(n2, Resign{Epoch(1), {}});
+  EXPECT_GT(voter_.blocked_for_ns(n2, now_), 0);
+  receive(n1, Resign{Epoch(1), {}});
+  EXPECT_EQ(voter_.blocked_for_ns(n2, now_), 0);
+  EXPECT_TRUE(sent<Renewed>(receive(n1, Renew{{Epoch(1), 1}, 78, 2000})).empty());  // a late beat of a closed epoch
+}
+
+TEST_F(VoterTest, AnOlderEpochIsToldTheNewerValue) {
+  start_quiet();
+  persisted(receive(n2, Accept{value(Epoch(5), 1, n2)}));
+  const auto nacks = sent<Nack>(receive(n1, Renew{{Epoch(1), 1}, 77, 2000}));
+  ASSERT_EQ(nacks.size(), 1U);
+  EXPECT_EQ(nacks[0].promised, Epoch(5));
+  ASSERT_TRUE(nacks[0].newer);
+  EXPECT_EQ(nacks[0].newer->active, n2);
+}
+
+TEST_F(VoterTest, ALaterVoteOfTheSameEpochGivesWayToItsWinner) {
+  start_quiet();
+  persisted(receive(n1, VoteRequest{1, Epoch(4)}));
+  EXPECT_EQ(sent<Accepted>(persisted(receive(n2, Accept{value(Epoch(4), 1, n2)}))).size(), 1U);
+  EXPECT_EQ(voter_.state().promised_to, n2);
+}
+
+TEST(Quorum, WhileVotersChangeBothSetsCount) {
+  Value v;
+  for (std::uint64_t i = 1; i <= 3; ++i) v.members.push_back(Member{NodeId(i), "", "", 0, MemberKind::data, true, Incarnation(i)});
+  v.old_voters = {{NodeId(1), Incarnation(1)}};
+  const auto by = [&](std::set<std::uint64_t> yes) {
+    return quorum(v, [&](NodeId id, Incarnation) { return yes.contains(id.value); });
+  };
+  EXPECT_TRUE(by({1, 2}));
+  EXPECT_FALSE(by({2, 3}));
+  EXPECT_FALSE(by({1}));
+  v.old_voters.clear();
+  EXPECT_TRUE(by({2, 3}));
+}
+
+// Two nodes and a witness whose disks, mirrors and wires work at once.
+class ClusterTest : public ::testing::Test {
+ protected:
+  struct Node {
+    std::unique_ptr<Core> core;
+    std::unique_ptr<VoterCore> voter;
+    bool cut = false;
+    Actions seen;
+  };
+
+  void start(bool witness, Mutation m = {}) {
+    for (const NodeId id : {n1, n2}) {
+      nodes_[id].core = std::make_unique<Core>(CoreOptions{the_cluster, id, id.value, m, wait_for_activation_});
+      feed(id, in::Started{std::nullopt, Incarnation(id.value)});
+      feed(id, in::MirrorState{{}, true, {}});
+    }
+    if (witness) {
+      nodes_[w1].voter = std::make_unique<VoterCore>(the_cluster, w1, MemberKind::witness);
+      feed(w1, in::Started{std::nullopt, Incarnation(9)});
+    }
+    Value v;
+    v.members = {Member{n1, "n1", "", 1}};
+    v.config = "{}";
+    feed(n1, in::Found{v, 1});
+    feed(n1, in::Activated{Epoch(1)});
+    feed(n1, in::AddMember{Member{n2, "n2", "", 2, MemberKind::data, false, Incarnation(2)}, 2});
+    if (witness) feed(n1, in::AddMember{Member{w1, "w1", "", 0, MemberKind::witness, false, Incarnation(9)}, 3});
+    pass(3000);
+    feed(n1, in::WaitingFor{n2, at(n1).value()->in_sync_version});
+    pass(500);
+  }
+  Core& at(NodeId id) { return *nodes_[id].core; }
+  void feed(NodeId id, Input input) {
+    inbox_.emplace_back(id, std::move(input));
+    while (!inbox_.empty()) {
+      auto [to, next] = std::move(inbox_.front());
+      inbox_.pop_front();
+      Node& n = nodes_[to];
+      if (!n.core && !n.voter) continue;
+      for (Action& a : n.core ? n.core->step(next, now_) : n.voter->step(next, now_)) {
+        if (auto* p = std::get_if<out::Persist>(&a)) inbox_.emplace_back(to, in::Persisted{p->id});
+        if (auto* s = std::get_if<out::SealMirror>(&a)) inbox_.emplace_back(to, in::MirrorSealed{s->epoch, {}, true});
+        if (auto* s = std::get_if<out::Send>(&a); s && !n.cut && !nodes_[s->envelope.to].cut)
+          inbox_.emplace_back(s->envelope.to, in::Received{s->envelope});
+        n.seen.push_back(a);
+      }
+    }
+  }
+  void pass(std::int64_t ms) {
+    for (std::int64_t done = 0; done < ms; done += 25) {
+      now_.holder_ns += 25 * ns_per_ms;
+      now_.voter_ns += 25 * ns_per_ms;
+      for (const NodeId id : {n1, n2})
+        if (nodes_[id].core) feed(id, in::Tick{});
+    }
+  }
+  template <class T>
+  std::vector<T> seen(NodeId id) { return all<T>(nodes_[id].seen); }
+  void forget() { for (auto& [id, n] : nodes_) n.seen.clear(); }
+
+  bool wait_for_activation_ = false;
+  std::map<NodeId, Node> nodes_;
+  std::deque<std::pair<NodeId, Input>> inbox_;
+  Now now_;
+};
+
+TEST_F(ClusterTest, FoundedJoinedSynchronizedAllVote) {
+  start(true);
+  EXPECT_EQ(at(n1).role(), Role::active);
+  EXPECT_EQ(at(n1).epoch(), Epoch(1));
+  const Value& v = *at(n1).value();
+  EXPECT_EQ(v.in_sync, (std::vector<NodeId>{n1, n2}));
+  for (const Member& m : v.members) EXPECT_TRUE(m.voter) << m.name;
+  EXPECT_TRUE(v.old_voters.empty());
+  EXPECT_EQ(*at(n2).value(), v);
+  EXPECT_TRUE(at(n1).automatic_failover(now_).available);
+  EXPECT_GT(at(n1).lease_left_ns(now_), 1700 * ns_per_ms);
+}
+
+TEST_F(ClusterTest, TheLeaseCountsFromWhenItWasAskedFor) {
+  start(true);
+  forget();
+  pass(250);
+  const auto x = seen<out::ExtendLease>(n1);
+  ASSERT_FALSE(x.empty());
+  EXPECT_LE(x.back().valid_until_holder_ns, now_.holder_ns + 2000 * ns_per_ms);
+}
+
+TEST_F(ClusterTest, ADeadActiveIsReplacedWithin2600Ms) {
+  start(true);
+  nodes_[n1].core.reset();
+  std::int64_t took = 0;
+  for (; at(n2).role() != Role::active && took < 10'000; took += 25) pass(25);
+  EXPECT_LE(took, 2600);
+  EXPECT_EQ(at(n2).epoch(), Epoch(2));
+  EXPECT_EQ(at(n2).value()->in_sync, std::vector<NodeId>{n2});
+}
+
+TEST_F(ClusterTest, ACutOffActiveLosesItsLeaseAndStepsDownWhenItHearsOfTheNewOne) {
+  start(true);
+  nodes_[n1].cut = true;
+  pass(4000);
+  EXPECT_EQ(at(n1).lease_left_ns(now_), 0);
+  EXPECT_EQ(at(n2).role(), Role::active);
+  EXPECT_TRUE(seen<out::StepDown>(n1).empty());
+  nodes_[n1].cut = false;
+  pass(500);
+  EXPECT_EQ(at(n1).role(), Role::passive);
+  EXPECT_EQ(seen<out::StepDown>(n1).size(), 1U);
+  ASSERT_EQ(seen<out::Follow>(n1).size(), 1U);
+  EXPECT_EQ(seen<out::Follow>(n1)[0].active, n2);
+}
+
+TEST_F(ClusterTest, APassiveOutsideTheInSyncSetDoesNotTakeOverAndSaysWhy) {
+  start(true);
+  feed(n1, in::PeerLost{n2});
+  pass(100);
+  nodes_[n1].core.reset();
+  pass(6000);
+  EXPECT_EQ(at(n2).role(), Role::passive);
+  feed(n2, in::Failover{false, 0, 42});
+  pass(1500);
+  ASSERT_EQ(seen<out::Answer>(n2).size(), 1U);
+  EXPECT_FALSE(seen<out::Answer>(n2)[0].ok);
+  EXPECT_THAT(seen<out::Answer>(n2)[0].reason, HasSubstr("not in the in-sync set"));
+  feed(n2, in::Failover{true, 0, 43});
+  pass(1500);
+  EXPECT_EQ(at(n2).role(), Role::active);
+}
+
+TEST_F(ClusterTest, WithAutomaticFailoverOffAPersonDecides) {
+  start(true);
+  Settings s = at(n1).value()->settings;
+  s.automatic_failover = false;
+  feed(n1, in::ProposeConfig{"{}", s, at(n1).value()->config_version, 5});
+  pass(300);
+  EXPECT_FALSE(at(n1).automatic_failover(now_).available);
+  nodes_[n1].core.reset();
+  pass(8000);
+  EXPECT_EQ(at(n2).role(), Role::passive);
+  feed(n2, in::Failover{false, 0, 42});
+  pass(200);
+  EXPECT_EQ(at(n2).role(), Role::active);
+}
+
+TEST_F(ClusterTest, AnActiveThatIsStillSeenIsNotReplaced) {
+  start(true);
+  feed(n2, in::Observed{true});
+  nodes_[n1].core.reset();
+  pass(6000);
+  EXPECT_EQ(at(n2).role(), Role::passive);
+  feed(n2, in::Observed{false});
+  pass(500);
+  EXPECT_EQ(at(n2).role(), Role::active);
+}
+
+TEST_F(ClusterTest, ADeadMirrorsResignationIsFollowedAtOnce) {
+  start(true);
+  feed(n1, in::Resign{});
+  pass(200);
+  EXPECT_EQ(at(n2).role(), Role::active);
+  EXPECT_EQ(at(n1).role(), Role::passive);
+  EXPECT_EQ(seen<out::ClearLease>(n1).size(), 1U);
+}
+
+TEST_F(ClusterTest, AHandoverTakesMilliseconds) {
+  start(true);
+  feed(n1, in::Handover{n2, 50});
+  pass(100);
+  EXPECT_EQ(at(n2).role(), Role::active);
+  EXPECT_EQ(at(n2).epoch(), Epoch(2));
+  EXPECT_TRUE(seen<out::StepDown>(n1).empty());
+}
+
+TEST_F(ClusterTest, AHandoverToWhoIsNotInSyncIsRefused) {
+  start(true);
+  feed(n1, in::PeerLost{n2});
+  pass(100);
+  feed(n1, in::Handover{n2, 50});
+  EXPECT_THAT(seen<out::Answer>(n1).back().reason, HasSubstr("not synchronized"));
+  EXPECT_EQ(at(n1).role(), Role::active);
+}
+
+TEST_F(ClusterTest, AHandoverNobodyTakesGoesBackToTheOldActiveInTheNextEpoch) {
+  start(true);
+  nodes_[n2].cut = true;
+  feed(n1, in::Handover{n2, 50});
+  pass(5000);
+  EXPECT_EQ(at(n1).role(), Role::active);
+  EXPECT_EQ(at(n1).epoch(), Epoch(2));
+}
+
+TEST_F(ClusterTest, APairWithoutWitnessHasOneVoterTheActive) {
+  start(false);
+  EXPECT_TRUE(at(n1).value()->member(n1)->voter);
+  EXPECT_FALSE(at(n1).value()->member(n2)->voter);
+  EXPECT_THAT(at(n1).automatic_failover(now_).reason, HasSubstr("without witness"));
+  feed(n1, in::Handover{n2, 50});
+  pass(1500);
+  EXPECT_EQ(at(n2).role(), Role::active);
+  EXPECT_FALSE(at(n2).value()->member(n1)->voter);
+  nodes_[n1].cut = true;
+  pass(5000);
+  EXPECT_GT(at(n2).lease_left_ns(now_), 0);  // alone it goes on
+}
+
+TEST_F(ClusterTest, ForcedWithoutWitnessTheOldActiveStepsDownOnContact) {
+  start(false);
+  nodes_[n1].cut = true;
+  pass(3000);
+  feed(n2, in::Failover{true, 0, 60});
+  pass(3000);
+  EXPECT_EQ(at(n2).role(), Role::active);
+  EXPECT_GT(at(n2).epoch(), Epoch(1000));
+  nodes_[n1].cut = false;
+  pass(1000);
+  EXPECT_EQ(at(n1).role(), Role::passive);
+  EXPECT_EQ(at(n1).active(), n2);
+}
+
+TEST_F(ClusterTest, ForceIsRefusedWhileTheActiveAnswers) {
+  start(false);
+  feed(n2, in::Failover{true, 0, 60});
+  pass(12'000);
+  EXPECT_EQ(at(n1).role(), Role::active);
+  ASSERT_FALSE(seen<out::Answer>(n2).empty());
+  EXPECT_FALSE(seen<out::Answer>(n2).back().ok);
+}
+
+TEST_F(ClusterTest, ASoleVoterThatRestartedNeedsItsPeer) {
+  start(false);
+  const VoterState disk = at(n1).voter().state();
+  nodes_[n2].cut = true;
+  nodes_[n1].core = std::make_unique<Core>(CoreOptions{the_cluster, n1, 5, {}});
+  feed(n1, in::Started{disk, {}});
+  feed(n1, in::MirrorState{{}, true, {}});
+  pass(6000);
+  EXPECT_NE(at(n1).role(), Role::active);
+  EXPECT_THAT(at(n1).last_refusal(), HasSubstr("peer does not answer"));
+  nodes_[n2].cut = false;
+  pass(3000);
+  EXPECT_EQ(at(n1).role(), Role::active);
+}
+
+TEST_F(ClusterTest, ARestartWithinTheLeaseKeepsTheEpoch) {
+  start(true);
+  const VoterState disk = at(n1).voter().state();
+  nodes_[n1].core = std::make_unique<Core>(CoreOptions{the_cluster, n1, 5, {}});
+  feed(n1, in::Started{disk, {}, true});
+  pass(300);
+  EXPECT_EQ(at(n1).role(), Role::active);
+  EXPECT_EQ(at(n1).epoch(), Epoch(1));
+  EXPECT_EQ(at(n1).value()->in_sync.size(), 2U);
+}
+
+TEST_F(ClusterTest, AWitnessWithoutMemoryDoesNotCountUntilReadmitted) {
+  start(true);
+  nodes_[n1].cut = true;
+  nodes_[w1].voter = std::make_unique<VoterCore>(the_cluster, w1, MemberKind::witness);
+  feed(w1, in::Started{std::nullopt, Incarnation(99)});
+  pass(8000);
+  EXPECT_NE(at(n2).role(), Role::active);
+  nodes_[n1].cut = false;
+  pass(3000);
+  const Core& active = at(n1).role() == Role::active ? at(n1) : at(n2);
+  EXPECT_EQ(active.role(), Role::active);
+  EXPECT_EQ(active.value()->member(w1)->incarnation, Incarnation(99));
+}
+
+TEST_F(ClusterTest, AWaitThatBeganBeforeARemovalIsVoid) {
+  start(true);
+  const std::uint64_t before = at(n1).value()->in_sync_version;
+  feed(n1, in::PeerLost{n2});
+  pass(100);
+  feed(n1, in::WaitingFor{n2, before});
+  pass(300);
+  EXPECT_FALSE(at(n1).value()->is_in_sync(n2));
+  feed(n1, in::WaitingFor{n2, at(n1).value()->in_sync_version});
+  pass(300);
+  EXPECT_TRUE(at(n1).value()->is_in_sync(n2));
+}
+
+TEST_F(ClusterTest, ARemovalIsSaidOnlyWhenAMajorityHasIt) {
+  start(true);
+  nodes_[n2].cut = nodes_[w1].cut = true;
+  forget();
+  feed(n1, in::PeerLost{n2});
+  pass(1000);
+  EXPECT_TRUE(seen<out::InSyncRecorded>(n1).empty());
+  nodes_[w1].cut = false;
+  pass(500);
+  EXPECT_EQ(seen<out::InSyncRecorded>(n1).size(), 1U);
+}
+
+// Found by the simulator: the peer that is lost is another one than the peer that is being added.
+TEST_F(ClusterTest, WhileAJoinIsOnItsWayNoSetWithoutTheJoinerIsSaid) {
+  start(true);
+  feed(n1, in::PeerLost{n2});
+  pass(100);
+  nodes_[n2].cut = nodes_[w1].cut = true;
+  feed(n1, in::WaitingFor{n2, at(n1).value()->in_sync_version});  // can't be recorded now
+  forget();
+  feed(n1, in::PeerLost{NodeId(3)});
+  EXPECT_TRUE(seen<out::InSyncRecorded>(n1).empty());
+}
+
+// Found by the simulator: each side was promoted by force while the other one was down.
+TEST_F(ClusterTest, OfTwoForcedPromotionsTheLaterOneCounts) {
+  start(false);
+  const VoterState old = at(n1).voter().state();
+  nodes_[n1].core.reset();
+  feed(n2, in::Failover{true, 1'000'000, 60});
+  pass(5000);
+  EXPECT_EQ(at(n2).role(), Role::active);
+  nodes_[n2].cut = true;
+  nodes_[n1].core = std::make_unique<Core>(CoreOptions{the_cluster, n1, 5, {}});
+  feed(n1, in::Started{old, {}});
+  feed(n1, in::MirrorState{{}, true, {}});
+  feed(n1, in::Failover{true, 1'000'060, 61});
+  pass(5000);
+  EXPECT_EQ(at(n1).role(), Role::active);
+  nodes_[n2].cut = false;
+  pass(1000);
+  EXPECT_EQ(at(n1).role(), Role::active);
+  EXPECT_EQ(at(n2).active(), n1);
+}
+
+// What a mirror that cannot open costs: nothing; the old active takes the epoch after.
+TEST_F(ClusterTest, BeforeTheMirrorCapturesThereIsNoLeaseAndTheOthersStayEligible) {
+  wait_for_activation_ = true;
+  start(true);
+  feed(n1, in::Handover{n2, 50});
+  pass(1000);
+  EXPECT_EQ(at(n2).role(), Role::active);
+  EXPECT_TRUE(seen<out::ExtendLease>(n2).empty());
+  EXPECT_TRUE(at(n2).value()->is_in_sync(n1));
+  feed(n2, in::Resign{n1});
+  pass(200);
+  EXPECT_EQ(at(n1).role(), Role::active);
+  feed(n1, in::Activated{at(n1).epoch()});
+  pass(300);
+  EXPECT_FALSE(seen<out::ExtendLease>(n1).empty());
+  EXPECT_EQ(at(n1).value()->in_sync, std::vector<NodeId>{n1});
+}
+
+TEST_F(ClusterTest, AChangeOfAnOldConfigurationIsRefused) {
+  start(true);
+  feed(n1, in::ProposeConfig{"{\"a\":1}", {}, 1234, 70});
+  EXPECT_FALSE(seen<out::Answer>(n1).back().ok);
+  feed(n1, in::ProposeConfig{"{\"a\":1}", {}, at(n1).value()->config_version, 71});
+  pass(300);
+  EXPECT_TRUE(seen<out::Answer>(n1).back().ok);
+  EXPECT_EQ(at(n2).value()->config, "{\"a\":1}");
+}
+
+TEST_F(ClusterTest, ASealThatOutlivedItsPromiseEndsTheEpoch) {
+  start(true);
+  feed(n2, in::MirrorState{{}, true, Epoch(2)});
+  pass(4000);
+  const Core& active = at(n1).role() == Role::active ? at(n1) : at(n2);
+  EXPECT_EQ(active.role(), Role::active);
+  EXPECT_GT(active.epoch(), Epoch(2));
+}
+
+}  // namespace
+}  // namespace holdfast::cluster

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// The cluster's configuration: the document that the register carries as text, the same on all members. Every change goes
+// through the register, so it is versioned and never half there. Plain values, no I/O.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "apps/application.h"
+#include "base/result.h"
+#include "cluster/types.h"
+#include "control/requests.h"
+
+namespace holdfast::daemon {
+
+struct NodeAddresses {
+  std::vector<std::string> channel;  // addresses without port; each a path
+};
+
+struct PublicAddressConfig {
+  std::string address;  // "192.0.2.10/24"
+  std::string site;
+  std::string policy = "move";
+};
+
+struct SetConfig {
+  std::uint16_t set = 0;             // never used again after an unprotect
+  std::string path;
+  std::string application;
+  std::string write_policy = "write-back";
+};
+
+struct ClusterConfig {
+  std::string name;
+  std::string mode = "async";              // async | fsync
+  std::string profile = "default";         // default | fast
+  std::uint32_t lease_ms = 0;              // 0 = the profile's
+  std::uint32_t ring_mib = 64;
+  bool automatic_failover = true;
+  bool automatic_switchover = false;       // of an application that restarts did not help
+  bool data_loss_avoidance = true;
+  double recovery_point_limit_s = 0;       // 0 = none
+  std::vector<std::string> ping_targets;
+  std::map<std::string, NodeAddresses> nodes;  // by node id, hex
+  std::vector<PublicAddressConfig> public_addresses;
+  std::vector<apps::Application> applications;
+  std::vector<SetConfig> sets;
+  std::uint16_t next_set = 1;
+
+  const apps::Application* application(const std::string& application_name) const;
+  cluster::Settings settings() const;      // what the register's core needs of it
+};
+
+std::string to_text(const ClusterConfig& config);
+// Members that are missing get their defaults, wrong ones are an error.
+Result<ClusterConfig> config_from_text(const std::string& text);
+
+// `config show`, and `config set KEY VALUE`: the changed copy, or one line that says what the key takes.
+std::vector<control::ConfigItem> config_items(const ClusterConfig& config);
+Result<ClusterConfig> with_setting(ClusterConfig config, const std::string& key, const std::string& value);
+
+}  // namespace holdfast::daemon

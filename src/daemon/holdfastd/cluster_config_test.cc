@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/holdfastd/cluster_config.h"
+
+#include <gtest/gtest.h>
+
+namespace holdfast::daemon {
+namespace {
+
+ClusterConfig example() {
+  ClusterConfig c;
+  c.name = "erp";
+  c.mode = "fsync";
+  c.nodes["00000000000000a1"].channel = {"10.0.0.1", "10.0.1.1"};
+  c.public_addresses = {{"192.0.2.10/24", "berlin", "move"}};
+  apps::Application a;
+  a.name = "postgresql";
+  a.plugin = "postgresql";
+  a.resources = {{"postgresql@15-main.service", 90000, 60000}};
+  a.data_paths = {"/var/lib/postgresql"};
+  a.probe = apps::ProbeKind::postgresql_write;
+  a.postgresql = {{"15", "main", 5433, "postgres", "/var/lib/postgresql/15/main", "postgresql@15-main.service"}};
+  c.applications = {a};
+  c.sets = {{1, "/var/lib/postgresql", "postgresql", "write-back"}};
+  c.next_set = 2;
+  return c;
+}
+
+TEST(ClusterConfig, ComesBackAsItWas) {
+  const ClusterConfig before = example();
+  const auto after = config_from_text(to_text(before));
+  ASSERT_TRUE(after) << after.error().to_string();
+  EXPECT_EQ(to_text(*after), to_text(before));
+  EXPECT_EQ(after->applications.at(0), before.applications.at(0));
+  EXPECT_EQ(after->nodes.at("00000000000000a1").channel.size(), 2u);
+}
+
+TEST(ClusterConfig, DamagedTextIsAnErrorNotACrash) {
+  EXPECT_FALSE(config_from_text("{"));
+  EXPECT_FALSE(config_from_text(R"({"lease_ms":"soon"})"));
+  EXPECT_FALSE(config_from_text(R"({"sets":[{"path":"/x"}]})"));
+  EXPECT_FALSE(config_from_text("[1]"));
+}
+
+TEST(ClusterSettings, AcceptedAndRefused) {
+  const ClusterConfig c = example();
+  struct Case {
+    const char* key;
+    const char* value;
+    bool ok;
+  };
+  for (const Case& t : {Case{"mode", "async", true}, Case{"mode", "sometimes", false}, Case{"lease_ms", "700", true}, Case{"lease_ms", "0", true},
+                        Case{"lease_ms", "100", false}, Case{"lease_ms", "12x", false}, Case{"ring_mib", "128", true}, Case{"ring_mib", "1", false},
+                        Case{"automatic_failover", "off", true}, Case{"automatic_failover", "maybe", false}, Case{"ping_targets", "10.0.0.254", true},
+                        Case{"ping_targets", "gateway", false}, Case{"recovery_point_limit_s", "2.5", true},
+                        Case{"recovery_point_limit_s", "-1", false}, Case{"public_addresses", "192.0.2.11/24", true},
+                        Case{"public_addresses", "192.0.2.11", false}, Case{"colour", "blue", false}})
+    EXPECT_EQ(with_setting(c, t.key, t.value).has_value(), t.ok) << t.key << " = " << t.value;
+}
+
+TEST(ClusterSettings, ShownValueCanBeSetAgain) {
+  const ClusterConfig c = example();
+  for (const control::ConfigItem& item : config_items(c)) {
+    const auto again = with_setting(c, item.key, item.value);
+    ASSERT_TRUE(again) << item.key << ": " << again.error().to_string();
+    EXPECT_EQ(to_text(*again), to_text(c)) << item.key;
+  }
+}
+
+TEST(ClusterSettings, ProfileDecidesTheLeaseUnlessSet) {
+  ClusterConfig c = example();
+  EXPECT_EQ(c.settings().lease_ms, 2000u);
+  c.profile = "fast";
+  EXPECT_EQ(c.settings().lease_ms, 700u);
+  c.lease_ms = 900;
+  EXPECT_EQ(c.settings().lease_ms, 900u);
+}
+
+}  // namespace
+}  // namespace holdfast::daemon

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+// The settings that `holdfast config` shows and changes: one table, so that what is shown, checked and explained is one thing.
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "daemon/holdfastd/cluster_config.h"
+#include "network/ip_address.h"
+
+namespace holdfast::daemon {
+namespace {
+
+struct Setting {
+  const char* key;
+  const char* text;  // for people: what it does, with unit and range
+  std::string (*show)(const ClusterConfig&);
+  Status (*set)(ClusterConfig&, const std::string&);
+};
+
+std::string on_off(bool value) { return value ? "on" : "off"; }
+
+Status parse_bool(const std::string& value, bool& into) {
+  if (value == "on" || value == "true" || value == "yes") into = true;
+  else if (value == "off" || value == "false" || value == "no") into = false;
+  else return fail(ErrorCode::invalid, "'{}' is neither on nor off", value);
+  return {};
+}
+
+Status parse_number(const std::string& value, std::uint32_t least, std::uint32_t most, std::uint32_t& into) {
+  std::uint32_t number = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+  if (error != std::errc() || end != value.data() + value.size() || number < least || number > most)
+    return fail(ErrorCode::invalid, "'{}' is not a whole number from {} to {}", value, least, most);
+  into = number;
+  return {};
+}
+
+Status parse_choice(const std::string& value, std::initializer_list<const char*> choices, std::string& into) {
+  std::string list;
+  for (const char* choice : choices) {
+    if (value == choice) {
+      into = value;
+      return {};
+    }
+    list += list.empty() ? choice : std::string(" or ") + choice;
+  }
+  return fail(ErrorCode::invalid, "'{}' is not {}", value, list);
+}
+
+std::vector<std::string> split(const std::string& text) {
+  std::vector<std::string> parts;
+  std::string part;
+  for (const char c : text + ",") {
+    if (c != ',' && c != ' ') {
+      part += c;
+      continue;
+    }
+    if (!part.empty()) parts.push_back(part);
+    part.clear();
+  }
+  return parts;
+}
+
+std::string join(const std::vector<std::string>& parts) {
+  std::string text;
+  for (const std::string& p : parts) text += (text.empty() ? "" : ",") + p;
+  return text;
+}
+
+Status set_ping_targets(ClusterConfig& c, const std::string& value) {
+  const auto targets = split(value);
+  if (targets.size() > 3) return fail(ErrorCode::invalid, "at most three ping targets, not {}", targets.size());
+  for (const std::string& t : targets) HF_TRY(network::IpAddress::parse(t));
+  c.ping_targets = targets;
+  return {};
+}
+
+// "192.0.2.10/24" or "192.0.2.10/24@site", comma between two. Without a site: those that the address had, else the only site there is.
+Status set_public_addresses(ClusterConfig& c, const std::string& value) {
+  std::vector<PublicAddressConfig> next;
+  for (const std::string& item : split(value)) {
+    const std::size_t at = item.find('@');
+    PublicAddressConfig p{item.substr(0, at), at == std::string::npos ? "" : item.substr(at + 1), "move"};
+    HF_ASSIGN(const network::IpPrefix prefix, network::IpPrefix::parse(p.address));
+    p.address = prefix.to_string();
+    if (p.site.empty() && !c.public_addresses.empty()) p.site = c.public_addresses.front().site;
+    for (const auto& old : c.public_addresses)
+      if (at == std::string::npos && old.address == p.address) p.site = old.site;
+    if (p.site.empty()) p.site = "default";
+    next.push_back(p);
+  }
+  c.public_addresses = std::move(next);
+  return {};
+}
+
+Status set_recovery_point_limit(ClusterConfig& c, const std::string& value) {
+  double number = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+  if (error != std::errc() || end != value.data() + value.size() || !std::isfinite(number) || number < 0 || number > 86400)
+    return fail(ErrorCode::invalid, "'{}' is not a number of seconds from 0 (no limit) to 86400", value);
+  c.recovery_point_limit_s = number;
+  return {};
+}
+
+const std::vector<Setting>& table() {
+  static const std::vector<Setting> settings = {
+      {"mode", "async: the application never waits for a passive; fsync: fsync returns when it is durable on every in-sync passive too",
+       [](const ClusterConfig& c) { return c.mode; },
+       [](ClusterConfig& c, const std::string& v) { return parse_choice(v, {"async", "fsync"}, c.mode); }},
+      {"profile", "timings: default (lease 2 s) or fast (lease 0.7 s)", [](const ClusterConfig& c) { return c.profile; },
+       [](ClusterConfig& c, const std::string& v) { return parse_choice(v, {"default", "fast"}, c.profile); }},
+      {"lease_ms", "length of the lease in milliseconds, 500 to 2000; 0 = the profile's",
+       [](const ClusterConfig& c) { return std::to_string(c.lease_ms); },
+       [](ClusterConfig& c, const std::string& v) { return v == "0" ? (c.lease_ms = 0, Status{}) : parse_number(v, 500, 2000, c.lease_ms); }},
+      {"ring_mib", "memory for the log of changes in MiB, 8 to 4096", [](const ClusterConfig& c) { return std::to_string(c.ring_mib); },
+       [](ClusterConfig& c, const std::string& v) { return parse_number(v, 8, 4096, c.ring_mib); }},
+      {"automatic_failover", "on: a synchronized passive takes over when the active is gone; off: it waits for 'holdfast failover'",
+       [](const ClusterConfig& c) { return on_off(c.automatic_failover); },
+       [](ClusterConfig& c, const std::string& v) { return parse_bool(v, c.automatic_failover); }},
+      {"automatic_switchover", "on: switch over when restarts in place do not bring an application back",
+       [](const ClusterConfig& c) { return on_off(c.automatic_switchover); },
+       [](ClusterConfig& c, const std::string& v) { return parse_bool(v, c.automatic_switchover); }},
+      {"data_loss_avoidance", "on: no automatic change of role to a passive that is not synchronized",
+       [](const ClusterConfig& c) { return on_off(c.data_loss_avoidance); },
+       [](ClusterConfig& c, const std::string& v) { return parse_bool(v, c.data_loss_avoidance); }},
+      {"recovery_point_limit_s", "no automatic change of role to a passive whose recovery point is older, in seconds; 0 = no limit",
+       [](const ClusterConfig& c) { return fmt::format("{:g}", c.recovery_point_limit_s); }, set_recovery_point_limit},
+      {"ping_targets", "up to three addresses, comma between, that tell whether a node's network works",
+       [](const ClusterConfig& c) { return join(c.ping_targets); }, set_ping_targets},
+      {"public_addresses", "what clients use: ADDRESS/LENGTH or ADDRESS/LENGTH@SITE, comma between",
+       [](const ClusterConfig& c) {
+         std::vector<std::string> parts;
+         for (const auto& p : c.public_addresses) parts.push_back(p.address + "@" + p.site);
+         return join(parts);
+       },
+       set_public_addresses},
+  };
+  return settings;
+}
+
+}  // namespace
+
+std::vector<control::ConfigItem> config_items(const ClusterConfig& config) {
+  static const ClusterConfig defaults;
+  std::vector<control::ConfigItem> items;
+  for (const Setting& s : table()) items.push_back({s.key, s.show(config), s.show(defaults), s.text});
+  return items;
+}
+
+Result<ClusterConfig> with_setting(ClusterConfig config, const std::string& key, const std::string& value) {
+  std::string known;
+  for (const Setting& s : table()) {
+    known += (known.empty() ? "" : ", ") + std::string(s.key);
+    if (key != s.key) continue;
+    const Status set = s.set(config, value);
+    if (!set) return tl::unexpected(with_hint(Error{set.error().code, key + ": " + set.error().message, {}, 0}, s.text));
+    return config;
+  }
+  return tl::unexpected(Error{ErrorCode::invalid, fmt::format("there is no setting '{}'", key), "one of: " + known, 0});
+}
+
+}  // namespace holdfast::daemon

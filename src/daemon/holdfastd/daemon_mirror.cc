@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+// The mirror as the daemon sees it: its death, its events, its status twice a second, and what peers are told of it.
+#include <algorithm>
+
+#include "base/log.h"
+#include "daemon/holdfastd/daemon.h"
+#include "daemon/holdfastd/json_read.h"
+#include "daemon/holdfastd/plan_keeper.h"
+
+namespace holdfast::daemon {
+namespace {
+constexpr auto poll_every = std::chrono::milliseconds(500);
+constexpr std::int64_t hang_ms = 5'000;
+}
+
+void Daemon::mirror_connected() {
+  log_info("holdfast-mirror is there");
+  if (insync_) insync_->mirror_restarted();
+  setup_done_ = false;
+  follow_sent_ = false;
+  applied_.clear();
+  if (member_) apply_setup();
+}
+
+// Writes are impossible from this moment, so the lease is given back at once and others need not wait for it to lapse.
+void Daemon::mirror_gone() {
+  mirror_status_ = nullptr;
+  mirror_status_ms_ = 0;
+  follow_sent_ = false;
+  if (office_epoch_.value == 0) {
+    log_warning("holdfast-mirror is gone");
+    return;
+  }
+  give_up_office("holdfast-mirror is gone", NodeId{});
+}
+
+void Daemon::mirror_event(const nlohmann::json& e) {
+  if (!member_) return;
+  const std::string kind = text_of(e, "event");
+  if (kind == "peer") {
+    const auto id = node_id_from_hex(text_of(e, "node_id"));
+    if (!id) return;
+    InSync::Peer peer{text_of(e, "state"), 0, 0};
+    for (const auto& p : list_of(mirror_status_, "peers"))
+      if (text_of(p, "node_id") == to_hex(*id)) peer = {peer.state, number_of(mirror_status_, "last_seq"), number_of(p, "acked_seq")};
+    insync_->observe(*id, peer, steady_ms());
+    event(peer.state == "lost" ? "warning" : "info", "peer_" + peer.state, "holdfastd", fmt::format("data channel with {}: {}", name_of(*id), peer.state));
+  } else if (kind == "fault" || kind == "aborted") {
+    const std::string reason = kind == "fault" ? text_of(e, "reason", "unknown fault") : "the watchdog ended the capture because the lease had lapsed";
+    if (kind == "fault") fault_ = reason;
+    event("error", "mirror_" + kind, "holdfastd", "holdfast-mirror: " + reason);
+    const bool ours = kind == "fault" || number_of(e, "epoch") == office_epoch_.value;
+    if (ours) give_up_office(reason, NodeId{});
+  }
+  poll_mirror();
+}
+
+void Daemon::poll_again(std::chrono::milliseconds delay) {
+  if (poll_timer_ != 0) loop_.cancel(poll_timer_);
+  poll_timer_ = loop_.after(delay, "look at the mirror", [this] {
+    poll_timer_ = 0;
+    poll_mirror();
+  });
+}
+
+void Daemon::poll_mirror() {
+  if (mirror_polling_) return;
+  if (!mirror_->connected()) return poll_again(std::chrono::milliseconds(20));
+  mirror_polling_ = true;
+  mirror_->request("status", nlohmann::json::object(), 2'000, [this](Result<nlohmann::json> reply) {
+    loop_.post("status of the mirror", [this, reply = std::move(reply)] {
+      mirror_polling_ = false;
+      if (reply) take_mirror_status(*reply);
+      else if (office_epoch_.value != 0 && mirror_status_ms_ != 0 && steady_ms() - mirror_status_ms_ > hang_ms)
+        give_up_office("holdfast-mirror hangs", NodeId{});
+      if (insync_) insync_->tick(steady_ms());
+      publish_summary();
+      poll_again(poll_every);
+    });
+  });
+}
+
+void Daemon::take_mirror_status(const nlohmann::json& status) {
+  mirror_status_ = status;
+  mirror_status_ms_ = steady_ms();
+  if (!engine_started_) return;
+  const bool active = text_of(status, "role") == "active";
+  if (const auto position = position_from(status, "position")) {
+    const bool complete = active || flag_of(status, "complete") || flag_of(member_of(status, "receive"), "complete");
+    engine_->feed(cluster::in::MirrorState{*position, complete, Epoch(number_of(status, "sealed"))});
+  }
+  if (office_epoch_.value == 0) return;
+  watch_capture(active && flag_of(status, "mounted"));
+  if (office_epoch_.value == 0) return;
+  for (const auto& p : list_of(status, "peers")) {
+    const auto id = node_id_from_hex(text_of(p, "node_id"));
+    if (id) insync_->observe(*id, {text_of(p, "state"), number_of(status, "last_seq"), number_of(p, "acked_seq")}, steady_ms());
+  }
+}
+
+// An active that captures nothing serves nobody and keeps others from it: outside of a change of roles it gives up.
+void Daemon::watch_capture(bool captures) {
+  if (captures || plans_->running()) {
+    uncaptured_since_ms_ = 0;
+    return;
+  }
+  if (uncaptured_since_ms_ == 0) uncaptured_since_ms_ = steady_ms();
+  if (steady_ms() - uncaptured_since_ms_ < 2'000) return;
+  uncaptured_since_ms_ = 0;
+  give_up_office("the protected folders are not captured", NodeId{});
+}
+
+void Daemon::give_up_office(const std::string& reason, NodeId successor) {
+  if (office_epoch_.value == 0) return;
+  const Epoch epoch = office_epoch_;
+  engine_->feed(cluster::in::Resign{successor});
+  event("error", "resigned", "holdfastd", fmt::format("{} resigned from epoch {}: {}", node_.node_name, epoch.value, reason));
+  fence(epoch, reason);
+}
+
+// What the others show of this node, and what their plans wait for.
+void Daemon::publish_summary() {
+  if (!member_ || !links_) return;
+  const bool active = office_epoch_.value != 0;
+  const bool captures = active && text_of(mirror_status_, "role") == "active" && flag_of(mirror_status_, "mounted") &&
+                        number_of(mirror_status_, "epoch") == office_epoch_.value && (network_->open() || config_.public_addresses.empty());
+  nlohmann::json applications = nlohmann::json::array();
+  for (const auto& a : apps_->status()) {
+    nlohmann::json resources = nlohmann::json::array();
+    for (const auto& r : a.resources) resources.push_back({{"name", r.name}, {"kind", r.kind}, {"state", r.state}, {"detail", r.detail}});
+    applications.push_back({{"name", a.name}, {"plugin", a.plugin}, {"state", a.state}, {"health", a.health}, {"detail", a.detail}, {"resources", resources}});
+  }
+  nlohmann::json plan = nullptr;
+  std::string activity = active ? "serves" : "follows";
+  if (const auto running = plans_->running()) {
+    plan = control::to_json(*running);
+    for (const auto& step : running->steps)
+      if (step.state == "running") activity = step.name + (step.detail.empty() ? "" : ": " + step.detail);
+  }
+  nlohmann::json votes = nullptr, automatic = nullptr;
+  std::int64_t lease_left_ms = 0;
+  if (active && engine_started_) {
+    const Now now = engine_->now();
+    votes = nlohmann::json::array();
+    for (const auto& v : engine_->core().votes(now))
+      if (v.voter)
+        votes.push_back({{"voter", v.name}, {"kind", v.kind == cluster::MemberKind::witness ? "witness" : "node"}, {"reachable", v.reachable}, {"granted", v.granted}});
+    const cluster::Availability a = engine_->core().automatic_failover(now);
+    automatic = {{"available", a.available}, {"reason", a.reason}, {"change_with", a.change_with}};
+    lease_left_ms = engine_->core().lease_left_ns(now) / ns_per_ms;
+  }
+  const nlohmann::json summary = {{"name", node_.node_name},
+                                  {"version", HF_VERSION},
+                                  {"role", active ? "active" : "passive"},
+                                  {"since_ms", role_since_wall_ms_},
+                                  {"epoch", office_epoch_.value},
+                                  {"captures", captures ? "yes" : "no"},
+                                  {"applications_running", active && apps_->running() ? "yes" : "no"},
+                                  {"activity", activity},
+                                  {"mirror", mirror_status_},
+                                  {"applications", applications},
+                                  {"network_open", network_->open()},
+                                  {"fault", fault_.empty() ? setup_error_ : fault_},
+                                  {"wall_ms", wall_ms()},
+                                  {"votes", votes},
+                                  {"automatic_failover", automatic},
+                                  {"lease_left_ms", lease_left_ms},
+                                  {"plan", plan}};
+  links_->set_summary(node_.cluster_id, dump(summary));
+}
+
+}  // namespace holdfast::daemon

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the core decides about this node's role, carried out: leases on both fences, promotion, the fence, following.
+#include <cstdlib>
+
+#include "base/log.h"
+#include "daemon/holdfastd/daemon.h"
+#include "daemon/holdfastd/json_read.h"
+#include "daemon/holdfastd/plan_keeper.h"
+
+namespace holdfast::daemon {
+
+void Daemon::persist(std::uint64_t id, const cluster::VoterState& state) { register_store_->write(id, state); }
+
+void Daemon::send(NodeId to, Bytes message) {
+  if (links_) links_->send(node_.cluster_id, to, std::move(message));
+}
+
+void Daemon::extend_lease(Epoch epoch, const platform::ClockReading& at, std::int64_t left_ns) {
+  const Status extended = lease_word_->extend(epoch, at, left_ns);
+  if (!extended) {
+    log_error("the lease word does not take epoch {}: {}", epoch.value, extended.error().to_string());
+    return;
+  }
+  if (left_ns >= ns_per_ms) network_->renew(epoch, network::GateLease{at, left_ns});
+}
+
+void Daemon::clear_lease(Epoch epoch) {
+  lease_word_->revoke(epoch);
+  network_->close_now();
+  if (office_epoch_ != epoch) return;
+  office_epoch_ = Epoch{};
+  role_since_wall_ms_ = wall_ms();
+  insync_->end_office();
+}
+
+void Daemon::become_active(Epoch epoch, const cluster::ValuePtr& value) {
+  const bool mounted = text_of(mirror_status_, "role") == "active" && flag_of(mirror_status_, "mounted") &&
+                       number_of(mirror_status_, "epoch") == epoch.value;
+  const NodeId before = last_active_.value != 0 ? last_active_ : node_.node_id;
+  office_epoch_ = epoch;
+  before_office_ = before;
+  last_active_ = node_.node_id;
+  follow_.reset();
+  fault_.clear();
+  role_since_wall_ms_ = wall_ms();
+  insync_->begin_office();
+  take_value(value);
+  if (mounted) {
+    network_->adopt(epoch);
+    apps_->adopt_running();
+    event("info", "resumed", "holdfastd", fmt::format("{} goes on as the active of epoch {} after a restart of holdfastd", node_.node_name, epoch.value));
+    plans_->resume_in_office(epoch);
+    return;
+  }
+  if (number_of(mirror_status_, "ended_epoch") == epoch.value) {
+    // The capture of this epoch has ended for good, the hand-over was cut short: only the next one can be captured.
+    event("warning", "epoch_ended", "holdfastd", fmt::format("epoch {} has ended here; {} asks for the next one", epoch.value, node_.node_name));
+    loop_.post("ask for the next epoch", [this] { engine_->feed(cluster::in::Resign{node_.node_id}); });
+    return;
+  }
+  const bool expected = expected_.until_ms > steady_ms() && !expected_.plan_id.empty();
+  const std::string kind = expected ? "switchover" : before == node_.node_id ? "activation" : "failover";
+  const std::string id = expected ? expected_.plan_id : plans_->next_id(kind);
+  const std::string from = before == node_.node_id ? "" : name_of(before);
+  event(kind == "failover" ? "warning" : "info", "role_active", expected ? expected_.actor : "holdfastd",
+        fmt::format("{} becomes the active of epoch {} ({})", node_.node_name, epoch.value, kind));
+  plans_->promote(epoch, kind, id, from, expected ? expected_.actor : "holdfastd",
+                  expected ? expected_.reason : kind == "failover" ? from + " is gone" : "");
+  expected_ = {};
+}
+
+void Daemon::step_down(Epoch epoch, const std::string& reason) {
+  event("warning", "role_lost", "holdfastd", fmt::format("{} is not the active any more (epoch {}): {}", node_.node_name, epoch.value, reason));
+  fence(epoch, reason);
+}
+
+// The fast fences are closed already (clear_lease). Now the capture ends, the addresses go, the applications are killed;
+// seals and following wait until that is done, for what an old application still writes must not land in a passive's tree (R23).
+void Daemon::fence(Epoch epoch, const std::string& reason) {
+  plans_->abandon_role_plan(reason);
+  fencing_ += 2;
+  fence_mirror(epoch);
+  fence_applications(epoch);
+}
+
+// A thread of the old capture that is stuck in the disk below may still write there: nothing goes on before it is gone.
+void Daemon::fence_mirror(Epoch epoch) {
+  if (!mirror_->connected()) return fence_part_done();
+  mirror_->request("abort", {{"epoch", epoch.value}}, 30'000, [this, epoch](Result<nlohmann::json> r) {
+    loop_.post("the mirror is fenced", [this, epoch, r = std::move(r)] {
+      if (r || r.error().code == ErrorCode::stale) return fence_part_done();
+      log_error("holdfast-mirror is not fenced in epoch {} yet: {}", epoch.value, r.error().to_string());
+      loop_.after(std::chrono::milliseconds(500), "fence the mirror again", [this, epoch] { fence_mirror(epoch); });
+    });
+  });
+}
+
+void Daemon::fence_applications(Epoch epoch) {
+  fencer_->post([this, epoch] {
+    const Status hidden = network_->hide();
+    if (!hidden) event("error", "fence", "holdfastd", "a public address could not be taken off: " + hidden.error().to_string());
+    const Status killed = apps_->kill();
+    if (!killed) event("error", "fence", "holdfastd", "the applications are not all gone: " + killed.error().to_string());
+    loop_.post("the applications are fenced", [this, epoch, again = !killed || !hidden] {
+      if (!again || office_epoch_.value != 0) return fence_part_done();
+      // Processes in D state go when the mirror's connection is aborted; until then this node follows nobody.
+      loop_.after(std::chrono::milliseconds(1000), "fence again", [this, epoch] { fence_applications(epoch); });
+    });
+  });
+}
+
+void Daemon::fence_part_done() {
+  if (--fencing_ > 0) return;
+  fencing_ = 0;
+  const std::vector<Epoch> seals = std::exchange(seals_waiting_, {});
+  for (const Epoch e : seals) send_seal(e);
+  send_follow();
+}
+
+void Daemon::seal_mirror(Epoch epoch) {
+  if (fencing_ > 0) {
+    seals_waiting_.push_back(epoch);
+    return;
+  }
+  send_seal(epoch);
+}
+
+void Daemon::send_seal(Epoch epoch) {
+  mirror_->request("seal", {{"epoch", epoch.value}}, 10'000, [this, epoch](Result<nlohmann::json> reply) {
+    loop_.post("the mirror is sealed", [this, epoch, reply = std::move(reply)] {
+      const auto position = reply ? position_from(*reply, "position") : Result<Position>(tl::unexpected(reply.error()));
+      if (!position) {
+        log_warning("the mirror was not sealed for epoch {}: {}", epoch.value, position.error().to_string());
+        return engine_->feed(cluster::in::SealFailed{epoch, position.error().to_string()});
+      }
+      const bool complete = flag_of(*reply, "complete");
+      engine_->feed(cluster::in::MirrorState{*position, complete, epoch});
+      engine_->feed(cluster::in::MirrorSealed{epoch, *position, complete});
+    });
+  });
+}
+
+void Daemon::follow(Epoch epoch, NodeId active) {
+  if (last_active_ != active)
+    event("info", "follow", "holdfastd", fmt::format("{} follows {} in epoch {}", node_.node_name, name_of(active), epoch.value));
+  last_active_ = active;
+  follow_ = {epoch, active};
+  follow_sent_ = false;
+  send_follow();
+}
+
+void Daemon::send_follow() {
+  if (!follow_ || follow_sent_ || fencing_ > 0 || office_epoch_.value != 0 || !mirror_->connected() || !setup_done_) return;
+  follow_sent_ = true;
+  const auto [epoch, active] = *follow_;
+  nlohmann::json addresses = nlohmann::json::array();
+  if (const auto it = config_.nodes.find(to_hex(active)); it != config_.nodes.end())
+    for (const std::string& a : it->second.channel) addresses.push_back(a.find(':') == std::string::npos ? a + ":9728" : "[" + a + "]:9728");
+  mirror_->request("follow", {{"epoch", epoch.value}, {"active", {{"node_id", to_hex(active)}, {"addresses", addresses}}}}, 30'000,
+                   [this, epoch = epoch](Result<nlohmann::json> reply) {
+                     if (reply) return;
+                     loop_.post("the mirror does not follow", [this, epoch, e = reply.error()] {
+                       if (!follow_ || follow_->first != epoch) return;
+                       log_warning("holdfast-mirror does not follow in epoch {}: {}", epoch.value, e.to_string());
+                       follow_sent_ = false;
+                       loop_.after(std::chrono::milliseconds(500), "follow again", [this] { send_follow(); });
+                     });
+                   });
+}
+
+void Daemon::in_sync_recorded(Epoch epoch, std::uint64_t version, const std::vector<NodeId>& set) {
+  if (epoch == office_epoch_) insync_->recorded(version, set);
+}
+
+void Daemon::set_wait_set(const std::vector<NodeId>& peers, std::function<void(bool ok)> done) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const NodeId id : peers) list.push_back(to_hex(id));
+  mirror_->request("wait_set", {{"peers", list}}, 5'000, [this, done = std::move(done)](Result<nlohmann::json> reply) {
+    if (!reply) log_warning("holdfast-mirror did not take the set of peers to wait for: {}", reply.error().to_string());
+    loop_.post("the mirror waits for these peers", [done, ok = reply.has_value()] { done(ok); });
+  });
+}
+
+void Daemon::waiting_for(NodeId node, std::uint64_t in_sync_version) { engine_->feed(cluster::in::WaitingFor{node, in_sync_version}); }
+
+void Daemon::peer_lost(NodeId node) {
+  log_warning("{} does not keep up or is gone: it leaves the in-sync set", name_of(node));
+  engine_->feed(cluster::in::PeerLost{node});
+}
+
+void Daemon::note(const std::string& text) { event("info", "cluster", "holdfastd", text); }
+
+}  // namespace holdfast::daemon

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// What /v1 and the peers ask of this node. Each check of bad input answers one line that says what to do, before anything was
+// changed. Mutations that belong to the active are forwarded to it over the control link, with their actor.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include "control/handlers.h"
+#include "control/tokens.h"
+#include "daemon/holdfastd/daemon.h"
+
+namespace holdfast::daemon {
+
+class ApiHandlers : public control::Handlers {
+ public:
+  explicit ApiHandlers(Daemon& daemon);
+  ~ApiHandlers() override;  // waits for requests of peers that are being answered
+
+  Result<control::ClusterStatus> status() override;
+  Result<control::EventPage> events(const control::EventCursor& since, std::size_t limit, int wait_ms) override;
+  Result<control::ConfigReply> config() override;
+  Result<control::PlanStatus> plan(const std::string& id) override;
+  Result<control::InitReply> init(const control::Caller&, const control::InitRequest&) override;
+  Result<control::TokenReply> token(const control::Caller&, const control::TokenRequest&) override;
+  Result<control::JoinReply> join(const control::Caller&, const control::JoinRequest&) override;
+  Result<control::AdmitReply> admit(const control::Caller&, const control::AdmitRequest&) override;
+  Result<control::RenewReply> renew(const control::Caller&, const control::RenewRequest&) override;
+  Result<control::ProtectReply> protect(const control::Caller&, const control::ProtectRequest&) override;
+  Result<control::Accepted> unprotect(const control::Caller&, const control::UnprotectRequest&) override;
+  Result<control::Accepted> make_active(const control::Caller&, const control::MakeActiveRequest&) override;
+  Result<control::Accepted> failover(const control::Caller&, const control::FailoverRequest&) override;
+  Result<control::Accepted> release(const control::Caller&) override;
+  Result<control::Accepted> skip_step(const control::Caller&, const control::SkipStepRequest&) override;
+  Result<control::Accepted> config_set(const control::Caller&, const control::ConfigSetRequest&) override;
+  void record(const control::EventDraft& event) override;
+
+  // From the links' thread; answered from a thread of its own.
+  void serve_peer(NodeId from, std::string op, std::string body, network::Responder respond);
+  // From the application supervisor.
+  void automatic_switchover(const std::string& application, const std::string& reason);
+
+ private:
+  using json = nlohmann::json;
+  Result<std::string> answer_peer(NodeId from, const std::string& op, const json& body);
+  Result<json> do_for_peer(const std::string& op, const control::Caller& caller, const json& request);
+  // Empty when this node is the active; else the active's answer.
+  Result<std::optional<json>> forward(const std::string& op, const control::Caller& caller, const json& request, int timeout_ms = 30'000);
+
+  // handlers_membership.cc
+  Status check_addresses(const std::vector<std::string>& channel, const std::vector<std::string>& public_addresses) const;
+  Result<json> add_member(const json& request);
+  Result<json> remove_member(const json& request);
+  // handlers_protect.cc
+  Result<apps::Application> application_for(const control::ProtectRequest& request) const;
+  Status check_protect_here(const apps::Application& application, const ClusterConfig& config) const;
+  Status check_protect_peer(const apps::Application& application, NodeId peer, const std::string& name) const;
+  Result<std::string> protect_facts(const json& body) const;  // what a peer asks before it protects
+  // handlers_roles.cc
+  Result<control::Accepted> switch_over(NodeId target, const std::string& actor, const std::string& reason);
+  Result<std::string> prepare_switchover(NodeId from, const json& body);
+  Result<std::string> applied(const json& body) const;
+
+  Daemon& d_;
+  control::TokenStore tokens_;
+  std::mutex membership_mutex_;  // one init, join or admit at a time
+  std::atomic<int> busy_{0};
+};
+
+Error not_a_member();
+bool is_active(const Snapshot& s);
+
+}  // namespace holdfast::daemon

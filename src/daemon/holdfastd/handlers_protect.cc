@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// protect and unprotect: what can't be protected is refused here, by name, on this node and on every peer, before anything changes.
+#include <sys/statvfs.h>
+
+#include <filesystem>
+
+#include "base/log.h"
+#include "daemon/holdfastd/handlers.h"
+#include "daemon/holdfastd/holders.h"
+#include "daemon/holdfastd/json_read.h"
+#include "daemon/holdfastd/plan_keeper.h"
+#include "platform/mounts.h"
+#include "platform/process.h"
+
+namespace holdfast::daemon {
+
+using control::Accepted;
+using control::Caller;
+using nlohmann::json;
+
+namespace {
+
+constexpr double space_margin = 1.1;
+
+std::uint64_t bytes_under(const std::string& path) {
+  const auto out = platform::run_checked({.argv = {"du", "-sxB1", "--", path}, .timeout_ms = 120'000});
+  return out ? std::strtoull(out->c_str(), nullptr, 10) : 0;
+}
+
+// Where the folder is or will be.
+std::uint64_t bytes_free(const std::string& path) {
+  std::filesystem::path at(path);
+  std::error_code ignored;
+  while (!std::filesystem::exists(at, ignored) && at.has_relative_path()) at = at.parent_path();
+  struct statvfs fs {};
+  return statvfs(at.c_str(), &fs) == 0 ? static_cast<std::uint64_t>(fs.f_bavail) * fs.f_frsize : 0;
+}
+
+std::string mib(std::uint64_t bytes) { return fmt::format("{} MiB", (bytes + (1u << 20) - 1) >> 20); }
+
+Status check_not_ours(const std::string& path, const std::string& state_dir) {
+  for (const std::string& own : {state_dir, std::string("/run"), std::string("/etc"), std::string("/proc"), std::string("/sys"), std::string("/dev"),
+                                 std::string("/boot"), std::string("/usr")}) {
+    if (apps::path_within(path, own) || apps::path_within(own, path))
+      return tl::unexpected(Error{ErrorCode::refused, fmt::format("{} can't be protected: it holds or is part of {}", path, own),
+                                  "protect the folder of the application's data", 0});
+  }
+  return {};
+}
+
+std::vector<std::string> set_paths(const ClusterConfig& config) {
+  std::vector<std::string> paths;
+  for (const SetConfig& s : config.sets) paths.push_back(s.path);
+  return paths;
+}
+
+}  // namespace
+
+Result<apps::Application> ApiHandlers::application_for(const control::ProtectRequest& r) const {
+  apps::ProtectRequest request;
+  request.name = r.application;
+  if (!r.what.empty() && r.what.front() == '/') {
+    request.plugin = "files";
+    std::string path = r.what;
+    while (path.size() > 1 && path.back() == '/') path.pop_back();
+    request.paths = {path};
+    if (request.name.empty()) request.name = std::filesystem::path(path).filename().string();
+  } else {
+    request.plugin = r.what;
+  }
+  return apps::make_application(request, host_facts());
+}
+
+Status ApiHandlers::check_protect_here(const apps::Application& application, const ClusterConfig& config) const {
+  HF_TRY(apps::check_against(application, config.applications));
+  for (const std::string& path : application.data_paths) {
+    HF_TRY(check_not_ours(path, d_.paths().state));
+    HF_TRY(platform::check_protectable(path, set_paths(config)));
+  }
+  if (!application.resources.empty()) return {};
+  // Nobody would stop them: what they have open would stay open below the capture.
+  for (const std::string& path : application.data_paths) {
+    const std::vector<std::string> holders = holders_of(path, 5);
+    if (holders.empty()) continue;
+    std::string list;
+    for (const std::string& h : holders) list += (list.empty() ? "" : ", ") + h;
+    return tl::unexpected(Error{ErrorCode::busy, fmt::format("{} is in use by {}", path, list), "stop them, protect the folder, start them again", 0});
+  }
+  return {};
+}
+
+// A peer says what it has; this side judges.
+Result<std::string> ApiHandlers::protect_facts(const json& body) const {
+  json paths = json::array();
+  const Snapshot s = d_.snapshot();
+  for (const auto& p : list_of(body, "paths")) {
+    if (!p.is_string()) continue;
+    const std::string path = p.get<std::string>();
+    const Status possible = platform::check_protectable(path, set_paths(s.config));
+    std::error_code ignored;
+    const bool exists = std::filesystem::exists(path, ignored);
+    paths.push_back({{"path", path}, {"free", bytes_free(path)}, {"used", exists ? bytes_under(path) : 0}, {"exists", exists},
+                     {"error", possible ? "" : possible.error().to_string()},
+                     {"holders", flag_of(body, "units") ? std::vector<std::string>() : holders_of(path, 5)}});
+  }
+  return dump(json{{"facts", host_facts_text()}, {"paths", paths}});
+}
+
+Status ApiHandlers::check_protect_peer(const apps::Application& application, NodeId peer, const std::string& name) const {
+  const auto text = d_.ask_peer(peer, "protect_facts", {{"paths", application.data_paths}, {"units", !application.resources.empty()}}, 120'000);
+  if (!text)
+    return tl::unexpected(Error{ErrorCode::unavailable, fmt::format("{} can't be asked whether it can hold a copy: {}", name, text.error().message),
+                                "bring it back first: holdfast status shows its state", 0});
+  const json answer = json::parse(*text, nullptr, false);
+  HF_ASSIGN(const apps::HostFacts facts, host_facts_from_text(text_of(answer, "facts", "[]")));
+  HF_TRY(apps::check_peer(application, facts, name));
+  for (const auto& p : list_of(answer, "paths")) {
+    const std::string path = text_of(p, "path");
+    if (!flag_of(p, "exists"))
+      return tl::unexpected(Error{ErrorCode::not_found, fmt::format("{} does not exist on {}", path, name), fmt::format("mkdir -p {} on {}", path, name), 0});
+    if (const std::string error = text_of(p, "error"); !error.empty()) return fail(ErrorCode::refused, "on {}: {}", name, error);
+    std::string holders;
+    for (const auto& h : list_of(p, "holders"))
+      if (h.is_string()) holders += (holders.empty() ? "" : ", ") + h.get<std::string>();
+    if (!holders.empty()) return fail(ErrorCode::busy, "{} is in use on {} by {}: stop them there first", path, name, holders);
+    const std::uint64_t needed = static_cast<std::uint64_t>(static_cast<double>(bytes_under(path)) * space_margin);
+    const std::uint64_t room = number_of(p, "free") + number_of(p, "used");
+    if (room < needed)
+      return tl::unexpected(Error{ErrorCode::no_space, fmt::format("{} has {} for {}, its copy needs {}", name, mib(room), path, mib(needed)),
+                                  fmt::format("make room on {}", name), 0});
+  }
+  return {};
+}
+
+Result<control::ProtectReply> ApiHandlers::protect(const Caller& caller, const control::ProtectRequest& r) {
+  HF_ASSIGN(const auto forwarded, forward("protect", caller, control::to_json(r), 180'000));
+  if (forwarded) return control::protect_reply_from_json(*forwarded);
+  const Snapshot s = d_.snapshot();
+  const std::string policy = r.write_policy.empty() ? "write-back" : r.write_policy;
+  if (policy != "write-back" && policy != "write-through") return fail(ErrorCode::invalid, "write policy '{}' is neither write-back nor write-through", policy);
+  HF_ASSIGN(const apps::Application application, application_for(r));
+  HF_TRY(check_protect_here(application, s.config));
+  for (const cluster::Member& m : s.value->members)
+    if (m.kind == cluster::MemberKind::data && m.id != s.node.node_id) HF_TRY(check_protect_peer(application, m.id, m.name));
+  ProtectOrder order;
+  order.actor = caller.actor;
+  order.application = application;
+  for (const std::string& path : application.data_paths) order.sets.push_back({0, path, application.name, policy});
+  control::ProtectReply reply;
+  HF_ASSIGN(reply.plan, d_.plans().protect(order));
+  reply.application = application.name;
+  reply.paths = application.data_paths;
+  if (!application.resources.empty()) reply.warnings.push_back(application.name + " is stopped for a moment, and started again under protection");
+  return reply;
+}
+
+Result<Accepted> ApiHandlers::unprotect(const Caller& caller, const control::UnprotectRequest& r) {
+  HF_ASSIGN(const auto forwarded, forward("unprotect", caller, control::to_json(r)));
+  if (forwarded) return control::accepted_from_json(*forwarded);
+  const Snapshot s = d_.snapshot();
+  const apps::Application* found = nullptr;
+  for (const apps::Application& a : s.config.applications) {
+    bool match = a.name == r.what || a.plugin == r.what;
+    for (const std::string& path : a.data_paths) match = match || path == r.what;
+    if (match) found = &a;
+  }
+  if (found == nullptr) {
+    std::string names;
+    for (const apps::Application& a : s.config.applications) names += (names.empty() ? "" : ", ") + a.name;
+    return tl::unexpected(Error{ErrorCode::not_found, fmt::format("'{}' is not protected", r.what), names.empty() ? "nothing is" : "protected are " + names, 0});
+  }
+  std::vector<SetConfig> sets;
+  for (const SetConfig& set : s.config.sets)
+    if (set.application == found->name) sets.push_back(set);
+  HF_ASSIGN(const std::string id, d_.plans().unprotect(caller.actor, *found, sets));
+  return Accepted{id, "holdfast protect " + (found->plugin == "files" ? found->data_paths.front() : found->plugin), found->name + " is no longer protected; its data stays where it is"};
+}
+
+}  // namespace holdfast::daemon

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// Members of JSON that came from another process: a wrong type reads as absent, it never throws.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+namespace holdfast::daemon {
+
+inline const nlohmann::json& member_of(const nlohmann::json& json, const char* name) {
+  static const nlohmann::json none;
+  if (!json.is_object()) return none;
+  const auto it = json.find(name);
+  return it == json.end() ? none : *it;
+}
+
+inline std::string text_of(const nlohmann::json& json, const char* name, const char* otherwise = "") {
+  const nlohmann::json& v = member_of(json, name);
+  return v.is_string() ? v.get<std::string>() : otherwise;
+}
+
+inline std::uint64_t number_of(const nlohmann::json& json, const char* name, std::uint64_t otherwise = 0) {
+  const nlohmann::json& v = member_of(json, name);
+  if (v.is_number_unsigned()) return v.get<std::uint64_t>();
+  return v.is_number() && v.get<double>() >= 0 ? static_cast<std::uint64_t>(v.get<double>()) : otherwise;
+}
+
+inline double real_of(const nlohmann::json& json, const char* name, double otherwise = 0) {
+  const nlohmann::json& v = member_of(json, name);
+  return v.is_number() ? v.get<double>() : otherwise;
+}
+
+inline bool flag_of(const nlohmann::json& json, const char* name, bool otherwise = false) {
+  const nlohmann::json& v = member_of(json, name);
+  return v.is_boolean() ? v.get<bool>() : otherwise;
+}
+
+// Never null: an empty list when it is something else.
+inline const nlohmann::json& list_of(const nlohmann::json& json, const char* name) {
+  static const nlohmann::json none = nlohmann::json::array();
+  const nlohmann::json& v = member_of(json, name);
+  return v.is_array() ? v : none;
+}
+
+// What comes from outside may hold any bytes.
+inline std::string dump(const nlohmann::json& json) { return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace); }
+
+}  // namespace holdfast::daemon

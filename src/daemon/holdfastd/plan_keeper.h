@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// The plans of this node: what a promotion, a switchover, protect and unprotect consist of, and which one runs.
+// Two may run side by side: `role` (what this node does because it won an epoch; nobody can refuse it) and `command`
+// (what an administrator or a rule asked for). Bodies run in the plan's own threads.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "apps/application.h"
+#include "control/plan.h"
+#include "daemon/holdfastd/cluster_config.h"
+#include "daemon/holdfastd/mirror_port.h"
+#include "daemon/holdfastd/worker.h"
+
+namespace holdfast::daemon {
+
+class Daemon;
+
+struct SwitchoverOrder {
+  std::string id;
+  NodeId target;
+  std::string target_name;
+  std::string self_name;
+  std::string actor;
+  std::string reason;
+  Epoch epoch;          // that ends
+};
+
+struct ProtectOrder {
+  std::string actor;
+  apps::Application application;      // without resources: data only
+  std::vector<SetConfig> sets;        // numbers are given when it is recorded
+};
+
+class PlanKeeper {
+ public:
+  explicit PlanKeeper(Daemon& daemon);
+  ~PlanKeeper();
+  void open(const std::string& dir);  // the journal; once, when this node is a member
+
+  // These three return at once: the journal waits for the disk, the loop must not. They take effect in the order of the calls.
+  // Loop thread. This node has won `epoch`.
+  void promote(Epoch epoch, const std::string& kind, const std::string& id, const std::string& from, const std::string& actor,
+               const std::string& reason);
+  // Loop thread. The lease survived a restart of the daemon: what ran goes on.
+  void resume_in_office(Epoch epoch);
+  // Any thread. The office is lost: its plan has no meaning any more.
+  void abandon_role_plan(const std::string& reason);
+
+  // Any other thread. The plan's id, or why not; nothing was changed then.
+  Result<std::string> switchover(SwitchoverOrder order);
+  Result<std::string> protect(const ProtectOrder& order);
+  Result<std::string> unprotect(const std::string& actor, const apps::Application& application, const std::vector<SetConfig>& sets);
+
+  std::optional<control::PlanStatus> running() const;
+  Result<control::PlanStatus> find(const std::string& id) const;  // empty = running or newest
+  Status skip(const std::string& id, const std::string& step, const std::string& actor);
+  bool role_plan_running() const;
+  std::string next_id(const std::string& kind) const;
+  void stop();  // the process ends: plans stop where they are and resume later
+
+ private:
+  using Runner = std::shared_ptr<control::PlanRunner>;
+  control::PlanSpec promotion_spec(Epoch epoch, const std::string& kind, const std::string& id, const std::string& from,
+                                   const std::string& actor, const std::string& reason);
+  control::PlanSpec switchover_spec(const SwitchoverOrder& order);
+  Status start_command(control::PlanSpec spec);
+  void start_role(control::PlanSpec spec);
+  void end_role(const std::string& reason);
+  void resume_open_plan(Epoch epoch);
+  void close_old_plans(const std::string& why, const std::string& except);
+  void changed(const control::PlanStatus& status);
+  Runner make_runner(control::PlanSpec spec);
+
+  Daemon& daemon_;
+  std::unique_ptr<control::PlanJournal> journal_;
+  mutable std::mutex mutex_;
+  Runner role_, command_;
+  std::string last_line_;
+  std::atomic<int> role_starting_{0};
+  std::unique_ptr<Worker> starter_;
+};
+
+// Waits for the mirror's answer, but not past the step's cancellation, nor when `give_up` (may be null) says so.
+Result<nlohmann::json> call_mirror_in_step(MirrorPort& mirror, const control::StepContext& step, const std::string& op, nlohmann::json arguments,
+                                           const std::function<bool()>& give_up = {});
+
+}  // namespace holdfast::daemon

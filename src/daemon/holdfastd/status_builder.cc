@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/holdfastd/status_builder.h"
+
+#include <algorithm>
+
+#include "daemon/holdfastd/json_read.h"
+
+namespace holdfast::daemon {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::int64_t fresh_ms = 2'500;       // a summary comes twice a second
+constexpr std::int64_t clock_skew_ms = 5'000;  // beyond it people compare wrong times
+
+const json nothing;
+
+class Builder {
+ public:
+  explicit Builder(const StatusSources& sources) : in_(sources), s_(sources.snapshot), value_(*sources.snapshot.value) {}
+
+  control::ClusterStatus build() {
+    out_.time_ms = in_.wall_ms;
+    out_.name = s_.config.name;
+    out_.id = s_.node.cluster_id;
+    out_.mode = s_.config.mode;
+    for (const cluster::Member& m : value_.members) {
+      if (m.kind == cluster::MemberKind::data) out_.nodes.push_back(node(m));
+      else witness(m);
+    }
+    std::sort(out_.nodes.begin(), out_.nodes.end(), [this](const auto& a, const auto& b) { return rank(a) < rank(b); });
+    lease_and_votes();
+    network();
+    applications();
+    options();
+    plan();
+    alerts();
+    overall();
+    return std::move(out_);
+  }
+
+ private:
+  bool self(NodeId id) const { return id == s_.node.node_id; }
+  NodeId active() const { return value_.active; }
+  int rank(const control::NodeStatus& n) const {
+    for (const cluster::Member& m : value_.members)
+      if (m.name == n.name) return m.identity;
+    return 99;
+  }
+
+  const json& summary(NodeId id) const {
+    const auto it = s_.peers.find(id);
+    return it != s_.peers.end() && in_.now_ms - it->second.received_ms < fresh_ms ? it->second.json : nothing;
+  }
+  const json& mirror_of(NodeId id) const {
+    if (!self(id)) return member_of(summary(id), "mirror");
+    return s_.mirror_connected && s_.mirror_age_ms >= 0 && s_.mirror_age_ms < fresh_ms ? s_.mirror : nothing;
+  }
+  // The active says so itself; the register alone may be old.
+  bool active_speaks() const { return self(active()) ? s_.office_epoch.value != 0 : text_of(summary(active()), "role") == "active"; }
+  const json& from_active(const char* member) const { return self(active()) ? nothing : member_of(summary(active()), member); }
+
+  const json& peer_entry(NodeId id) const {
+    if (!active_speaks()) return nothing;
+    for (const json& p : list_of(mirror_of(active()), "peers"))
+      if (text_of(p, "node_id") == to_hex(id)) return p;
+    return nothing;
+  }
+
+  control::NodeStatus node(const cluster::Member& m) {
+    static const char* identities[] = {"", "primary", "secondary", "tertiary"};
+    control::NodeStatus n;
+    n.name = m.name;
+    n.node_id = to_hex(m.id);
+    n.identity = m.identity <= 3 ? identities[m.identity] : "";
+    n.site = m.site;
+    n.self = self(m.id);
+    n.version = self(m.id) ? HF_VERSION : text_of(summary(m.id), "version");
+    n.since_ms = self(m.id) ? s_.role_since_wall_ms : static_cast<std::int64_t>(number_of(summary(m.id), "since_ms"));
+    const bool heard = self(m.id) || !summary(m.id).is_null();
+    const bool is_active = m.id == active() && active_speaks();
+    n.role = is_active ? "active" : heard ? "passive" : "unknown";
+    const json& entry = peer_entry(m.id);
+    if (is_active) {
+      n.synchronized = true;
+      n.recovery_point_s = 0.0;
+    } else {
+      n.synchronized = text_of(entry, "state") == "synchronized" && value_.is_in_sync(m.id);
+      if (member_of(entry, "recovery_point_s").is_number()) n.recovery_point_s = real_of(entry, "recovery_point_s");
+    }
+    queues(m.id, entry, n);
+    progress(entry, n);
+    for (const auto& [id, paths] : in_.paths)
+      if (id == m.id)
+        for (const auto& p : paths) n.channel.push_back({p.address, p.connected ? "up" : "down", p.rtt_ms});
+    const std::string fault = self(m.id) ? (s_.fault.empty() ? s_.setup_error : s_.fault) : text_of(summary(m.id), "fault");
+    state(heard, is_active, fault, entry, m.id, n);
+    return n;
+  }
+
+  void queues(NodeId id, const json& entry, control::NodeStatus& n) {
+    n.queues.send_bytes = number_of(entry, "queue_bytes");
+    n.queues.send_age_s = real_of(entry, "queue_age_s");
+    const json& receive = member_of(mirror_of(id), "receive");
+    n.queues.receive_bytes = number_of(receive, "queue_bytes");
+    n.queues.receive_age_s = real_of(receive, "queue_age_s");
+  }
+
+  void progress(const json& entry, control::NodeStatus& n) {
+    if (text_of(entry, "state") != "resync") return;
+    const json& resync = member_of(entry, "resync");
+    control::SyncProgress p;
+    p.kind = text_of(resync, "kind", "resync");
+    p.done_objects = number_of(resync, "done");
+    p.total_objects = number_of(resync, "total");
+    p.bytes = number_of(resync, "bytes");
+    p.percent = p.total_objects == 0 ? 0 : std::min(100.0, 100.0 * static_cast<double>(p.done_objects) / static_cast<double>(p.total_objects));
+    n.sync_progress = p;
+  }
+
+  void state(bool heard, bool is_active, const std::string& fault, const json& entry, NodeId id, control::NodeStatus& n) {
+    const std::string channel = text_of(entry, "state");
+    if (!fault.empty()) {
+      n.state = "error";
+      n.detail = fault;
+    } else if (!heard) {
+      n.state = "connecting";
+      n.detail = "does not answer";
+    } else if (mirror_of(id).is_null()) {
+      n.state = "error";
+      n.detail = "its holdfast-mirror does not answer";
+    } else if (is_active || n.synchronized) {
+      n.state = "healthy";
+    } else if (channel == "resync" || channel == "streaming" || channel == "synchronized") {
+      n.state = "busy";
+      n.detail = channel == "resync" ? "is being synchronized" : "catches up";
+    } else {
+      n.state = "warning";
+      n.detail = active_speaks() ? "not synchronized" : "no active tells how far it is";
+    }
+  }
+
+  void witness(const cluster::Member& m) {
+    control::WitnessStatus w;
+    w.name = m.name;
+    if (const auto it = s_.config.nodes.find(to_hex(m.id)); it != s_.config.nodes.end() && !it->second.channel.empty())
+      w.address = with_port(it->second.channel.front(), 9729);
+    const auto connected = in_.connected.find(m.id);
+    const bool up = connected != in_.connected.end() && connected->second;
+    w.state = up ? m.voter ? "healthy" : "not admitted" : "connecting";
+    if (!up) w.detail = "does not answer this node";
+    out_.witness = w;
+  }
+
+  void lease_and_votes() {
+    control::LeaseStatus lease;
+    const bool mine = s_.office_epoch.value != 0;
+    lease.epoch = value_.epoch().value;
+    lease.remaining_ms = mine ? s_.lease_left_ns / ns_per_ms : static_cast<std::int64_t>(number_of(summary(active()), "lease_left_ms"));
+    if (lease.remaining_ms > 0) lease.holder = name_of(active());
+    out_.lease = lease;
+    const json& told = from_active("votes");
+    if (told.is_array()) {
+      for (const json& v : told) out_.votes.push_back({text_of(v, "voter"), text_of(v, "kind"), flag_of(v, "reachable"), flag_of(v, "granted")});
+      return;
+    }
+    for (const cluster::VoteStatus& v : s_.votes)
+      if (v.voter) out_.votes.push_back({v.name, v.kind == cluster::MemberKind::witness ? "witness" : "node", v.reachable, v.granted});
+  }
+
+  void network() {
+    const bool open = self(active()) ? in_.network_open : flag_of(summary(active()), "network_open");
+    const std::string on = open ? name_of(active()) : "";
+    std::string site;
+    for (const cluster::Member& m : value_.members)
+      if (m.id == active()) site = m.site;
+    for (const auto& p : s_.config.public_addresses) out_.public_addresses.push_back({p.address, p.site, p.policy, p.site == site ? on : ""});
+    out_.client_network.state = !active_speaks() ? "unknown" : open ? "open" : "closed";
+    out_.client_network.on = on;
+    if (s_.config.public_addresses.empty()) out_.client_network.detail = "no public address is configured";
+  }
+
+  void applications() {
+    for (const apps::Application& a : s_.config.applications) {
+      control::ApplicationStatus status;
+      status.name = a.name;
+      status.plugin = a.plugin;
+      status.state = "unknown";
+      status.health = "unknown";
+      if (self(active()) && s_.office_epoch.value != 0) {
+        for (const auto& own : in_.applications)
+          if (own.name == a.name) status = own;
+      } else {
+        for (const json& told : list_of(summary(active()), "applications"))
+          if (text_of(told, "name") == a.name) read_application(told, status);
+      }
+      out_.applications.push_back(std::move(status));
+    }
+    for (const SetConfig& set : s_.config.sets) {
+      const apps::Application* a = s_.config.application(set.application);
+      out_.protected_sets.push_back({set.set, set.path, a != nullptr && a->plugin != "files" ? a->plugin : "", set.application, set.write_policy});
+    }
+  }
+
+  void read_application(const json& told, control::ApplicationStatus& status) {
+    status.state = text_of(told, "state", "unknown");
+    status.health = text_of(told, "health", "unknown");
+    status.detail = text_of(told, "detail");
+    status.on = name_of(active());
+    for (const json& r : list_of(told, "resources"))
+      status.resources.push_back({text_of(r, "name"), text_of(r, "kind"), text_of(r, "state"), text_of(r, "detail")});
+  }
+
+  void options() {
+    const auto toggle = [](const char* name, bool on, const char* key) {
+      return control::OptionStatus{name, on ? "on" : "off", fmt::format("holdfast config set {} {}", key, on ? "off" : "on")};
+    };
+    const ClusterConfig& c = s_.config;
+    out_.options.push_back(toggle("automatic failover", c.automatic_failover, "automatic_failover"));
+    out_.options.push_back(toggle("automatic switchover", c.automatic_switchover, "automatic_switchover"));
+    out_.options.push_back(toggle("data loss avoidance", c.data_loss_avoidance, "data_loss_avoidance"));
+    out_.options.push_back({"recovery point limit", c.recovery_point_limit_s > 0 ? fmt::format("{:g} s", c.recovery_point_limit_s) : "none",
+                            "holdfast config set recovery_point_limit_s SECONDS"});
+    out_.options.push_back({"mode", c.mode, fmt::format("holdfast config set mode {}", c.mode == "fsync" ? "async" : "fsync")});
+    out_.options.push_back({"profile", c.profile, fmt::format("holdfast config set profile {}", c.profile == "fast" ? "default" : "fast")});
+    const json& told = from_active("automatic_failover");
+    if (told.is_object()) out_.automatic_failover = {flag_of(told, "available"), text_of(told, "reason"), text_of(told, "change_with")};
+    else out_.automatic_failover = {s_.automatic_failover.available, s_.automatic_failover.reason, s_.automatic_failover.change_with};
+    if (!active_speaks() && !told.is_object()) out_.automatic_failover.available = false;
+  }
+
+  void plan() {
+    out_.plan = in_.plan;
+    for (const auto& [id, peer] : s_.peers) {
+      const json& told = member_of(summary(id), "plan");
+      if (!told.is_object()) continue;
+      auto parsed = control::plan_status_from_json(told);
+      // The old active tells the whole of a switchover.
+      if (parsed && (!out_.plan || (out_.plan->id == parsed->id && parsed->steps.size() > out_.plan->steps.size()))) out_.plan = *parsed;
+    }
+  }
+
+  void add_alert(const char* severity, const char* code, std::string text, std::string hint) {
+    out_.alerts.push_back({severity, code, std::move(text), std::move(hint), 0});
+  }
+
+  void alerts() {
+    if (!s_.mirror_connected)
+      add_alert("error", "mirror_down", "holdfast-mirror is not running on " + s_.node.node_name, "systemctl status holdfast-mirror");
+    if (!active_speaks())
+      add_alert("error", "no_active", "no node is the active now" + (s_.last_refusal.empty() ? std::string() : ": " + s_.last_refusal),
+                "holdfast failover on the node that is to take over");
+    for (const auto& n : out_.nodes) {
+      if (n.state == "connecting") add_alert("warning", "node_lost", n.name + " does not answer", "check the machine and its channel network");
+      else if (n.state == "error") add_alert("error", "node_fault", n.name + ": " + n.detail, "journalctl -u holdfastd -u holdfast-mirror on " + n.name);
+      else if (n.role == "passive" && !n.synchronized && n.state == "warning")
+        add_alert("warning", "not_synchronized", n.name + " is not synchronized", "holdfast status --watch shows when it is");
+      for (const auto& path : n.channel)
+        if (path.state == "down" && n.state != "connecting") add_alert("warning", "path_down", "channel path to " + n.name + " at " + path.path + " is down", "");
+    }
+    if (out_.witness && out_.witness->state != "healthy")
+      add_alert("warning", "witness", "the witness " + out_.witness->name + " is " + out_.witness->state, "systemctl status holdfast-witness there");
+    for (const auto& [id, peer] : s_.peers) {
+      const std::int64_t theirs = static_cast<std::int64_t>(number_of(summary(id), "wall_ms"));
+      const std::int64_t skew = theirs - (in_.wall_ms - (in_.now_ms - peer.received_ms));
+      if (theirs != 0 && std::abs(skew) > clock_skew_ms)
+        add_alert("warning", "clock_skew", fmt::format("the clock of {} is {:.0f} s {}", name_of(id), std::abs(static_cast<double>(skew)) / 1000, skew > 0 ? "ahead" : "behind"),
+                  "synchronize the clocks (chrony, systemd-timesyncd)");
+    }
+    for (const auto& a : in_.application_alerts) out_.alerts.push_back(a);
+    if (value_.data_nodes() == 2 && !value_.has_witness())
+      add_alert("info", "no_witness", "a pair without witness can't fail over by itself", "holdfast token --witness, then holdfast-witness join on a third machine");
+  }
+
+  void overall() {
+    std::string worst = "healthy";
+    for (const auto& a : out_.alerts) {
+      if (a.severity == "error") worst = "error";
+      else if (a.severity == "warning" && worst != "error") worst = "warning";
+      else if (a.severity == "info" && worst == "healthy") worst = "info";
+      if (a.severity == worst && out_.detail.empty() && worst != "info") out_.detail = a.text;
+    }
+    const bool busy = out_.plan.has_value() || std::any_of(out_.nodes.begin(), out_.nodes.end(), [](const auto& n) { return n.state == "busy"; });
+    if (busy && (worst == "healthy" || worst == "info")) worst = "busy";
+    out_.state = worst;
+  }
+
+  std::string name_of(NodeId id) const {
+    const cluster::Member* m = value_.member(id);
+    return m != nullptr ? m->name : to_hex(id);
+  }
+
+  const StatusSources& in_;
+  const Snapshot& s_;
+  const cluster::Value& value_;
+  control::ClusterStatus out_;
+};
+
+}  // namespace
+
+control::ClusterStatus build_status(const StatusSources& sources) {
+  control::ClusterStatus out;
+  out.time_ms = sources.wall_ms;
+  const Snapshot& s = sources.snapshot;
+  if (!s.member) {
+    out.state = "stopped";
+    out.detail = "this node is in no cluster: holdfast init makes one, holdfast join enters one";
+    return out;
+  }
+  if (!s.value) {
+    out.name = s.node.cluster_name;
+    out.id = s.node.cluster_id;
+    out.state = "connecting";
+    out.detail = "waits for word of the cluster's active";
+    return out;
+  }
+  return Builder(sources).build();
+}
+
+}  // namespace holdfast::daemon

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/holdfastd/status_builder.h"
+
+#include <gtest/gtest.h>
+
+namespace holdfast::daemon {
+namespace {
+
+using nlohmann::json;
+
+const NodeId n1{1}, n2{2}, w1{3};
+
+json active_mirror(const char* state, double recovery_point_s) {
+  return {{"role", "active"}, {"mounted", true}, {"epoch", 4},
+          {"peers", {{{"node_id", to_hex(n2)}, {"state", state}, {"recovery_point_s", recovery_point_s}, {"queue_bytes", 12}}}}};
+}
+
+// Seen from n2, the passive; n1 is the active and speaks through its summary.
+StatusSources from_passive() {
+  StatusSources in;
+  in.now_ms = 100'000;
+  in.wall_ms = 1'700'000'000'000;
+  Snapshot& s = in.snapshot;
+  s.member = true;
+  s.node.node_id = n2;
+  s.node.node_name = "n2";
+  s.node.cluster_id = "00000000000000aa";
+  s.mirror_connected = true;
+  s.mirror = {{"role", "passive"}, {"receive", {{"queue_bytes", 7}}}};
+  s.mirror_age_ms = 100;
+  s.config.name = "erp";
+  cluster::Value v;
+  v.revision = {Epoch(4), 2};
+  v.active = n1;
+  v.in_sync = {n1, n2};
+  v.members = {{n1, "n1", "here", 1, cluster::MemberKind::data, true, {}}, {n2, "n2", "here", 2, cluster::MemberKind::data, true, {}},
+               {w1, "w1", "there", 0, cluster::MemberKind::witness, true, {}}};
+  s.value = std::make_shared<const cluster::Value>(v);
+  s.peers[n1] = {json{{"name", "n1"}, {"role", "active"}, {"mirror", active_mirror("synchronized", 0.2)}, {"network_open", true},
+                      {"lease_left_ms", 1500}, {"wall_ms", in.wall_ms}, {"automatic_failover", {{"available", true}}},
+                      {"votes", {{{"voter", "n1"}, {"kind", "node"}, {"reachable", true}, {"granted", true}}}}},
+                 in.now_ms - 300};
+  in.connected[w1] = true;
+  return in;
+}
+
+const control::NodeStatus& node(const control::ClusterStatus& s, const std::string& name) {
+  for (const auto& n : s.nodes)
+    if (n.name == name) return n;
+  static const control::NodeStatus none;
+  return none;
+}
+
+TEST(StatusBuilder, PassiveShowsWhatTheActiveSays) {
+  const auto s = build_status(from_passive());
+  EXPECT_EQ(node(s, "n1").role, "active");
+  EXPECT_EQ(node(s, "n2").role, "passive");
+  EXPECT_TRUE(node(s, "n2").synchronized);
+  EXPECT_DOUBLE_EQ(node(s, "n2").recovery_point_s.value(), 0.2);
+  EXPECT_EQ(node(s, "n2").queues.send_bytes, 12u);
+  EXPECT_EQ(node(s, "n2").queues.receive_bytes, 7u);
+  EXPECT_EQ(s.lease->holder, "n1");
+  EXPECT_TRUE(s.automatic_failover.available);
+  EXPECT_EQ(s.state, "healthy") << s.detail;
+}
+
+TEST(StatusBuilder, OldNewsIsNotShownAsPresent) {
+  StatusSources in = from_passive();
+  in.now_ms += 10'000;
+  const auto s = build_status(in);
+  EXPECT_EQ(node(s, "n1").role, "unknown");
+  EXPECT_FALSE(node(s, "n2").synchronized);
+  EXPECT_FALSE(node(s, "n2").recovery_point_s.has_value());
+  EXPECT_FALSE(s.automatic_failover.available);
+  EXPECT_EQ(s.client_network.state, "unknown");
+  EXPECT_EQ(s.state, "error");
+}
+
+TEST(StatusBuilder, SynchronizedNeedsTheRecordToo) {
+  StatusSources in = from_passive();
+  cluster::Value v = *in.snapshot.value;
+  v.in_sync = {n1};
+  in.snapshot.value = std::make_shared<const cluster::Value>(v);
+  EXPECT_FALSE(node(build_status(in), "n2").synchronized);
+}
+
+TEST(StatusBuilder, OddSummariesAreHarmless) {
+  StatusSources in = from_passive();
+  in.snapshot.peers[n1].json = json::parse(R"({"role":7,"mirror":[1],"plan":{"steps":3},"applications":"x","votes":{},"lease_left_ms":"y"})");
+  const auto s = build_status(in);
+  EXPECT_EQ(node(s, "n2").synchronized, false);
+}
+
+TEST(StatusBuilder, BeforeACluster) {
+  StatusSources in;
+  EXPECT_EQ(build_status(in).state, "stopped");
+  in.snapshot.member = true;
+  EXPECT_EQ(build_status(in).state, "connecting");
+}
+
+}  // namespace
+}  // namespace holdfast::daemon

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// Capture's view of the durable id index: capture and platform don't know each other, this is where they meet.
+#pragma once
+
+#include "capture/file_ids.h"
+#include "platform/file_index.h"
+
+namespace holdfast::mirror_process {
+
+class IndexedFileIds final : public capture::FileIds {
+ public:
+  // Both outlive this. `root_fd`: any descriptor on the set's file system.
+  IndexedFileIds(platform::FileIndex& index, int root_fd) : index_(index), root_fd_(root_fd) {}
+
+  Result<FileId> identify(int fd, SetNumber set) override { return index_.identify(fd, set); }
+  FileId fresh() override { return index_.fresh(); }
+  Status bind(int fd, SetNumber set, const FileId& id) override { return index_.bind(fd, set, id); }
+  void gone(SetNumber, const FileId& id) override { index_.forget(id); }
+  Result<int> open_by_prefix(SetNumber, std::uint64_t prefix) override {
+    HF_ASSIGN(platform::UniqueFd fd, index_.open_by_prefix(root_fd_, prefix));
+    if (!fd) return fail(ErrorCode::not_found, "no file with id prefix {:x}", prefix);
+    return fd.release();
+  }
+
+ private:
+  platform::FileIndex& index_;
+  const int root_fd_;
+};
+
+}  // namespace holdfast::mirror_process

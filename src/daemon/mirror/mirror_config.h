@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// What holdfastd tells the mirror with `configure`: parsed once, checked here, plain data from then on.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "base/result.h"
+#include "base/types.h"
+
+namespace holdfast::mirror_process {
+
+struct SetConfig {
+  SetNumber set = 0;
+  std::string path;
+  bool write_through = false;
+  bool operator==(const SetConfig&) const = default;
+};
+
+struct PeerConfig {
+  NodeId id;
+  std::string name;
+  std::vector<std::string> addresses;  // "10.0.0.2:9728", in order of preference
+  bool operator==(const PeerConfig&) const = default;
+};
+
+struct MirrorConfig {
+  std::string cluster;
+  NodeId node;
+  bool fsync_mode = false;
+  bool founder = false;               // this node's tree is the cluster's first: complete by definition
+  std::size_t ring_bytes = 0;
+  std::string listen_address;         // "" = any
+  std::uint16_t listen_port = 9728;
+  std::string tls_dir;
+  std::vector<SetConfig> sets;
+  std::vector<PeerConfig> peers;
+
+  static Result<MirrorConfig> parse(const nlohmann::json& request);
+  const SetConfig* find_set(SetNumber set) const;
+  const PeerConfig* find_peer(NodeId id) const;
+};
+
+// "10.0.0.2:9728", "[2001:db8::2]:9728"
+Result<std::pair<std::string, std::uint16_t>> split_address(const std::string& address);
+
+}  // namespace holdfast::mirror_process

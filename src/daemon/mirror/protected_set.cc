@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/mirror/protected_set.h"
+
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include <cerrno>
+#include <map>
+#include <mutex>
+
+#include "base/log.h"
+#include "platform/mounts.h"
+
+namespace holdfast::mirror_process {
+namespace {
+
+// A mirror that died leaves its mount behind, answering every call with ENOTCONN. Several lie on top of each other after several deaths.
+Status remove_dead_captures(const std::string& path) {
+  HF_ASSIGN(auto mounts, platform::read_mounts());
+  for (auto mount = mounts.rbegin(); mount != mounts.rend(); ++mount) {
+    if (mount->point != path || !platform::is_our_fuse(*mount)) continue;
+    log_warning("{}: taking away the capture that an earlier mirror left behind", path);
+    if (::umount2(path.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) < 0) return fail_errno(errno, "cannot unmount the dead capture at {}", path);
+  }
+  return {};
+}
+
+// Processes with files of the real tree open, by its own device: those opened through a capture have another one.
+Status refuse_holders_below(const std::string& path, int root_fd) {
+  struct stat root {};
+  if (::fstat(root_fd, &root) < 0) return fail_errno(errno, "cannot look at {}", path);
+  const std::string device = std::to_string(major(root.st_dev)) + ":" + std::to_string(minor(root.st_dev));
+  std::map<pid_t, std::string> found;
+  for (const auto& holder : capture::find_holders(device)) {
+    if (holder.pid == ::getpid() || (holder.what != path && !holder.what.starts_with(path + "/"))) continue;
+    found.emplace(holder.pid, fmt::format("{} (pid {}, {})", holder.command, holder.pid, holder.what));
+  }
+  if (found.empty()) return {};
+  std::string names;
+  for (const auto& [pid, text] : found) names += (names.empty() ? "" : ", ") + text;
+  return tl::unexpected(with_hint(Error{ErrorCode::busy, fmt::format("{} is in use by {}", path, names), {}, EBUSY},
+                                  "stop what uses it; it was opened before the folder was protected"));
+}
+
+}  // namespace
+
+Status cover_path(const std::string& path) {
+  HF_TRY(remove_dead_captures(path));
+  return platform::cover(path);
+}
+
+Result<std::unique_ptr<ProtectedSet>> ProtectedSet::open(const SetConfig& config, platform::FileIndex& index) {
+  HF_TRY(remove_dead_captures(config.path));
+  HF_ASSIGN(auto root, platform::clone_tree(config.path));
+  HF_ASSIGN(const bool was_covered, platform::is_covered(config.path));
+  HF_TRY(platform::cover(config.path));
+  // Behind a cover that was there already nobody can have opened anything for writing.
+  if (auto free = was_covered ? Status() : refuse_holders_below(config.path, root.get()); !free) {
+    if (auto undone = platform::uncover(config.path); !undone) log_warning("{}", undone.error().to_string());
+    return tl::unexpected(free.error());
+  }
+  platform::UniqueFd for_tree(::fcntl(root.get(), F_DUPFD_CLOEXEC, 0));
+  if (!for_tree) return fail_errno(errno, "cannot duplicate a descriptor");
+  HF_ASSIGN(auto tree, platform::PosixTree::open(std::move(for_tree), config.set, index));
+  return std::unique_ptr<ProtectedSet>(
+      new ProtectedSet(config, std::move(root), std::shared_ptr<platform::PosixTree>(std::move(tree)), index));
+}
+
+Result<platform::UniqueFd> ProtectedSet::duplicate_root() const {
+  platform::UniqueFd copy(::fcntl(root_.get(), F_DUPFD_CLOEXEC, 0));
+  if (!copy) return fail_errno(errno, "cannot duplicate a descriptor");
+  return copy;
+}
+
+Status ProtectedSet::mount(mirror::CaptureLog& log, mirror::LeaseGate& lease, std::function<void(const Error&)> on_fault) {
+  capture::SessionOptions options;
+  options.path = config_.path;
+  options.root_fd = root_.get();
+  options.set = config_.set;
+  options.write_policy = config_.write_through ? capture::WritePolicy::write_through : capture::WritePolicy::write_back;
+  HF_ASSIGN(auto session, capture::Session::mount(options, log, lease, ids_, std::move(on_fault)));
+  const std::lock_guard lock(mutex_);
+  session_ = std::move(session);
+  return {};
+}
+
+Status ProtectedSet::unmount(std::chrono::milliseconds patience, std::vector<capture::Holder>* holders) {
+  const auto mounted = session();
+  if (!mounted) return {};
+  HF_TRY(mounted->unmount_and_wait(patience, holders));
+  const std::lock_guard lock(mutex_);
+  session_.reset();
+  return {};
+}
+
+bool ProtectedSet::reap(std::chrono::milliseconds patience) {
+  const auto mounted = session();
+  if (!mounted) return true;
+  if (!mounted->wait_reaped(patience)) return false;
+  const std::lock_guard lock(mutex_);
+  session_.reset();
+  return true;
+}
+
+std::shared_ptr<capture::Session> ProtectedSet::session() const {
+  const std::lock_guard lock(mutex_);
+  return session_;
+}
+
+Status ProtectedSet::release() { return platform::uncover(config_.path); }
+
+}  // namespace holdfast::mirror_process

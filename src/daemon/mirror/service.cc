@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+// Requests, configuration and status. Role changes are in service_roles.cc.
+#include "daemon/mirror/service.h"
+
+#include <condition_variable>
+#include <random>
+
+#include "base/log.h"
+#include "daemon/mirror/process_setup.h"
+#include "platform/durable_file.h"
+
+namespace holdfast::mirror_process {
+namespace {
+
+nlohmann::json to_reply(const Result<nlohmann::json>& result) {
+  nlohmann::json reply = {{"ok", result.has_value()}};
+  if (result) {
+    reply.update(*result);
+    return reply;
+  }
+  reply["code"] = to_string(result.error().code);
+  reply["error"] = result.error().to_string();
+  return reply;
+}
+
+std::uint64_t random_number() {
+  std::random_device device;
+  return (static_cast<std::uint64_t>(device()) << 32) | device();
+}
+
+double seconds(std::int64_t ns) { return static_cast<double>(ns) / 1e9; }
+
+// Waits for one call of a callback that may come from any thread, also after we stopped waiting.
+class Once {
+ public:
+  void set() {
+    const std::lock_guard lock(mutex_);
+    done_ = true;
+    changed_.notify_all();
+  }
+  bool wait(std::chrono::milliseconds patience) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, patience, [this] { return done_; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool done_ = false;
+};
+
+}  // namespace
+
+Service::Service(ServicePaths paths, platform::LeaseWord lease, Watchdog watchdog, std::function<void(const Json&)> push)
+    : paths_(std::move(paths)), lease_(std::move(lease)), watchdog_(std::move(watchdog)), push_(std::move(push)) {}
+
+Service::~Service() { shut_down(); }
+
+ControlSocket::Answer Service::handle(const Json& request) {
+  const std::string op = request.at("op").get<std::string>();
+  if (op == "wait_set") return wait_set(request);
+  using Operation = Result<Json> (Service::*)(const Json&);
+  static const std::map<std::string, Operation> operations = {
+      {"configure", &Service::configure},        {"seal", &Service::seal},   {"activate", &Service::activate},
+      {"release_capture", &Service::release_capture}, {"abort", &Service::abort}, {"follow", &Service::follow},
+  };
+  if (op == "status") return [this] { return to_reply(status()); };
+  const auto found = operations.find(op);
+  if (found == operations.end()) {
+    return [op] { return to_reply(fail(ErrorCode::invalid, "unknown operation {}", op)); };
+  }
+  return [this, operation = found->second, request] { return to_reply((this->*operation)(request)); };
+}
+
+// --- configuration
+
+Result<nlohmann::json> Service::configure(const Json& request) {
+  HF_ASSIGN(auto config, MirrorConfig::parse(request));
+  const std::lock_guard transition(transition_mutex_);
+  if (!log_) HF_TRY(start_log(config));
+  HF_TRY(take_sets(config));
+  std::vector<platform::PeerAddresses> peers;
+  for (const auto& peer : config.peers) peers.push_back({peer.id, peer.name, peer.addresses});
+  runtime_->set_peers(peers);
+  HF_TRY(remember_paths(config));
+  const std::lock_guard lock(mutex_);
+  config_ = std::move(config);
+  return Json::object();
+}
+
+Status Service::start_log(const MirrorConfig& config) {
+  HF_TRY(platform::make_private_dir(paths_.state_dir));
+  HF_ASSIGN(index_, platform::FileIndex::open(paths_.state_dir + "/index"));
+  HF_ASSIGN(segments_, platform::FolderSegmentStore::open(paths_.state_dir + "/receive", log::default_segment_bytes));
+  state_ = std::make_unique<platform::DurableFile>(paths_.state_dir + "/state");
+  live_ = std::make_unique<platform::PosixLiveTree>(
+      *index_, [this](SetNumber set, const FileId& id, const std::function<void()>& body) { with_object_locked(set, id, body); });
+  undo_ = std::make_unique<mirror::NoUndo>();
+  mirror::NodeLogConfig log_config;
+  log_config.cluster_id = config.cluster;
+  log_config.node = config.node;
+  log_config.ring_bytes = config.ring_bytes;
+  log_config.life = random_number();
+  mirror::NodeLogEvents events;
+  events.fault = [this](const Error& why) { on_fault(why); };
+  events.peer_state = [this](NodeId peer, mirror::PeerState state) {
+    push_({{"event", "peer"}, {"node_id", to_hex(peer)}, {"state", mirror::to_string(state)}});
+  };
+  HF_ASSIGN(log_, mirror::NodeLog::open(log_config, {*segments_, *state_, times_, *live_, *index_, *undo_}, std::move(events)));
+  platform::MirrorRuntime::Options options;
+  if (!config.listen_address.empty()) options.listen_address = config.listen_address;
+  options.listen_port = config.listen_port;
+  options.tls_dir = config.tls_dir;
+  HF_ASSIGN(runtime_, platform::MirrorRuntime::start(options, *log_));
+  lock_memory();
+  return {};
+}
+
+// For the next start of this process: covers stand before holdfastd says anything.
+Status Service::remember_paths(const MirrorConfig& config) {
+  Json paths = Json::array();
+  for (const auto& set : config.sets) paths.push_back(set.path);
+  const std::string file = paths_.state_dir + "/covers.json";
+  const std::string text = paths.dump();
+  if (const auto old = platform::read_file(file); old && as_text(*old) == text) return {};
+  return platform::write_file_durably(file, as_bytes(text));
+}
+
+void Service::cover_known_paths() {
+  const auto text = platform::read_file(paths_.state_dir + "/covers.json");
+  if (!text) return;
+  const Json paths = Json::parse(text->begin(), text->end(), nullptr, false);
+  if (!paths.is_array()) return log_error("{}/covers.json is damaged; folders are covered when holdfastd says which", paths_.state_dir);
+  for (const auto& path : paths) {
+    if (!path.is_string()) continue;
+    if (auto done = cover_path(path.get<std::string>()); !done) log_error("{}", done.error().to_string());
+  }
+}
+
+Status Service::take_sets(const MirrorConfig& config) {
+  for (auto* old : sets())
+    if (const auto* same = config.find_set(old->config().set); !same || !(*same == old->config())) HF_TRY(remove_set(old->config().set));
+  for (const auto& wanted : config.sets)
+    if (!sets_.contains(wanted.set)) HF_TRY(add_set(wanted));
+  return {};
+}
+
+Status Service::add_set(const SetConfig& config) {
+  HF_ASSIGN(auto set, ProtectedSet::open(config, *index_));
+  HF_ASSIGN(auto root, set->duplicate_root());
+  live_->add(config.set, std::move(root));
+  // The log first: a capture that mounts finds its set known, and a peer that connects meanwhile is told of it.
+  HF_TRY(log_->add_set(set->tree()));
+  ProtectedSet& added = *set;
+  {
+    const std::lock_guard lock(mutex_);
+    sets_[config.set] = std::move(set);
+  }
+  if (log_->active_epoch() != Epoch() && gate_) HF_TRY(mount_one(added, log_->active_epoch()));
+  log_info("{}: protected as set {}", config.path, config.set);
+  return {};
+}
+
+Status Service::remove_set(SetNumber number) {
+  ProtectedSet& set = *sets_.at(number);
+  std::vector<capture::Holder> holders;
+  HF_TRY(set.unmount(std::chrono::seconds(5), &holders));
+  HF_TRY(log_->remove_set(number));
+  live_->remove(number);
+  HF_TRY(set.release());
+  log_info("{}: no longer protected", set.config().path);
+  const std::lock_guard lock(mutex_);
+  sets_.erase(number);
+  return {};
+}
+
+std::vector<ProtectedSet*> Service::sets() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<ProtectedSet*> all;
+  for (const auto& [number, set] : sets_) all.push_back(set.get());
+  return all;
+}
+
+void Service::with_object_locked(SetNumber number, const FileId& id, const std::function<void()>& body) {
+  std::shared_ptr<capture::Session> session;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto it = sets_.find(number);
+    if (it != sets_.end()) session = it->second->session();
+  }
+  // Without a capture nothing changes the tree, so there is nothing to lock out.
+  if (!session) return body();
+  const auto guard = session->locks().lock(id);
+  body();
+}
+
+// --- wait set
+
+ControlSocket::Answer Service::wait_set(const Json& request) {
+  std::set<NodeId> peers;
+  for (const auto& text : request.at("peers")) {
+    const auto id = node_id_from_hex(text.get<std::string>());
+    if (!id) return [e = id.error()] { return to_reply(tl::unexpected(e)); };
+    peers.insert(*id);
+  }
+  if (!log_) return [] { return to_reply(fail(ErrorCode::unavailable, "not configured yet")); };
+  log_->set_wait_set(std::move(peers));
+  // The reply is the promise that nothing was ever acknowledged to the application that the new set lacks: fsyncs that were answered without
+  // it covered at most what is in the log now, so it is enough that the set holds all of that.
+  const auto settled = std::make_shared<Once>();
+  const Sequence so_far = log_->capture_log().last_sequence();
+  log_->capture_log().when_durable(so_far, [settled] { settled->set(); });
+  return [settled, so_far] {
+    constexpr std::chrono::milliseconds patience(4000);
+    if (settled->wait(patience)) return to_reply(Json::object());
+    return to_reply(fail(ErrorCode::timeout, "not every waited-for peer holds sequence {} yet", so_far.value));
+  };
+}
+
+// --- status
+
+nlohmann::json Service::status_of_sets() const {
+  Json all = Json::array();
+  for (const auto* set : sets()) {
+    Json one = {{"set", set->config().set}, {"path", set->config().path}, {"mounted", false}};
+    if (const auto session = set->session()) {
+      const auto stats = session->stats();
+      one.update({{"mounted", true},
+                  {"transport", session->transport() == capture::TransportKind::uring ? "io_uring" : "dev"},
+                  {"operations", stats.operations},
+                  {"bytes_written", stats.bytes_written},
+                  {"syncs", stats.syncs},
+                  {"inodes", stats.inodes},
+                  {"waiting_for_space", stats.waiting_for_space}});
+    }
+    all.push_back(std::move(one));
+  }
+  return all;
+}
+
+Result<nlohmann::json> Service::status() {
+  if (!log_) return Json{{"role", "idle"}, {"epoch", 0}, {"mounted", false}, {"configured", false}, {"sets", Json::array()}, {"peers", Json::array()}};
+  const auto s = log_->status();
+  Json peers = Json::array();
+  for (const auto& p : s.peers) {
+    peers.push_back({{"node_id", to_hex(p.node)},
+                     {"name", p.name},
+                     {"path", runtime_ ? runtime_->path(p.node) : ""},
+                     {"connected", p.state != mirror::PeerState::lost && p.state != mirror::PeerState::connecting},
+                     {"state", mirror::to_string(p.state)},
+                     {"complete", p.complete},
+                     {"sent_seq", p.sent.value},
+                     {"acked_seq", p.acked.value},
+                     {"applied_seq", p.applied.value},
+                     {"recovery_point_s", p.recovery_point_ns < 0 ? Json() : Json(seconds(p.recovery_point_ns))},
+                     {"queue_bytes", p.queue_bytes},
+                     {"resync", {{"done", p.resync.done}, {"total", p.resync.total}, {"bytes", p.resync.bytes}}}});
+  }
+  Json waits = Json::array();
+  for (const NodeId id : log_->wait_set()) waits.push_back(to_hex(id));
+  return Json{{"role", mirror::to_string(s.role)},
+              {"epoch", s.epoch.value},
+              {"ended_epoch", ended_epoch_.load()},
+              {"mounted", mounted()},
+              {"sealed", s.sealed.value},
+              {"clean", s.receive.clean},
+              {"configured", true},
+              {"position", {{"epoch", s.position.epoch.value}, {"seq", s.position.sequence.value}}},
+              {"last_seq", log_->capture_log().last_sequence().value},
+              {"sets", status_of_sets()},
+              {"ring", {{"size", s.ring_bytes}, {"used", s.ring_used_bytes}}},
+              {"peers", std::move(peers)},
+              {"wait_set", std::move(waits)},
+              {"receive",
+               {{"from", s.receive.from == NodeId() ? Json() : Json(to_hex(s.receive.from))},
+                {"logged_seq", s.receive.logged.value},
+                {"applied_seq", s.receive.applied.value},
+                {"queue_bytes", s.receive.queue_bytes},
+                {"complete", s.receive.complete},
+                {"clean", s.receive.clean},
+                {"resyncing", s.receive.resyncing}}},
+              {"fault", s.fault}};
+}
+
+}  // namespace holdfast::mirror_process

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// The mirror's operations as holdfastd asks for them (docs/formats/mirror-control.md): folders, captures, log and fences put together.
+// Role changes are serialized; status, wait sets and the fence are not held up by them.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "daemon/mirror/control_socket.h"
+#include "daemon/mirror/lease_gate.h"
+#include "daemon/mirror/mirror_config.h"
+#include "daemon/mirror/protected_set.h"
+#include "daemon/mirror/watchdog.h"
+#include "mirror/node_log.h"
+#include "mirror/undo.h"
+#include "platform/live_tree.h"
+#include "platform/mirror_runtime.h"
+#include "platform/segment_store.h"
+
+namespace holdfast::mirror_process {
+
+struct ServicePaths {
+  std::string state_dir;   // /var/lib/holdfast/mirror
+  std::string lease_path;  // /run/holdfast/lease
+};
+
+class Service {
+ public:
+  // `push` sends an event to holdfastd; it must not block.
+  Service(ServicePaths paths, platform::LeaseWord lease, Watchdog watchdog, std::function<void(const nlohmann::json&)> push);
+  ~Service();
+
+  // At the start of the process: what was protected in its last life is covered before anybody can reach it.
+  void cover_known_paths();
+  ControlSocket::Answer handle(const nlohmann::json& request);
+  // A clean end of the process: what is mounted is aborted (the daemon has moved the role away before, or wants the fence).
+  void shut_down();
+
+ private:
+  using Json = nlohmann::json;
+  using Sets = std::map<SetNumber, std::unique_ptr<ProtectedSet>>;
+
+  Result<Json> configure(const Json& request);
+  Result<Json> seal(const Json& request);
+  Result<Json> activate(const Json& request);
+  Result<Json> release_capture(const Json& request);
+  Result<Json> abort(const Json& request);
+  Result<Json> follow(const Json& request);
+  Result<Json> status();
+  ControlSocket::Answer wait_set(const Json& request);
+
+  Status start_log(const MirrorConfig& config);
+  Status remember_paths(const MirrorConfig& config);
+  Status take_sets(const MirrorConfig& config);
+  Status add_set(const SetConfig& config);
+  Status remove_set(SetNumber set);
+  Status mount_all(Epoch epoch);
+  Status mount_one(ProtectedSet& set, Epoch epoch);
+  Status unmount_all(std::vector<capture::Holder>* holders);
+  Result<Json> finish_epoch(Epoch epoch, NodeId successor);
+  void end_sessions();
+  Status reap_sessions();
+  bool mounted() const;
+  void with_object_locked(SetNumber set, const FileId& id, const std::function<void()>& body);
+  void on_fault(const Error& why);
+  Json status_of_sets() const;
+  std::vector<ProtectedSet*> sets() const;
+
+  const ServicePaths paths_;
+  platform::LeaseWord lease_;
+  Watchdog watchdog_;
+  const std::function<void(const Json&)> push_;
+
+  std::mutex transition_mutex_;                 // one role change or configuration at a time; taken first
+  mutable std::mutex mutex_;                    // config_, sets_, gate_
+  std::optional<MirrorConfig> config_;
+  Sets sets_;
+  std::shared_ptr<EpochLeaseGate> gate_;        // of the epoch whose captures are mounted
+  std::vector<std::shared_ptr<EpochLeaseGate>> ended_gates_;  // threads of an aborted capture may still stand in them
+  std::atomic<std::uint64_t> ended_epoch_{0};   // the last epoch that this process ended in order
+
+  // Made by the first `configure`; they live as long as the process. In the order of their dependence.
+  platform::SystemTimes times_;
+  std::unique_ptr<platform::FileIndex> index_;
+  std::unique_ptr<platform::FolderSegmentStore> segments_;
+  std::unique_ptr<platform::DurableFile> state_;
+  std::unique_ptr<platform::PosixLiveTree> live_;
+  std::unique_ptr<mirror::UndoWriter> undo_;
+  std::unique_ptr<mirror::NodeLog> log_;
+  std::unique_ptr<platform::MirrorRuntime> runtime_;
+};
+
+}  // namespace holdfast::mirror_process

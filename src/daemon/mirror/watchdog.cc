@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/mirror/watchdog.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <vector>
+
+#include "base/log.h"
+#include "platform/lease_word.h"
+
+namespace holdfast::mirror_process {
+namespace {
+
+constexpr int child_socket = 3;
+
+// What travels over the socket pair; both ends are this binary.
+struct Message {
+  char op;  // 'a' arm, 'd' disarm
+  std::uint64_t epoch;
+};
+
+bool send_with_fd(int socket_fd, const Message& message, int pass_fd) {
+  iovec data{const_cast<Message*>(&message), sizeof message};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr header{};
+  header.msg_iov = &data;
+  header.msg_iovlen = 1;
+  if (pass_fd >= 0) {
+    header.msg_control = control;
+    header.msg_controllen = sizeof control;
+    cmsghdr* c = CMSG_FIRSTHDR(&header);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(sizeof(int));
+    std::memcpy(CMSG_DATA(c), &pass_fd, sizeof pass_fd);
+  }
+  return ::sendmsg(socket_fd, &header, MSG_NOSIGNAL) == static_cast<ssize_t>(sizeof message);
+}
+
+// Bytes received (0 = the other end is gone), and the descriptor that came along or -1.
+ssize_t receive_with_fd(int socket_fd, Message& message, int& passed_fd) {
+  passed_fd = -1;
+  iovec data{&message, sizeof message};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr header{};
+  header.msg_iov = &data;
+  header.msg_iovlen = 1;
+  header.msg_control = control;
+  header.msg_controllen = sizeof control;
+  ssize_t n;
+  do n = ::recvmsg(socket_fd, &header, MSG_CMSG_CLOEXEC);
+  while (n < 0 && errno == EINTR);
+  for (cmsghdr* c = CMSG_FIRSTHDR(&header); n > 0 && c; c = CMSG_NXTHDR(&header, c))
+    if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) std::memcpy(&passed_fd, CMSG_DATA(c), sizeof passed_fd);
+  return n;
+}
+
+std::int64_t boottime_ms() {
+  timespec now{};
+  ::clock_gettime(CLOCK_BOOTTIME, &now);
+  return now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
+}
+
+class Guard {
+ public:
+  Guard(const platform::LeaseWord& lease, std::int64_t grace_ms) : lease_(lease), grace_ms_(grace_ms) {}
+
+  void arm(Epoch epoch, int abort_fd) {
+    epoch_ = epoch;
+    abort_fds_.push_back(abort_fd);
+    invalid_since_ms_ = -1;
+  }
+  void disarm() {
+    for (int fd : abort_fds_) ::close(fd);
+    abort_fds_.clear();
+  }
+
+  // Looks at the word; fires when it is time. Returns how long nothing can happen, for poll().
+  int check() {
+    if (abort_fds_.empty()) return -1;
+    if (lease_.over(epoch_)) {
+      abort_all("its lease was given back");
+      return -1;
+    }
+    const std::int64_t left_ms = lease_.remaining_ns(epoch_) / 1'000'000;
+    if (left_ms > 0) {
+      invalid_since_ms_ = -1;
+      return static_cast<int>(std::min(left_ms + 1, look_every_ms));
+    }
+    const std::int64_t now_ms = boottime_ms();
+    if (invalid_since_ms_ < 0) invalid_since_ms_ = now_ms;
+    if (now_ms - invalid_since_ms_ >= grace_ms_) {
+      abort_all("its lease is over");
+      return -1;
+    }
+    return static_cast<int>(std::min(grace_ms_, look_every_ms));
+  }
+
+  void abort_all(const char* why) {
+    for (int fd : abort_fds_)
+      if (::pwrite(fd, "1", 1, 0) < 0 && errno != ENOENT && errno != ENODEV)
+        log_error("watchdog: cannot abort a FUSE connection: {}", std::strerror(errno));
+    if (!abort_fds_.empty()) log_warning("watchdog: epoch {} fenced: {}", epoch_.value, why);
+    disarm();
+  }
+
+ private:
+  // The word changes without waking us (a lease given back, a clock that jumped), so it is looked at again this often.
+  static constexpr std::int64_t look_every_ms = 50;
+
+  const platform::LeaseWord& lease_;
+  const std::int64_t grace_ms_;
+  Epoch epoch_;
+  std::int64_t invalid_since_ms_ = -1;
+  std::vector<int> abort_fds_;
+};
+
+}  // namespace
+
+int watchdog_main(const std::string& lease_path, std::int64_t grace_ms) {
+  ::prctl(PR_SET_NAME, "holdfast-wdog");
+  auto lease = platform::LeaseWord::open(platform::LeaseWord::Side::reader, lease_path);
+  if (!lease) {
+    log_error("watchdog: {}", lease.error().to_string());
+    return 1;
+  }
+  if (::mlockall(MCL_CURRENT | MCL_FUTURE) < 0) log_warning("watchdog: cannot lock memory: {}", std::strerror(errno));
+  Guard guard(*lease, grace_ms);
+  for (;;) {
+    pollfd in{child_socket, POLLIN, 0};
+    if (::poll(&in, 1, guard.check()) <= 0) continue;
+    Message message{};
+    int fd = -1;
+    const ssize_t n = receive_with_fd(child_socket, message, fd);
+    if (n <= 0) {  // the mirror is gone: its requests can never be answered
+      guard.abort_all("the mirror is gone");
+      return 0;
+    }
+    if (message.op == 'a' && fd >= 0) guard.arm(Epoch(message.epoch), fd);
+    if (message.op == 'd') guard.disarm();
+    send_with_fd(child_socket, message, -1);
+  }
+}
+
+Result<Watchdog> Watchdog::start(const std::string& lease_path, std::int64_t grace_ms) {
+  int pair[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) return fail_errno(errno, "cannot make a socket pair");
+  const std::string grace = std::to_string(grace_ms);
+  const pid_t pid = ::fork();
+  if (pid < 0) {
+    const int e = errno;
+    ::close(pair[0]);
+    ::close(pair[1]);
+    return fail_errno(e, "cannot start the watchdog");
+  }
+  if (pid == 0) {
+    if (pair[1] == child_socket)
+      ::fcntl(child_socket, F_SETFD, 0);
+    else
+      ::dup2(pair[1], child_socket);
+    ::execl("/proc/self/exe", "holdfast-mirror", "watchdog", lease_path.c_str(), grace.c_str(), nullptr);
+    ::_exit(127);
+  }
+  ::close(pair[1]);
+  return Watchdog(pair[0], pid);
+}
+
+Watchdog::Watchdog(Watchdog&& other) noexcept : socket_fd_(other.socket_fd_), pid_(other.pid_) {
+  other.socket_fd_ = -1;
+  other.pid_ = -1;
+}
+
+Watchdog::~Watchdog() {
+  if (socket_fd_ < 0) return;
+  ::close(socket_fd_);
+  ::waitpid(pid_, nullptr, 0);
+}
+
+Status Watchdog::request(char op, Epoch epoch, int pass_fd) {
+  if (!send_with_fd(socket_fd_, Message{op, epoch.value}, pass_fd)) return fail_errno(errno, "the watchdog is gone");
+  Message answer{};
+  int ignored = -1;
+  if (receive_with_fd(socket_fd_, answer, ignored) != static_cast<ssize_t>(sizeof answer) || answer.op != op)
+    return fail(ErrorCode::internal, "the watchdog did not answer");
+  return {};
+}
+
+Status Watchdog::arm(Epoch epoch, int abort_fd) { return request('a', epoch, abort_fd); }
+Status Watchdog::disarm() { return request('d', Epoch(), -1); }
+
+}  // namespace holdfast::mirror_process

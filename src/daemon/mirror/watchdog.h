@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// The fence below the mirror (R4): a process of its own that reads the lease word and aborts the FUSE connections of an epoch whose
+// lease has been over for `grace_ms`. It needs nothing of the mirror: a mirror that is stopped, swapped out or stuck is fenced all the same,
+// and callers blocked in D state get ECONNABORTED. It is this same binary, executed again, so that it shares no memory, lock or thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/result.h"
+#include "base/types.h"
+
+namespace holdfast::mirror_process {
+
+class Watchdog {
+ public:
+  // Starts the child. `lease_path` is the lease word; the child dies with us (PR_SET_PDEATHSIG) after aborting what is armed.
+  static Result<Watchdog> start(const std::string& lease_path, std::int64_t grace_ms);
+  ~Watchdog();
+  Watchdog(Watchdog&& other) noexcept;
+  Watchdog& operator=(Watchdog&&) = delete;
+
+  // From now on `abort_fd` (an open .../fuse/connections/N/abort) is written when the lease of `epoch` is over. Acknowledged by the child
+  // before this returns: a mount that is not guarded must not be used.
+  Status arm(Epoch epoch, int abort_fd);
+  // After a clean unmount: nothing is left to abort.
+  Status disarm();
+
+ private:
+  Watchdog(int socket_fd, int pid) : socket_fd_(socket_fd), pid_(pid) {}
+  Status request(char op, Epoch epoch, int pass_fd);
+  int socket_fd_ = -1;
+  int pid_ = -1;
+};
+
+// The child's main: `holdfast-mirror watchdog LEASE GRACE_MS`, socket on descriptor 3. Returns the exit status.
+int watchdog_main(const std::string& lease_path, std::int64_t grace_ms);
+
+}  // namespace holdfast::mirror_process

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// The active's side of the log as capture sees it: the ring, and who has what durably. Any thread.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <set>
+#include <vector>
+
+#include "mirror/capture_log.h"
+#include "mirror/log_ring.h"
+
+namespace holdfast::mirror {
+
+class ActiveLog final : public CaptureLog {
+ public:
+  ActiveLog(std::size_t ring_bytes, ports::Times& times) : ring_(ring_bytes, times) {}
+  LogRing& ring() { return ring_; }
+  const LogRing& ring() const { return ring_; }
+
+  // --- CaptureLog
+  bool try_reserve(std::size_t bytes) override { return ring_.try_reserve(bytes); }
+  void give_back(std::size_t bytes) override { ring_.give_back(bytes); }
+  void when_space(std::function<void()> retry) override { ring_.when_space(std::move(retry)); }
+  Sequence append(const log::Record& record, std::size_t reserved_bytes) override { return ring_.append(record, reserved_bytes); }
+  Sequence last_sequence() const override { return ring_.last_sequence(); }
+  void when_durable(Sequence sequence, std::function<void()> done) override;
+  void hurry() override;
+  void moved(SetNumber set, const FileId& file) override;
+
+  // --- acknowledgements
+  // A new epoch: nobody has anything of it yet; waiters of the old one never hear again.
+  void begin_epoch();
+  void acknowledged(NodeId peer, Sequence durable);
+  // Who must have an fsync's changes durably. Waits that begin after this returns, and those under way, follow the new set.
+  void set_wait_set(std::set<NodeId> peers);
+  std::set<NodeId> wait_set() const;
+  Sequence acked(NodeId peer) const;
+
+  // Hooks of the senders; set once before use.
+  void on_hurry(std::function<void()> f) { on_hurry_ = std::move(f); }
+  void on_moved(std::function<void(SetNumber, const FileId&)> f) { on_moved_ = std::move(f); }
+  std::atomic<int>& resyncs() { return resyncs_; }  // how many walkers run: moved() is free when none does
+
+ private:
+  Sequence durable_everywhere() const;
+  std::vector<std::function<void()>> take_done();
+
+  LogRing ring_;
+  mutable std::mutex mutex_;
+  std::set<NodeId> wait_set_;
+  std::map<NodeId, Sequence> acked_;
+  std::multimap<Sequence, std::function<void()>> waiters_;
+  std::function<void()> on_hurry_;
+  std::function<void(SetNumber, const FileId&)> on_moved_;
+  std::atomic<int> resyncs_{0};
+};
+
+}  // namespace holdfast::mirror

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// Applies the receive log to the trees, in order, in batches. Phases of a batch:
+//   1 read     whole groups from the log, durable ones only: the tree is never ahead of the log
+//   2 undo     pre-images written and durable (mirror/undo.h); never again for a batch that has them (R21)
+//   3 stage    new objects without a name, their ids committed to the index (R17, R25)
+//   4 apply    in order; neighbouring writes joined; modification times restored at the end
+// and every few seconds a checkpoint: sync the trees, remember the position, empty the graveyard, trim the log. Redo starts there.
+// Threads: one runs step() and checkpoint(); add/remove of trees and the getters are safe from any.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <span>
+#include <unordered_set>
+#include <vector>
+
+#include "log/segment_log.h"
+#include "mirror/apply_resync.h"
+#include "mirror/node_state.h"
+#include "mirror/undo.h"
+#include "ports/tree.h"
+
+namespace holdfast::mirror {
+
+constexpr std::size_t apply_batch_bytes = std::size_t{4} << 20;
+constexpr std::size_t apply_batch_creates = 256;
+
+class Applier {
+ public:
+  struct Hooks {
+    // Stores the state with these changes, durably.
+    std::function<Status(const std::function<void(NodeState&)>&)> update_state;
+    ResyncApply::NakSink nak;
+    std::function<void(std::uint64_t bytes)> applied;   // after each batch, with about how much it was
+    std::function<void(SetNumber)> unknown_set;    // a record of a set that is not here yet: waits
+  };
+  Applier(log::SegmentLog& log, UndoWriter& undo, Hooks hooks) : log_(log), undo_(undo), hooks_(std::move(hooks)) {}
+
+  // Where to go on, before the first step or after the log was reset.
+  Status begin(const NodeState& state);
+  Status add_tree(std::shared_ptr<ports::Tree> tree);
+  void remove_tree(SetNumber set);                 // its records are skipped from now on
+  std::vector<std::shared_ptr<ports::Tree>> trees() const;
+  // Runs `look` on each tree while nothing is being applied.
+  Status for_each_tree(const std::function<Status(ports::Tree&)>& look);
+  // Nothing is applied while this is held: for whoever replaces the log's content.
+  std::unique_lock<std::mutex> hold() { return std::unique_lock(work_mutex_); }
+  Status begin_held(const NodeState& state);       // begin() for who holds it
+
+  // One batch. False: nothing to do now (all applied, or a set is missing). An error is final (I7).
+  Result<bool> step();
+  // Everything applied becomes durable in the trees; then the log before it is given up.
+  Status checkpoint();
+  // Since the last checkpoint.
+  std::uint64_t unsynced_bytes() const { return unsynced_bytes_.load(); }
+  bool dirty() const { return dirty_.load(); }
+
+  Position applied() const;
+  std::int64_t applied_time_ns() const { return applied_time_ns_.load(); }   // wall clock of the active at the last applied record
+  bool resyncing() const { return resyncing_count_.load() > 0; }
+
+ private:
+  struct SetState {
+    std::shared_ptr<ports::Tree> tree;
+    // Neither: it has no copy yet, and records before its resync_begin say nothing about what is here. They are skipped.
+    bool complete = false, resync = false;
+    ResyncMemory memory;
+    NamesProgress names;
+  };
+  Status apply_slice(std::span<const log::Record> slice);
+  Status stage(std::span<const log::Record> slice, std::map<SetNumber, std::unordered_set<FileId>>& staged);
+  Status mark(const log::Record& record);
+  Status begin_resync(const log::Record& record);
+  Status end_resync(const log::Record& record);
+  std::size_t slice_end(std::span<const log::Record> records, std::size_t from) const;
+  SetState* find(SetNumber set);
+  Status checkpoint_now();
+  Status adopt_state(SetNumber number, SetState& set);
+
+  log::SegmentLog& log_;
+  UndoWriter& undo_;
+  Hooks hooks_;
+  std::mutex work_mutex_;                       // held while a slice is applied or synced; taken before mutex_
+  mutable std::mutex mutex_;                    // for readers of sets_, removed_, applied_; writers hold both
+  std::map<SetNumber, SetState> sets_;
+  std::set<SetNumber> removed_, resyncing_, complete_;
+  Position applied_;
+  std::uint64_t log_life_ = 0;
+  bool purge_orphans_ = false;
+  std::atomic<bool> dirty_{false};
+  std::atomic<std::uint64_t> unsynced_bytes_{0};
+  std::atomic<int> resyncing_count_{0};
+  std::atomic<std::int64_t> applied_time_ns_{0};
+};
+
+}  // namespace holdfast::mirror

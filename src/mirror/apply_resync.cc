@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mirror/apply_resync.h"
+
+#include <algorithm>
+
+#include "log/hash.h"
+#include "log/ship.h"
+#include "mirror/file_type.h"
+
+namespace holdfast::mirror {
+
+using log::Kind;
+using ports::Grave;
+using ports::Standing;
+
+namespace {
+
+constexpr std::uint32_t placeholder_mode = 0600;
+constexpr std::size_t list_chunk = 4096;
+
+}  // namespace
+
+Result<bool> ResyncApply::known(const FileId& id) {
+  HF_ASSIGN(const auto there, tree_.attributes(id));
+  return there.has_value();
+}
+
+void ResyncApply::note_name(const FileId& dir, std::string_view name, bool there) {
+  const auto it = memory_.listings.find(dir);
+  if (it == memory_.listings.end()) return;
+  if (there) it->second.emplace(name);
+  else it->second.erase(std::string(name));
+}
+
+Result<bool> ResyncApply::clear(const FileId& dir, std::string_view name, const FileId& keep) {
+  HF_ASSIGN(const auto found, tree_.lookup(dir, name));
+  if (!found) return false;
+  if (!keep.is_none() && found->id == keep) return true;
+  if (!found->id.is_none() && !is_folder(found->mode)) {
+    HF_ASSIGN(const auto there, tree_.attributes(found->id));
+    if (there && there->links > 1) {  // it stays reachable by another name, in the tree or in limbo
+      HF_TRY(tree_.unlink(dir, name));
+      return false;
+    }
+  }
+  HF_TRY(tree_.bury(dir, name, found->id, Grave::limbo));
+  return false;
+}
+
+Status ResyncApply::bring(const FileId& id, const FileId& dir, std::string_view name) {
+  Status done = tree_.bring(id, dir, name);
+  if (done || done.error().code != ErrorCode::invalid) return done;
+  // `dir` still lies below the folder that must come into it: in this tree only. Its own place will be said by a listing.
+  HF_TRY(tree_.set_aside(dir));
+  return tree_.bring(id, dir, name);
+}
+
+Status ResyncApply::make_placeholder(const FileId& id, std::uint32_t type, const FileId& dir, std::string_view name) {
+  ports::NewNode node;
+  node.mode = type | placeholder_mode;
+  HF_TRY(tree_.stage(id, node));
+  HF_TRY(tree_.commit_ids());
+  return tree_.place(id, dir, name);
+}
+
+// The object stands at the name afterwards, whatever was there; what it is not known to be is asked for again.
+Status ResyncApply::put(const FileId& id, std::uint32_t type, const FileId& dir, std::string_view name) {
+  HF_ASSIGN(const bool there, clear(dir, name, id));
+  if (there) return {};
+  HF_ASSIGN(const bool is_known, known(id));
+  if (is_known) return bring(id, dir, name);
+  if (is_regular(type) || is_folder(type)) return make_placeholder(id, type, dir, name);
+  nak_({tree_.set(), dir, 0, 0});
+  return {};
+}
+
+// Names that a crash left done are not done again (apply_ops.h); what was seen of listings is.
+Status ResyncApply::apply(const log::Record& r) {
+  if (r.kind == Kind::write) {
+    HF_ASSIGN(const bool there, known(r.file));
+    return there ? batch_.write(r) : Status{};
+  }
+  HF_TRY(batch_.flush_write());
+  if (changes_names(r.kind) || r.kind == Kind::ship_dir) {
+    if (batch_.names_done(r.sequence)) return note_done(r);
+    HF_TRY(change_names(r));
+    return batch_.names_reached(r.sequence);
+  }
+  switch (r.kind) {
+    case Kind::ship_node: return ship_node(r);
+    case Kind::ship_data: return ship_data(r);
+    case Kind::ship_hash: return ship_hash(r);
+    default: break;
+  }
+  HF_ASSIGN(const bool there, known(r.file));
+  return there ? apply_content(batch_, r) : Status{};
+}
+
+Status ResyncApply::change_names(const log::Record& r) {
+  switch (r.kind) {
+    case Kind::ship_dir: return ship_dir(r);
+    case Kind::link: return link(r);
+    case Kind::unlink:
+    case Kind::rmdir: return remove(r);
+    case Kind::rename: return rename(r);
+    default: return make(r);
+  }
+}
+
+Status ResyncApply::note_done(const log::Record& r) {
+  if (r.kind != Kind::ship_dir) {
+    const bool gone = r.kind == Kind::unlink || r.kind == Kind::rmdir || (r.kind == Kind::rename && (r.flags & log::flag_rename_exchange) == 0);
+    note_name(r.parent, r.name, !gone);
+    if (r.kind == Kind::rename) note_name(r.parent2, r.name2, true);
+    batch_.touched(r.parent, r.parent_mtime_ns);
+    batch_.touched(r.parent2, r.parent2_mtime_ns);
+    return {};
+  }
+  batch_.touched(r.file, r.mtime_ns);
+  if (r.flags & log::flag_last_chunk) {
+    memory_.listings.erase(r.file);
+    return {};
+  }
+  if (r.flags & log::flag_first_chunk) memory_.listings[r.file].clear();
+  const auto listing = memory_.listings.find(r.file);
+  if (listing == memory_.listings.end()) return {};  // its last chunk will say that the beginning is missing
+  log::ShipEntryReader reader(r.payload);
+  for (;;) {
+    HF_ASSIGN(const auto entry, reader.next());
+    if (!entry) return {};
+    listing->second.emplace(entry->name);
+  }
+}
+
+Status ResyncApply::make(const log::Record& r) {
+  const bool staged = staged_.contains(r.file);
+  if (r.flags & log::flag_orphan) return staged ? tree_.place_in_grave(r.file, Grave::orphan) : Status{};
+  HF_ASSIGN(const bool parent_known, known(r.parent));
+  if (!parent_known) return {};
+  HF_ASSIGN(const bool there, clear(r.parent, r.name, r.file));
+  note_name(r.parent, r.name, true);
+  batch_.touched(r.parent, r.parent_mtime_ns);
+  if (there) return {};
+  if (!staged) {
+    HF_ASSIGN(const bool is_known, known(r.file));
+    if (is_known) return bring(r.file, r.parent, r.name);
+    HF_TRY(tree_.stage(r.file, new_node(r)));
+    HF_TRY(tree_.commit_ids());
+  }
+  batch_.touched(r.file, r.mtime_ns);
+  return tree_.place(r.file, r.parent, r.name);
+}
+
+Status ResyncApply::link(const log::Record& r) {
+  HF_ASSIGN(const bool parent_known, known(r.parent));
+  if (!parent_known) return {};
+  note_name(r.parent, r.name, true);
+  batch_.touched(r.parent, r.parent_mtime_ns);
+  return put(r.file, r.mode, r.parent, r.name);
+}
+
+Status ResyncApply::remove(const log::Record& r) {
+  HF_ASSIGN(const bool parent_known, known(r.parent));
+  if (!parent_known) return {};
+  note_name(r.parent, r.name, false);
+  batch_.touched(r.parent, r.parent_mtime_ns);
+  HF_ASSIGN([[maybe_unused]] const bool there, clear(r.parent, r.name, FileId{}));
+  return {};
+}
+
+Status ResyncApply::rename(const log::Record& r) {
+  if (r.file == r.replaced) return {};
+  HF_ASSIGN(const bool from_known, known(r.parent));
+  HF_ASSIGN(const bool to_known, known(r.parent2));
+  const bool exchange = (r.flags & log::flag_rename_exchange) != 0;
+  if (from_known) {
+    note_name(r.parent, r.name, exchange);
+    batch_.touched(r.parent, r.parent_mtime_ns);
+  }
+  if (to_known) {
+    note_name(r.parent2, r.name2, true);
+    batch_.touched(r.parent2, r.parent2_mtime_ns);
+  }
+  // Take both names away first: the objects wait in limbo (or under another name), and come to where they belong now.
+  if (from_known) {
+    HF_ASSIGN([[maybe_unused]] const bool there, clear(r.parent, r.name, FileId{}));
+  }
+  if (to_known) HF_TRY(put(r.file, r.mode, r.parent2, r.name2));
+  if (!exchange || !from_known) return {};
+  HF_ASSIGN(const auto replaced, tree_.attributes(r.replaced));
+  return put(r.replaced, replaced ? replaced->mode & type_mask : 0, r.parent, r.name);
+}
+
+// Makes the object known (in limbo if no listing has named it yet), and gives it its attributes.
+Status ResyncApply::ship_node(const log::Record& r) {
+  HF_ASSIGN(auto there, tree_.attributes(r.file));
+  if (!there) {
+    ports::NewNode node = new_node(r);
+    node.mode = r.mode;
+    node.target = r.name2;
+    node.xattrs = r.payload;
+    HF_TRY(tree_.stage(r.file, node));
+    HF_TRY(tree_.commit_ids());
+    HF_TRY(tree_.place_in_grave(r.file, Grave::limbo));
+  } else if (((there->mode ^ r.mode) & type_mask) != 0) {
+    return fail(ErrorCode::corrupt, "set {}: the object {} is of another type here", r.set, r.file.to_hex());
+  } else {
+    ports::NodeAttributes to;
+    to.mode = r.mode;
+    to.uid = r.uid;
+    to.gid = r.gid;
+    HF_TRY(tree_.replace_xattrs(r.file, r.payload));  // before the mode: an ACL rewrites its group bits
+    HF_TRY(tree_.set_attributes(r.file, log::valid_owner | log::valid_mode, to));
+  }
+  if (is_regular(r.mode) && (!there || there->size != r.length)) HF_TRY(tree_.truncate(r.file, r.length));
+  batch_.touched(r.file, r.mtime_ns);
+  return {};
+}
+
+Status ResyncApply::ship_dir(const log::Record& r) {
+  HF_ASSIGN(const bool folder_known, known(r.file));
+  if (!folder_known) {
+    nak_({r.set, r.file, 0, 0});
+    return {};
+  }
+  if (r.flags & log::flag_first_chunk) memory_.listings[r.file].clear();
+  const auto listing = memory_.listings.find(r.file);
+  if (listing == memory_.listings.end()) {
+    memory_.broken = true;
+    return {};
+  }
+  std::vector<log::ShipEntry> to_make;
+  log::ShipEntryReader reader(r.payload);
+  std::size_t count = 0;
+  for (;;) {
+    HF_ASSIGN(const auto entry, reader.next());
+    if (!entry) break;
+    if (++count > log::max_ship_entries) return fail(ErrorCode::corrupt, "set {}: a listing's chunk of more than {} entries", r.set, log::max_ship_entries);
+    listing->second.emplace(entry->name);
+    HF_ASSIGN(const auto found, tree_.lookup(r.file, entry->name));
+    if (found && found->id == entry->id) continue;
+    HF_ASSIGN(const bool is_known, known(entry->id));
+    if (found && found->id.is_none() && !is_known && found->mode == entry->mode && (is_regular(entry->mode) || is_folder(entry->mode))) {
+      HF_TRY(tree_.adopt(r.file, entry->name, entry->id));
+      continue;
+    }
+    if (!is_known && (is_regular(entry->mode) || is_folder(entry->mode))) {
+      HF_ASSIGN([[maybe_unused]] const bool there, clear(r.file, entry->name, entry->id));
+      // One entry may name what another of this chunk makes (hard links): only the first makes it.
+      const bool again = std::any_of(to_make.begin(), to_make.end(), [&](const auto& e) { return e.id == entry->id; });
+      if (!again) {
+        ports::NewNode node;
+        node.mode = entry->mode | placeholder_mode;
+        HF_TRY(tree_.stage(entry->id, node));
+      }
+      to_make.push_back(*entry);
+      continue;
+    }
+    HF_TRY(put(entry->id, entry->mode, r.file, entry->name));
+  }
+  HF_TRY(tree_.commit_ids());
+  std::unordered_set<FileId> placed;
+  for (const auto& entry : to_make) HF_TRY(placed.insert(entry.id).second ? tree_.place(entry.id, r.file, entry.name) : tree_.link(entry.id, r.file, entry.name));
+  if (r.flags & log::flag_last_chunk) HF_TRY(finish_listing(r));
+  batch_.touched(r.file, r.mtime_ns);
+  return {};
+}
+
+// What is in the folder and not in the listing does not belong there.
+Status ResyncApply::finish_listing(const log::Record& r) {
+  const auto listing = memory_.listings.find(r.file);
+  std::vector<std::string> strangers;
+  for (std::uint64_t cookie = 0;;) {
+    HF_ASSIGN(const auto chunk, tree_.list(r.file, cookie, list_chunk));
+    for (const auto& entry : chunk.entries)
+      if (!listing->second.contains(entry.name)) strangers.push_back(entry.name);
+    if (chunk.end) break;
+    cookie = chunk.cookie;
+  }
+  memory_.listings.erase(listing);
+  for (const auto& name : strangers) {
+    HF_ASSIGN([[maybe_unused]] const bool there, clear(r.file, name, FileId{}));
+  }
+  return {};
+}
+
+Status ResyncApply::ship_data(const log::Record& r) {
+  HF_ASSIGN(const bool there, known(r.file));
+  if (!there) return {};
+  batch_.touched(r.file, r.mtime_ns);
+  return r.payload.empty() ? tree_.punch(r.file, r.offset, r.length) : batch_.write(r);
+}
+
+Status ResyncApply::ship_hash(const log::Record& r) {
+  if (r.length > log_max_hash_bytes) return fail(ErrorCode::corrupt, "set {}: a hash over {} bytes", r.set, r.length);
+  HF_ASSIGN(const bool there, known(r.file));
+  Bytes own(r.length);
+  std::size_t n = 0;
+  if (there) {
+    HF_ASSIGN(n, tree_.read(r.file, r.offset, own));
+  }
+  const auto hash = log::content_hash(ByteView(own).first(n));
+  if (n != r.length || !std::equal(hash.begin(), hash.end(), r.payload.begin(), r.payload.end())) nak_({r.set, r.file, r.offset, r.length});
+  return {};
+}
+
+}  // namespace holdfast::mirror

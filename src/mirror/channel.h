@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+// The data channel: framed messages over a mutually authenticated TLS 1.3 stream (docs/formats/channel.md).
+//
+//   0    1    2        4            8            12           16
+//   +----+----+--------+------------+------------+------------+----------------------+
+//   |type| 0  | 0      | length u32 | crc32c u32 | 0          | payload, length bytes|
+//   +----+----+--------+------------+------------+------------+----------------------+
+// The checksum covers bytes 0..8 and the payload; of a batch only the payload's first 24 bytes, because records carry their own.
+//
+//   active (dials)                                passive (listens)
+//   hello  versions, kinds, cluster, epoch   ->
+//                                            <-   welcome  version, position, sets   | refuse reason
+//   start  restart?, base                    ->
+//   batch, heartbeat                         ->
+//                                            <-   ack durable+applied, nak, heartbeat
+// Lengths are never trusted; anything unexpected ends the connection, never the process.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/types.h"
+#include "log/segment.h"
+#include "ports/stream.h"
+
+namespace holdfast::mirror {
+
+constexpr std::uint16_t channel_version_min = 1, channel_version_max = 1;
+constexpr std::size_t frame_head_bytes = 16;
+constexpr std::size_t batch_head_bytes = 24;
+constexpr std::size_t max_batch_bytes = std::size_t{1} << 20;     // a batch is this, or one record
+constexpr std::size_t max_frame_bytes = log::max_group_bytes + batch_head_bytes;
+constexpr std::size_t max_sets = 4096;
+
+enum class FrameType : std::uint8_t { hello = 1, welcome, start, batch, ack, nak, heartbeat, refuse };
+
+struct FrameHead {
+  FrameType type = FrameType::refuse;
+  std::uint32_t length = 0, crc = 0;
+};
+struct Hello {
+  std::uint16_t version_min = channel_version_min, version_max = channel_version_max;
+  std::uint8_t highest_kind = 0;   // of records
+  std::string cluster_id;
+  NodeId node;
+  Epoch epoch;
+};
+struct PeerSetState {
+  SetNumber set = 0;
+  bool complete = false, empty = false;
+};
+struct Welcome {
+  std::uint16_t version = channel_version_max;
+  std::uint8_t highest_kind = 0;
+  NodeId node;
+  Position position;               // last durable record of its log
+  bool clean = true;               // false: its tree may hold changes nobody else has (an active that was fenced or died)
+  std::uint64_t life = 0;          // changes when its process starts anew
+  std::vector<PeerSetState> sets;
+};
+struct Start {
+  bool restart = false;            // forget your log: it begins anew after `base`, and all sets are resynchronized
+  Position base;
+};
+struct BatchHead {
+  std::uint32_t count = 0;
+  Sequence first, last;
+};
+struct Ack {
+  Sequence durable, applied;
+};
+// These bytes differ from what a ship_hash said; length 0: the object itself is not known here and must be shipped again.
+struct Nak {
+  SetNumber set = 0;
+  FileId file;
+  std::uint64_t offset = 0, length = 0;
+};
+struct Heartbeat {
+  std::int64_t time_ns = 0;        // sender's wall clock
+};
+struct Refuse {
+  std::string reason;              // one line for people
+};
+
+// ErrorCode::corrupt when it is not one.
+Result<FrameHead> decode_frame_head(ByteView head);
+Status check_frame(const FrameHead& head, ByteView payload);
+Result<Hello> decode_hello(ByteView payload);
+Result<Welcome> decode_welcome(ByteView payload);
+Result<Start> decode_start(ByteView payload);
+Result<BatchHead> decode_batch_head(ByteView payload);
+Result<Ack> decode_ack(ByteView payload);
+Result<Nak> decode_nak(ByteView payload);
+Result<Heartbeat> decode_heartbeat(ByteView payload);
+Result<Refuse> decode_refuse(ByteView payload);
+
+// Whole frames.
+Bytes encode_frame(const Hello& m);
+Bytes encode_frame(const Welcome& m);
+Bytes encode_frame(const Start& m);
+Bytes encode_frame(const Ack& m);
+Bytes encode_frame(const Nak& m);
+Bytes encode_frame(const Heartbeat& m);
+Bytes encode_frame(const Refuse& m);
+// Frame and batch head only; `records_bytes` of records follow.
+Bytes encode_batch_head(const BatchHead& m, std::size_t records_bytes);
+
+// Reads one frame; the payload stays valid until the next call. One reading thread.
+class FrameReader {
+ public:
+  explicit FrameReader(ports::ByteStream& stream) : stream_(stream) {}
+  struct Frame {
+    FrameType type;
+    ByteView payload;
+  };
+  Result<Frame> next();
+
+ private:
+  ports::ByteStream& stream_;
+  Bytes buffer_;
+};
+
+}  // namespace holdfast::mirror

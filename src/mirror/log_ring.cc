@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mirror/log_ring.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "base/check.h"
+#include "base/log.h"
+
+namespace holdfast::mirror {
+namespace {
+
+constexpr std::size_t copy_under_lock_bytes = 16 * 1024;
+constexpr std::int64_t stamp_every_ns = 5'000'000;
+constexpr std::size_t max_stamps = 8192;
+
+std::uint32_t length_at(const std::uint8_t* p) {
+  std::uint32_t v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+bool makes_ids(log::Kind kind) {
+  using log::Kind;
+  switch (kind) {
+    case Kind::create:
+    case Kind::mkdir:
+    case Kind::symlink:
+    case Kind::mknod:
+    case Kind::ship_dir:
+    case Kind::ship_node: return true;
+    default: return false;
+  }
+}
+
+}  // namespace
+
+LogRing::LogRing(std::size_t bytes, ports::Times& times)
+    : size_(std::max(bytes, least_ring_bytes) / 4096 * 4096), times_(times), memory_(new std::uint8_t[size_]) {}
+
+void LogRing::open(Epoch epoch, Position base) {
+  const std::lock_guard lock(mutex_);
+  CHECK(!open_ && in_flight_.empty(), "an epoch is opened while another is open");
+  CHECK(epoch > last_position_.epoch || last_position_.epoch == Epoch(0), "epoch {} after {}", epoch.value, last_position_.epoch.value);
+  if (last_position_ != base) {
+    for (auto& cursor : cursors_) cursor->attached_ = false;
+    cursors_.clear();
+    tail_ = head_ = published_ = 0;
+    base_ = last_position_ = base;
+    stamps_.clear();
+  }
+  epoch_ = epoch;
+  last_ = base.sequence.value;
+  open_ = true;
+}
+
+void LogRing::close() {
+  std::vector<std::function<void()>> waiters;
+  {
+    const std::lock_guard lock(mutex_);
+    open_ = false;
+    waiters = take_waiters();
+    wake_readers(true);
+  }
+  for (auto& w : waiters) w();
+}
+
+bool LogRing::is_open() const {
+  const std::lock_guard lock(mutex_);
+  return open_;
+}
+
+std::uint64_t LogRing::least_release() const {
+  std::uint64_t least = head_;
+  for (const auto& c : cursors_) least = std::min(least, c->release_);
+  return least;
+}
+
+// One record's length is kept back: the pad at the ring's end takes at most that.
+bool LogRing::fits(std::size_t bytes) const { return (head_ - least_release()) + reserved_ + bytes + log::max_record_bytes <= size_; }
+
+bool LogRing::try_reserve(std::size_t bytes) {
+  const std::size_t need = bytes + log::record_overhead_bytes;
+  const std::lock_guard lock(mutex_);
+  if (!open_) {  // appends go nowhere: never let a straggler wait
+    reserved_ += need;
+    return true;
+  }
+  while (!fits(need)) {
+    const auto idle = std::find_if(cursors_.begin(), cursors_.end(), [&](const auto& c) { return !c->connected_ && c->release_ == least_release() && c->release_ != head_; });
+    if (idle == cursors_.end()) {
+      starving_ = true;
+      return false;
+    }
+    (*idle)->attached_ = false;
+    cursors_.erase(idle);
+  }
+  reserved_ += need;
+  return true;
+}
+
+void LogRing::give_back(std::size_t bytes) {
+  std::vector<std::function<void()>> waiters;
+  {
+    const std::lock_guard lock(mutex_);
+    reserved_ -= bytes + log::record_overhead_bytes;
+    waiters = take_waiters();
+  }
+  for (auto& w : waiters) w();
+}
+
+void LogRing::when_space(std::function<void()> retry) {
+  const std::lock_guard lock(mutex_);
+  starving_ = true;
+  space_waiters_.push_back(std::move(retry));
+}
+
+std::vector<std::function<void()>> LogRing::take_waiters() {
+  starving_ = false;
+  return std::exchange(space_waiters_, {});
+}
+
+// History gives way to new records; reservations see to it that a cursor's records never have to.
+void LogRing::make_room(std::uint64_t new_head) {
+  while (new_head - tail_ > size_) {
+    const std::uint64_t at = skip_pad(tail_);
+    if (at >= published_) {
+      tail_ = at;
+      break;
+    }
+    const log::RecordHead old = log::head_of(memory_.get() + at % size_);
+    base_ = {old.epoch, old.sequence};
+    tail_ = at + old.length;
+  }
+}
+
+std::uint64_t LogRing::skip_pad(std::uint64_t offset) const {
+  if (offset >= head_) return offset;
+  return length_at(memory_.get() + offset % size_) == 0 ? offset + (size_ - offset % size_) : offset;
+}
+
+std::uint64_t LogRing::place(std::size_t bytes) {
+  std::uint64_t at = head_;
+  const std::size_t room = size_ - at % size_;
+  if (room < bytes) {
+    make_room(at + room);
+    std::memset(memory_.get() + at % size_, 0, 4);
+    at += room;
+  }
+  make_room(at + bytes);
+  head_ = at + bytes;
+  return at;
+}
+
+void LogRing::note_time(Sequence sequence) {
+  const std::int64_t now = times_.steady_ns();
+  if (!stamps_.empty() && now - stamps_.back().at_ns < stamp_every_ns) return;
+  if (stamps_.size() >= max_stamps) {  // thin out the older half: an earlier time stays an upper bound of the age
+    std::deque<Stamp> kept;
+    for (std::size_t i = 0; i < stamps_.size(); ++i)
+      if (i % 2 == 0 || i > stamps_.size() / 2) kept.push_back(stamps_[i]);
+    stamps_.swap(kept);
+  }
+  stamps_.push_back({sequence.value, now});
+}
+
+std::int64_t LogRing::appended_at(Sequence sequence) const {
+  const std::lock_guard lock(mutex_);
+  auto after = std::upper_bound(stamps_.begin(), stamps_.end(), sequence.value, [](std::uint64_t s, const Stamp& stamp) { return s < stamp.sequence; });
+  if (after == stamps_.begin()) return stamps_.empty() ? times_.steady_ns() : stamps_.front().at_ns;
+  return std::prev(after)->at_ns;
+}
+
+Sequence LogRing::append(const log::Record& record, std::size_t reserved_bytes) {
+  log::EncodedRecord encoded(record);
+  const std::size_t bytes = encoded.total_bytes();
+  CHECK(bytes <= reserved_bytes + log::record_overhead_bytes, "{} of {} bytes with {} reserved", log::to_string(record.kind), bytes, reserved_bytes);
+  std::unique_lock lock(mutex_);
+  reserved_ -= reserved_bytes + log::record_overhead_bytes;
+  const Sequence sequence(last_.load(std::memory_order_relaxed) + 1);
+  last_.store(sequence.value, std::memory_order_release);
+  if (!open_) return sequence;
+  last_position_ = {epoch_, sequence};
+  note_time(sequence);
+  const std::uint64_t at = place(bytes);
+  const std::uint64_t end = head_;
+  const bool big = bytes > copy_under_lock_bytes;
+  if (!big && in_flight_.empty()) {
+    encoded.finish(epoch_, sequence, times_.realtime_ns());
+    encoded.copy_to(memory_.get() + at % size_);
+    published_ = end;
+    wake_readers(false);
+    return sequence;
+  }
+  InFlight& entry = in_flight_.emplace_back(InFlight{end, false});
+  const Epoch epoch = epoch_;
+  const std::int64_t time_ns = times_.realtime_ns();
+  lock.unlock();
+  encoded.finish(epoch, sequence, time_ns);
+  encoded.copy_to(memory_.get() + at % size_);
+  lock.lock();
+  publish(entry);
+  return sequence;
+}
+
+void LogRing::publish(InFlight& entry) {
+  entry.done = true;
+  while (!in_flight_.empty() && in_flight_.front().done) {
+    published_ = in_flight_.front().end;
+    in_flight_.pop_front();
+  }
+  wake_readers(false);
+}
+
+Position LogRing::last_position() const {
+  const std::lock_guard lock(mutex_);
+  return last_position_;
+}
+
+// The offset after the record at `position`, looking from `from`, which continues `base`.
+Result<std::uint64_t> LogRing::find(std::uint64_t from, Position base, Position position) const {
+  if (position == base) return from;
+  if (position.sequence > base.sequence) {
+    for (std::uint64_t at = skip_pad(from); at < published_; at = skip_pad(at)) {
+      const log::RecordHead record = log::head_of(memory_.get() + at % size_);
+      at += record.length;
+      if (record.sequence == position.sequence && record.epoch == position.epoch) return at;
+      if (record.sequence >= position.sequence) break;
+    }
+  }
+  return fail(ErrorCode::stale, "epoch {} sequence {} is not in the ring, which begins after epoch {} sequence {}", position.epoch.value,
+              position.sequence.value, base.epoch.value, base.sequence.value);
+}
+
+Result<std::shared_ptr<LogRing::Cursor>> LogRing::attach(Position position) {
+  const std::lock_guard lock(mutex_);
+  HF_ASSIGN(const std::uint64_t at, find(tail_, base_, position));
+  auto cursor = std::make_shared<Cursor>();
+  cursor->release_ = cursor->read_ = at;
+  cursor->moved_at_ns_ = times_.steady_ns();
+  cursors_.push_back(cursor);
+  return cursor;
+}
+
+void LogRing::detach(const std::shared_ptr<Cursor>& cursor) {
+  std::vector<std::function<void()>> waiters;
+  {
+    const std::lock_guard lock(mutex_);
+    cursor->attached_ = false;
+    cursor->wake_.notify_all();
+    std::erase(cursors_, cursor);
+    waiters = take_waiters();
+  }
+  for (auto& w : waiters) w();
+}
+
+Status LogRing::rewind(Cursor& cursor, Position position) {
+  const std::lock_guard lock(mutex_);
+  if (!cursor.attached_) return fail(ErrorCode::stale, "the peer's place in the ring was given up");
+  HF_ASSIGN(const std::uint64_t at, find(tail_, base_, position));
+  cursor.release_ = cursor.read_ = at;  // going back below the old release is fine: find() looked in what is still here
+  return {};
+}
+
+void LogRing::set_connected(Cursor& cursor, bool connected) {
+  const std::lock_guard lock(mutex_);
+  cursor.connected_ = connected;
+  cursor.moved_at_ns_ = times_.steady_ns();
+}
+
+// `all`: also those that linger, because the cursor itself changed.
+void LogRing::wake_readers(bool all) {
+  for (const auto& c : cursors_)
+    if (c->waiting_ || all) c->wake_.notify_all();
+}
+
+LogRing::Wake LogRing::wait(Cursor& cursor, int wait_ms) {
+  std::unique_lock lock(mutex_);
+  cursor.waiting_ = true;
+  cursor.wake_.wait_for(lock, std::chrono::milliseconds(wait_ms),
+                        [&] { return cursor.read_ < published_ || cursor.kicks_ != cursor.seen_kicks_ || !cursor.attached_ || !open_; });
+  cursor.waiting_ = false;
+  const bool kicked = std::exchange(cursor.seen_kicks_, cursor.kicks_) != cursor.kicks_;
+  return kicked ? Wake::hurry : cursor.attached_ && cursor.read_ < published_ ? Wake::data : Wake::nothing;
+}
+
+// Appends don't wake a reader that lingers.
+void LogRing::linger(Cursor& cursor, int ms) {
+  std::unique_lock lock(mutex_);
+  cursor.wake_.wait_for(lock, std::chrono::milliseconds(ms), [&] { return cursor.kicks_ != cursor.seen_kicks_ || !cursor.attached_ || !open_; });
+  cursor.seen_kicks_ = cursor.kicks_;
+}
+
+std::uint64_t LogRing::unread(const Cursor& cursor) const {
+  const std::lock_guard lock(mutex_);
+  return published_ - std::min(cursor.read_, published_);
+}
+
+void LogRing::kick(Cursor& cursor) {
+  const std::lock_guard lock(mutex_);
+  ++cursor.kicks_;
+  cursor.wake_.notify_all();
+}
+
+std::uint64_t LogRing::backlog(const Cursor& cursor) const {
+  const std::lock_guard lock(mutex_);
+  return cursor.attached_ ? head_ - std::min(cursor.release_, head_) : 0;
+}
+
+LogRing::Batch LogRing::take(Cursor& cursor, std::size_t max_bytes, NodeId reader, Bytes& scratch) {
+  Batch batch;
+  std::uint64_t until = 0, at = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!cursor.attached_) return batch;
+    until = published_;
+    at = cursor.read_;
+  }
+  scratch.clear();
+  scratch.reserve(max_bytes);  // pieces point into it: it must not move. A no-op is smaller than what it stands for.
+  while (at < until) {
+    const std::uint8_t* p = memory_.get() + at % size_;
+    if (length_at(p) == 0) {
+      at += size_ - at % size_;
+      continue;
+    }
+    const log::RecordHead record = log::head_of(p);
+    if (batch.count > 0 && batch.bytes + record.length > max_bytes) break;
+    ByteView piece{p, record.length};
+    if (record.addressed_to.value != 0 && record.addressed_to != reader) {
+      if (scratch.size() + log::record_header_bytes > scratch.capacity()) break;
+      log::Record nothing;
+      nothing.kind = log::Kind::noop;
+      nothing.epoch = record.epoch;
+      nothing.sequence = record.sequence;
+      nothing.time_ns = record.time_ns;
+      const Bytes noop = log::encode(nothing);
+      scratch.insert(scratch.end(), noop.begin(), noop.end());
+      piece = ByteView(scratch).last(noop.size());
+    }
+    if (!batch.pieces.empty() && batch.pieces.back().data() + batch.pieces.back().size() == piece.data())
+      batch.pieces.back() = {batch.pieces.back().data(), batch.pieces.back().size() + piece.size()};
+    else
+      batch.pieces.push_back(piece);
+    if (batch.count++ == 0) batch.first = record.sequence;
+    batch.last = record.sequence;
+    batch.bytes += piece.size();
+    batch.carries_ids = batch.carries_ids || makes_ids(record.kind);
+    at += record.length;
+  }
+  batch.end = at;
+  const std::lock_guard lock(mutex_);
+  if (cursor.attached_) cursor.read_ = at;
+  return batch;
+}
+
+void LogRing::release(Cursor& cursor, std::uint64_t end) {
+  std::vector<std::function<void()>> waiters;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!cursor.attached_ || end <= cursor.release_) return;
+    cursor.release_ = end;
+    cursor.moved_at_ns_ = times_.steady_ns();
+    waiters = take_waiters();
+  }
+  for (auto& w : waiters) w();
+}
+
+void LogRing::expire(std::int64_t patience_ns) {
+  std::vector<std::function<void()>> waiters;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!starving_) return;
+    const std::int64_t now = times_.steady_ns();
+    const std::uint64_t least = least_release();
+    const auto stuck = std::find_if(cursors_.begin(), cursors_.end(), [&](const auto& c) { return c->release_ == least && c->release_ != head_ && now - c->moved_at_ns_ > patience_ns; });
+    if (stuck == cursors_.end()) return;
+    log_warning("a peer kept the log ring full for {} ms without taking anything: it loses its place and will be resynchronized", patience_ns / 1'000'000);
+    (*stuck)->attached_ = false;
+    (*stuck)->wake_.notify_all();
+    cursors_.erase(stuck);
+    waiters = take_waiters();
+  }
+  for (auto& w : waiters) w();
+}
+
+std::size_t LogRing::used_bytes() const {
+  const std::lock_guard lock(mutex_);
+  return head_ - least_release();
+}
+
+}  // namespace holdfast::mirror

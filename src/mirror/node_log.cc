@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0
+// Opening, configuration and status; role changes are in node_role.cc.
+#include "mirror/node_log.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "log/record_fields.h"
+
+namespace holdfast::mirror {
+namespace {
+
+constexpr std::int64_t full_ring_patience_ns = 10'000'000'000;
+constexpr std::uint64_t checkpoint_after_bytes = std::uint64_t{256} << 20;
+constexpr int ack_every_ticks = 5;
+
+}  // namespace
+
+const char* to_string(Role role) {
+  switch (role) {
+    case Role::idle: return "idle";
+    case Role::passive: return "passive";
+    case Role::active: return "active";
+    case Role::fenced: return "fenced";
+  }
+  return "idle";
+}
+
+NodeLog::NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events)
+    : config_(std::move(config)),
+      ports_(ports),
+      events_(std::move(events)),
+      active_(config_.ring_bytes, ports.times),
+      log_(ports.segments, config_.segment_bytes),
+      applier_(log_, ports.undo,
+               {[this](const auto& change) { return update_state(change); },
+                [this](const Nak& nak) { receiver_.nak(nak); },
+                [this](std::uint64_t bytes) {
+                  {
+                    const std::lock_guard lock(mutex_);
+                    applied_bytes_ = applier_.applied().sequence == log_.durable() ? receiver_.appended_bytes() : applied_bytes_ + bytes;
+                    missing_set_ = 0;
+                    apply_cv_.notify_all();
+                  }
+                  receiver_.space_freed();
+                  if (applier_.resyncing()) receiver_.send_ack();
+                },
+                [this](SetNumber set) {
+                  const std::lock_guard lock(mutex_);
+                  if (missing_set_ != set) log_warning("the log is about set {}, which is not configured here yet: apply waits for it", set);
+                  missing_set_ = set;
+                  apply_cv_.notify_all();
+                }}),
+      receiver_(log_,
+                {[this](const Hello& hello) { return admit(hello); },
+                 [this](Position base) {
+                   return restart_log(base, [](NodeState& s) {
+                     s.active_epoch = Epoch(0);
+                     s.clean = true;
+                     s.complete.clear();
+                     s.resyncing.clear();
+                   });
+                 },
+                 [this] {
+                   {
+                     const std::lock_guard lock(mutex_);
+                     apply_work_ = true;
+                     apply_cv_.notify_all();
+                   }
+                   changed();
+                 },
+                 [this] { return applier_.applied().sequence; },
+                 [this]() -> std::uint64_t {
+                   const std::uint64_t appended = receiver_.appended_bytes();
+                   const std::lock_guard lock(mutex_);
+                   return appended - std::min(appended, applied_bytes_);
+                 },
+                 [this](const Error& why) { fault(why); }},
+                config_.receive_limit_bytes) {
+  active_.on_hurry([this] {
+    for (const auto& s : senders()) s->hurry();
+  });
+  active_.on_moved([this](SetNumber set, const FileId& id) {
+    for (const auto& s : senders()) s->moved(set, id);
+  });
+}
+
+NodeLog::~NodeLog() { stop(); }
+
+Result<std::unique_ptr<NodeLog>> NodeLog::open(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events) {
+  std::unique_ptr<NodeLog> made(new NodeLog(std::move(config), ports, std::move(events)));
+  HF_TRY(made->recover());
+  return made;
+}
+
+// Where this node stands after whatever ended its last life:
+//   no log                                  -> a new node, or one whose log was given up: begins at the checkpoint
+//   restarting                              -> the log was about to begin anew: finish that
+//   was active (clean or not)               -> its log ends where it was promoted; nothing to redo
+//   passive                                 -> redo from the checkpoint to the log's end
+Status NodeLog::recover() {
+  HF_ASSIGN(const Bytes stored, ports_.state.load());
+  HF_ASSIGN(state_, decode_node_state(stored));
+  const bool check = !state_.restarting && state_.active_epoch == Epoch(0);
+  HF_ASSIGN(const log::Recovery recovery, log_.recover(check ? state_.applied.sequence : Sequence(0)));
+  if (!recovery.found || state_.restarting) {
+    HF_TRY(log_.reset(state_.applied));
+    if (state_.restarting) HF_TRY(update_state([](NodeState& s) { s.restarting = false; }));
+  }
+  receiver_.set_sealed(state_.sealed);
+  HF_TRY(applier_.begin(state_));
+  if (check && state_.applied.sequence.value + 1 < log_.first_kept())
+    return fail(ErrorCode::corrupt, "the receive log begins at sequence {}, but the tree stands at {}: remove the folder of the receive log and the mirror's state, and the node resynchronizes",
+                log_.first_kept(), state_.applied.sequence.value);
+  if (state_.active_epoch != Epoch(0)) log_info("this node was active in epoch {} and did not hand over: its tree may hold changes that nobody else has", state_.active_epoch.value);
+  return {};
+}
+
+NodeState NodeLog::snapshot() const {
+  const std::lock_guard lock(mutex_);
+  return state_;
+}
+
+Status NodeLog::update_state(const std::function<void(NodeState&)>& change) {
+  const std::lock_guard one(state_mutex_);
+  NodeState next = snapshot();
+  change(next);
+  if (Status stored = ports_.state.store(encode(next)); !stored) {
+    fault(stored.error());
+    return stored;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    state_ = std::move(next);
+  }
+  changed();
+  return {};
+}
+
+// The log begins anew after `base`. Crash-safe: the state says so before the log is touched, and again when it is done.
+Status NodeLog::restart_log(Position base, const std::function<void(NodeState&)>& change) {
+  const auto no_append = receiver_.hold();
+  const auto no_apply = applier_.hold();
+  HF_TRY(update_state([&](NodeState& s) {
+    change(s);
+    ++s.log_life;
+    s.applied = base;
+    s.restarting = true;
+  }));
+  if (Status done = log_.reset(base); !done) {
+    fault(done.error());
+    return done;
+  }
+  HF_TRY(update_state([](NodeState& s) { s.restarting = false; }));
+  HF_TRY(applier_.begin_held(snapshot()));
+  const std::lock_guard lock(mutex_);
+  applied_bytes_ = receiver_.appended_bytes();
+  return {};
+}
+
+void NodeLog::fault(const Error& why) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!fault_.empty()) return;
+    fault_ = why.to_string();
+    apply_cv_.notify_all();
+  }
+  log_error("stopped: {}", why.to_string());
+  active_.ring().close();
+  changed();
+  events_.fault(why);
+}
+
+void NodeLog::changed() {
+  {
+    const std::lock_guard lock(mutex_);
+    ++changes_;
+    changed_cv_.notify_all();
+  }
+  if (events_.receive_changed) events_.receive_changed();
+}
+
+void NodeLog::wait_for_change(int timeout_ms, std::uint64_t& seen) {
+  std::unique_lock lock(mutex_);
+  changed_cv_.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&] { return changes_ != seen || stopped_; });
+  seen = changes_;
+}
+
+Status NodeLog::add_set(std::shared_ptr<ports::Tree> tree) {
+  const std::lock_guard one(transition_mutex_);
+  const SetNumber number = tree->set();
+  bool is_active = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!sets_.insert(number).second) return fail(ErrorCode::exists, "set {} is here already", number);
+    is_active = role_ == Role::active;
+    apply_work_ = true;
+  }
+  HF_TRY(applier_.add_tree(std::move(tree)));
+  if (is_active) {
+    HF_TRY(update_state([&](NodeState& s) { s.complete.insert(number); }));
+    for (const auto& s : senders()) s->set_added(number);
+  }
+  changed();
+  return {};
+}
+
+Status NodeLog::remove_set(SetNumber set) {
+  const std::lock_guard one(transition_mutex_);
+  {
+    const std::lock_guard lock(mutex_);
+    if (sets_.erase(set) == 0) return {};
+    apply_work_ = true;
+  }
+  applier_.remove_tree(set);
+  return update_state([&](NodeState& s) {
+    s.complete.erase(set);
+    s.resyncing.erase(set);
+  });
+}
+
+void NodeLog::set_peers(const std::vector<std::pair<NodeId, std::string>>& peers) {
+  std::vector<std::shared_ptr<Sender>> gone;
+  {
+    const std::lock_guard lock(mutex_);
+    std::map<NodeId, std::shared_ptr<Sender>> next;
+    for (const auto& [id, name] : peers) {
+      if (const auto it = senders_.find(id); it != senders_.end()) {
+        next[id] = it->second;
+        continue;
+      }
+      next[id] = std::make_shared<Sender>(
+          Sender::Shared{active_, ports_.live, ports_.ids, ports_.times, config_.cluster_id, config_.node,
+                         [this] {
+                           const std::lock_guard inner(mutex_);
+                           return sets_;
+                         },
+                         [this](NodeId peer, PeerState state) {
+                           if (events_.peer_state) events_.peer_state(peer, state);
+                         },
+                         [this] {
+                           const std::lock_guard inner(mutex_);
+                           ++changes_;
+                           changed_cv_.notify_all();
+                         },
+                         [this](const Error& why) { fault(why); }, config_.linger_ms},
+          id, name);
+    }
+    for (const auto& [id, sender] : senders_)
+      if (!next.contains(id)) gone.push_back(sender);
+    senders_ = std::move(next);
+  }
+  for (const auto& s : gone) s->stop();
+  changed();
+}
+
+std::vector<std::shared_ptr<Sender>> NodeLog::senders() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::shared_ptr<Sender>> all;
+  for (const auto& [id, sender] : senders_) all.push_back(sender);
+  return all;
+}
+
+Epoch NodeLog::active_epoch() const {
+  const std::lock_guard lock(mutex_);
+  return role_ == Role::active ? epoch_ : Epoch(0);
+}
+
+bool NodeLog::complete_locked() const {
+  return state_.resyncing.empty() && std::includes(state_.complete.begin(), state_.complete.end(), sets_.begin(), sets_.end());
+}
+
+void NodeLog::run_applier() {
+  std::int64_t last_checkpoint_ns = ports_.times.steady_ns();
+  for (;;) {
+    auto more = applier_.step();
+    if (!more) return fault(more.error());
+    const std::int64_t now = ports_.times.steady_ns();
+    if (applier_.dirty() && (now - last_checkpoint_ns >= config_.checkpoint_ms * 1'000'000 || applier_.unsynced_bytes() >= checkpoint_after_bytes)) {
+      if (Status done = applier_.checkpoint(); !done) return fault(done.error());
+      last_checkpoint_ns = ports_.times.steady_ns();
+    }
+    std::unique_lock lock(mutex_);
+    if (stopped_ || !fault_.empty()) return;
+    if (*more) continue;
+    apply_cv_.wait_for(lock, std::chrono::milliseconds(applier_.dirty() ? config_.checkpoint_ms / 4 + 1 : 60'000), [&] { return stopped_ || apply_work_ || !fault_.empty(); });
+    apply_work_ = false;
+    if (stopped_) return;
+  }
+}
+
+void NodeLog::tick() {
+  active_.ring().expire(full_ring_patience_ns);
+  const Sequence applied = applier_.applied().sequence;
+  if (applied == acked_applied_ && ++ticks_ < ack_every_ticks) return;
+  ticks_ = 0;
+  acked_applied_ = applied;
+  receiver_.send_ack();
+}
+
+void NodeLog::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopped_ = true;
+    ++changes_;
+    apply_cv_.notify_all();
+    changed_cv_.notify_all();
+  }
+  for (const auto& s : senders()) s->stop();
+  receiver_.disconnect();
+}
+
+NodeLogStatus NodeLog::status() const {
+  NodeLogStatus s;
+  for (const auto& sender : senders()) s.peers.push_back(sender->status());
+  s.receive.from = receiver_.connected_to();
+  s.receive.logged = log_.durable();
+  s.receive.applied = applier_.applied().sequence;
+  s.ring_bytes = active_.ring().size_bytes();
+  s.ring_used_bytes = active_.ring().used_bytes();
+  const Position ring_position = active_.ring().last_position();
+  const std::uint64_t appended = receiver_.appended_bytes();
+  Position log_end;
+  {
+    const auto held = receiver_.hold();
+    log_end = log_.end();
+  }
+  const std::lock_guard lock(mutex_);
+  s.role = role_;
+  s.epoch = epoch_;
+  s.sealed = receiver_.sealed();
+  s.sets.assign(sets_.begin(), sets_.end());
+  s.receive.queue_bytes = appended - std::min(appended, applied_bytes_);
+  s.receive.complete = complete_locked();
+  s.receive.clean = state_.clean;
+  s.receive.resyncing = !state_.resyncing.empty();
+  if (role_ == Role::active || role_ == Role::fenced) s.position = ring_position;
+  else if (state_.active_epoch != Epoch(0)) s.position = {state_.active_epoch, state_.applied.sequence};
+  else s.position = log_end;
+  s.fault = fault_;
+  return s;
+}
+
+}  // namespace holdfast::mirror

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+// The data plane of one node, as its process wires it: the log as active (ring, peers) and as passive (receive log, apply), and the passage
+// between the two. Nothing here touches the operating system: platform/mirror_runtime.h has the threads, the connections and the timer.
+//
+//             follow(e, a)                    promote(e')                     end_epoch + step_down
+//   idle ------------------> passive ---------------------------> active ---------------------------> passive (clean)
+//                               ^                                    | abort, seal(higher), death
+//                               +---------- follow(e', a) ------- fenced (unclean: its tree may hold what nobody else has)
+//
+// An unclean tree is resynchronized when it returns as passive. A fenced node that wins again is promoted from where it stands.
+// Threads: every method from any thread, unless it says otherwise. Errors of the node's own disk are final: `fault` is called once, then
+// everything refuses (I7).
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "log/segment_log.h"
+#include "mirror/active_log.h"
+#include "mirror/applier.h"
+#include "mirror/node_state.h"
+#include "mirror/receiver.h"
+#include "mirror/sender.h"
+#include "mirror/undo.h"
+#include "ports/durable_cell.h"
+#include "ports/live_tree.h"
+#include "ports/segments.h"
+#include "ports/times.h"
+
+namespace holdfast::mirror {
+
+enum class Role { idle, passive, active, fenced };
+const char* to_string(Role role);
+
+struct NodeLogConfig {
+  std::string cluster_id;
+  NodeId node;
+  std::size_t ring_bytes = default_ring_bytes;
+  std::uint64_t segment_bytes = log::default_segment_bytes;
+  std::uint64_t receive_limit_bytes = default_receive_limit_bytes;
+  int linger_ms = 2;                       // how long a small batch waits for company when nobody waits for it
+  std::int64_t checkpoint_ms = 5000;
+  std::uint64_t life = 0;                  // random, anew with each process
+};
+
+struct NodeLogPorts {
+  ports::SegmentStore& segments;
+  ports::DurableCell& state;
+  ports::Times& times;
+  ports::LiveTree& live;
+  ports::IdBarrier& ids;
+  UndoWriter& undo;
+};
+
+struct NodeLogEvents {                     // from any thread; must only hand over
+  std::function<void(const Error&)> fault;
+  std::function<void(NodeId, PeerState)> peer_state;
+  std::function<void()> receive_changed;   // complete, connected or role changed
+};
+
+struct SealReply {
+  Position position;
+  bool complete = false;                   // every set is whole
+  bool clean = true;
+};
+struct Promotion {
+  Position base;                           // the last record of the history that was taken over
+  std::int64_t recovered_time_ns = 0;      // when the active made that record (its wall clock); 0: not known
+};
+struct ReceiveStatus {
+  NodeId from;                             // 0: not connected
+  Sequence logged, applied;
+  std::uint64_t queue_bytes = 0;           // logged, not yet applied
+  bool complete = false, clean = true, resyncing = false;
+};
+struct NodeLogStatus {
+  Role role = Role::idle;
+  Epoch epoch, sealed;
+  Position position;
+  std::vector<SetNumber> sets;
+  std::size_t ring_bytes = 0, ring_used_bytes = 0;
+  std::vector<PeerStatus> peers;           // as active
+  ReceiveStatus receive;                   // as passive
+  std::string fault;                       // empty: none
+};
+
+class NodeLog {
+ public:
+  // Recovers. ErrorCode::corrupt: the log is damaged; the message says where and what to do.
+  static Result<std::unique_ptr<NodeLog>> open(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events);
+  ~NodeLog();
+
+  // --- configuration, live
+  Status add_set(std::shared_ptr<ports::Tree> tree);
+  Status remove_set(SetNumber set);
+  void set_peers(const std::vector<std::pair<NodeId, std::string>>& peers);
+
+  // --- role changes
+  Result<SealReply> seal(Epoch epoch);                         // R1; an active is fenced by it
+  Status follow(Epoch epoch, NodeId active);
+  // Drains the receive log, then opens the epoch. Refused while a set is not complete, unless `as_origin`: this node's trees are declared
+  // the truth as they are (the first active of a new cluster; an administrator's word).
+  Result<Promotion> promote(Epoch epoch, bool as_origin = false);
+  Result<Position> end_epoch();                                // nothing may be appended after it: unmount first
+  // False: not within `timeout_ms`.
+  Result<bool> wait_handed_over(NodeId successor, Position end, int timeout_ms);
+  Status step_down(Position end);                              // after the hand-over: a clean passive
+  void abort();                                                // fence: active -> fenced
+
+  // --- as active
+  CaptureLog& capture_log() { return active_; }
+  void set_wait_set(std::set<NodeId> peers) { active_.set_wait_set(std::move(peers)); }
+  std::set<NodeId> wait_set() const { return active_.wait_set(); }
+  // A push round that began at `began_ns` (realtime) is complete: everything written before it is in the log (R10).
+  void mark_consistent(std::int64_t began_ns);
+
+  NodeLogStatus status() const;
+
+  // --- for the threads of the runtime
+  std::vector<std::shared_ptr<Sender>> senders() const;
+  Receiver& receiver() { return receiver_; }
+  Epoch active_epoch() const;                                  // 0: not active
+  void run_applier();                                          // until stop(); one thread
+  void tick();                                                 // every 100 ms or so
+  void stop();                                                 // ends run_applier, sessions and resyncs
+  void wait_for_change(int timeout_ms, std::uint64_t& seen);   // role, peers or sets changed since `seen`
+
+ private:
+  NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events);
+  Status recover();
+  Status update_state(const std::function<void(NodeState&)>& change);
+  Status restart_log(Position base, const std::function<void(NodeState&)>& change);
+  Result<Welcome> admit(const Hello& hello);
+  Status drain();
+  Status check_promotable(Epoch epoch, bool as_origin) const;
+  void fault(const Error& why);
+  void changed();
+  bool complete_locked() const;
+  Status append_mark(log::Kind kind, std::int64_t mtime_ns = 0);
+  NodeState snapshot() const;
+
+  const NodeLogConfig config_;
+  NodeLogPorts ports_;
+  NodeLogEvents events_;
+  ActiveLog active_;
+  log::SegmentLog log_;
+  Applier applier_;
+  Receiver receiver_;
+
+  std::mutex transition_mutex_;          // one role change at a time; taken first
+  mutable std::mutex mutex_;             // everything below; never held over a system call
+  std::condition_variable changed_cv_;
+  std::uint64_t changes_ = 0;
+  Role role_ = Role::idle;
+  Epoch epoch_;                          // of the role: led, or followed
+  NodeId follows_;
+  std::string fault_;
+  std::map<NodeId, std::shared_ptr<Sender>> senders_;
+  std::set<SetNumber> sets_;
+  bool stopped_ = false;
+  std::mutex state_mutex_;               // serializes stores; taken before mutex_
+  NodeState state_;                      // under mutex_
+  Position fenced_at_;                   // last record of a fenced epoch, while its process lives
+  SetNumber missing_set_ = 0;            // the log is about a set that is not here yet
+  std::uint64_t applied_bytes_ = 0;      // compared with the receiver's appended_bytes
+  std::condition_variable apply_cv_;
+  bool apply_work_ = false;
+  Sequence acked_applied_;               // tick's thread only
+  int ticks_ = 0;
+};
+
+}  // namespace holdfast::mirror

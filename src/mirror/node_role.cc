@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <chrono>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "log/record_fields.h"
+#include "mirror/node_log.h"
+
+namespace holdfast::mirror {
+namespace {
+
+// An active that died does not know its last sequence. It goes on far above anything it can have used, in a later epoch.
+constexpr std::uint64_t sequence_gap_after_death = std::uint64_t{1} << 40;
+
+}  // namespace
+
+Result<SealReply> NodeLog::seal(Epoch epoch) {
+  const std::lock_guard one(transition_mutex_);
+  bool leads_lower = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (role_ == Role::active && epoch < epoch_) return fail(ErrorCode::stale, "this node leads epoch {}", epoch_.value);
+    leads_lower = role_ == Role::active && epoch > epoch_;
+  }
+  if (leads_lower) abort();  // a promise to another epoch: nothing of ours may be appended any more
+  HF_ASSIGN(Position position, receiver_.seal(epoch, [&] {
+    return update_state([&](NodeState& s) { s.sealed = std::max(s.sealed, epoch); });
+  }));
+  bool cut = false;
+  SealReply reply;
+  {
+    const std::lock_guard lock(mutex_);
+    if (role_ == Role::active || role_ == Role::fenced) position = active_.ring().last_position();
+    else if (state_.active_epoch != Epoch(0)) position = {state_.active_epoch, state_.applied.sequence};
+    cut = role_ == Role::passive && epoch > epoch_;
+    reply = {position, complete_locked(), state_.clean};
+  }
+  if (cut) receiver_.disconnect();  // the old active learns at once that its epoch is over here
+  return reply;
+}
+
+Result<Welcome> NodeLog::admit(const Hello& hello) {
+  Welcome welcome;
+  NodeState state;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!fault_.empty()) return fail(ErrorCode::unavailable, "this node has stopped: {}", fault_);
+    if (hello.cluster_id != config_.cluster_id) return fail(ErrorCode::denied, "this node belongs to another cluster");
+    if (hello.node == config_.node) return fail(ErrorCode::denied, "that is this node itself");
+    if (role_ != Role::passive) return fail(ErrorCode::unavailable, "this node is {}, and follows nobody", to_string(role_));
+    if (hello.epoch != epoch_ || hello.node != follows_)
+      return fail(ErrorCode::stale, "this node follows node {} in epoch {}, not node {} in epoch {}", to_hex(follows_), epoch_.value, to_hex(hello.node), hello.epoch.value);
+    state = state_;
+  }
+  welcome.highest_kind = log::highest_kind;
+  welcome.node = config_.node;
+  welcome.clean = state.clean;
+  welcome.life = config_.life;
+  {
+    const auto held = receiver_.hold();
+    if (Status synced = log_.sync(); !synced) {
+      fault(synced.error());
+      return tl::unexpected(std::move(synced).error());
+    }
+    welcome.position = log_.end();
+  }
+  HF_TRY(applier_.for_each_tree([&](ports::Tree& tree) -> Status {
+    PeerSetState set;
+    set.set = tree.set();
+    set.complete = state.complete.contains(set.set) && !state.resyncing.contains(set.set);
+    if (!set.complete) {
+      HF_ASSIGN(set.empty, tree.is_empty());
+    }
+    welcome.sets.push_back(set);
+    return {};
+  }));
+  return welcome;
+}
+
+Status NodeLog::follow(Epoch epoch, NodeId active) {
+  const std::lock_guard one(transition_mutex_);
+  bool same = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!fault_.empty()) return fail(ErrorCode::unavailable, "this node has stopped: {}", fault_);
+    if (active == config_.node) return fail(ErrorCode::invalid, "a node does not follow itself");
+    if (role_ == Role::active) return fail(ErrorCode::busy, "this node leads epoch {}: release or abort it first", epoch_.value);
+    if (epoch < receiver_.sealed()) return fail(ErrorCode::stale, "epoch {} was promised already", receiver_.sealed().value);
+    same = role_ == Role::passive && epoch_ == epoch && follows_ == active;
+    role_ = Role::passive;
+    epoch_ = epoch;
+    follows_ = active;
+  }
+  if (!same) {
+    receiver_.disconnect();
+    log_info("passive: follows node {} in epoch {}", to_hex(active), epoch.value);
+    changed();
+  }
+  return {};
+}
+
+Status NodeLog::check_promotable(Epoch epoch, bool as_origin) const {
+  const std::lock_guard lock(mutex_);
+  if (!fault_.empty()) return fail(ErrorCode::unavailable, "this node has stopped: {}", fault_);
+  if (role_ == Role::active) return fail(ErrorCode::busy, "this node leads epoch {} already", epoch_.value);
+  if (epoch < receiver_.sealed()) return fail(ErrorCode::stale, "epoch {} was promised already", receiver_.sealed().value);
+  if (epoch <= state_.active_epoch) return fail(ErrorCode::stale, "this node led epoch {} before", state_.active_epoch.value);
+  if (!as_origin && !complete_locked())
+    return tl::unexpected(Error{ErrorCode::refused, "this node holds no complete copy", "bring the active back, or let the copy finish", 0});
+  return {};
+}
+
+Status NodeLog::drain() {
+  std::unique_lock lock(mutex_);
+  apply_work_ = true;
+  apply_cv_.notify_all();
+  apply_cv_.wait(lock, [&] { return stopped_ || !fault_.empty() || missing_set_ != 0 || applier_.applied().sequence >= log_.durable(); });
+  if (stopped_) return fail(ErrorCode::unavailable, "the mirror is stopping");
+  if (!fault_.empty()) return fail(ErrorCode::unavailable, "this node has stopped: {}", fault_);
+  if (missing_set_ != 0) return fail(ErrorCode::refused, "the log is about set {}, which is not configured here", missing_set_);
+  return {};
+}
+
+Result<Promotion> NodeLog::promote(Epoch epoch, bool as_origin) {
+  const std::lock_guard one(transition_mutex_);
+  HF_TRY(check_promotable(epoch, as_origin));
+  receiver_.disconnect();
+  HF_ASSIGN(Position base, receiver_.seal(epoch, [&] { return update_state([&](NodeState& s) { s.sealed = std::max(s.sealed, epoch); }); }));
+  HF_TRY(drain());
+  HF_TRY(check_promotable(epoch, as_origin));  // the drained part may have begun a resync
+  if (Status done = applier_.checkpoint(); !done) {
+    fault(done.error());
+    return tl::unexpected(std::move(done).error());
+  }
+  const bool was_active = snapshot().active_epoch != Epoch(0);
+  {
+    const std::lock_guard lock(mutex_);
+    if (role_ == Role::fenced) base = active_.ring().last_position();
+    else if (was_active) base = {state_.active_epoch, Sequence(state_.applied.sequence.value + sequence_gap_after_death)};
+  }
+  const auto recovered_time = applier_.applied_time_ns();
+  HF_TRY(update_state([&](NodeState& s) {
+    s.active_epoch = epoch;
+    s.clean = false;
+    s.applied = base;
+    s.resyncing.clear();
+    const std::lock_guard lock(mutex_);
+    s.complete = sets_;
+  }));
+  active_.begin_epoch();
+  for (const auto& s : senders()) s->epoch_began();
+  active_.ring().open(epoch, base);
+  HF_TRY(append_mark(log::Kind::epoch_begin));
+  {
+    const std::lock_guard lock(mutex_);
+    role_ = Role::active;
+    epoch_ = epoch;
+    follows_ = NodeId(0);
+  }
+  log_info("active: epoch {} begins after epoch {} sequence {}", epoch.value, base.epoch.value, base.sequence.value);
+  changed();
+  return Promotion{base, recovered_time};
+}
+
+Status NodeLog::append_mark(log::Kind kind, std::int64_t mtime_ns) {
+  log::Record mark;
+  mark.kind = kind;
+  mark.mtime_ns = mtime_ns;
+  for (;;) {
+    auto freed = std::make_shared<std::atomic<bool>>(false);
+    active_.when_space([this, freed] {
+      freed->store(true);
+      const std::lock_guard lock(mutex_);
+      changed_cv_.notify_all();
+    });
+    if (active_.try_reserve(0)) break;
+    std::unique_lock lock(mutex_);
+    changed_cv_.wait(lock, [&] { return freed->load() || stopped_ || !fault_.empty(); });
+    if (stopped_ || !fault_.empty()) return fail(ErrorCode::unavailable, "the mirror is stopping");
+  }
+  active_.append(mark, 0);
+  active_.hurry();
+  return {};
+}
+
+void NodeLog::mark_consistent(std::int64_t began_ns) {
+  if (active_epoch() != Epoch(0)) (void)append_mark(log::Kind::consistent, began_ns);
+}
+
+Result<Position> NodeLog::end_epoch() {
+  const std::lock_guard one(transition_mutex_);
+  {
+    const std::lock_guard lock(mutex_);
+    if (role_ != Role::active) return fail(ErrorCode::invalid, "this node leads no epoch");
+  }
+  for (const auto& s : senders()) s->cancel_resync();
+  HF_TRY(append_mark(log::Kind::epoch_end));
+  return active_.ring().last_position();
+}
+
+Result<bool> NodeLog::wait_handed_over(NodeId successor, Position end, int timeout_ms) {
+  std::shared_ptr<Sender> sender;
+  for (const auto& s : senders())
+    if (s->peer() == successor) sender = s;
+  if (!sender) return fail(ErrorCode::not_found, "node {} is no peer of this one", to_hex(successor));
+  std::unique_lock lock(mutex_);
+  return changed_cv_.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&] { return stopped_ || role_ != Role::active || sender->holds(end.sequence); }) &&
+         sender->holds(end.sequence);
+}
+
+Status NodeLog::step_down(Position end) {
+  const std::lock_guard one(transition_mutex_);
+  {
+    const std::lock_guard lock(mutex_);
+    if (role_ != Role::active) return fail(ErrorCode::invalid, "this node leads no epoch");
+    if (active_.ring().last_position() != end) return fail(ErrorCode::internal, "something was appended after the epoch's end");
+  }
+  active_.ring().close();
+  for (const auto& s : senders()) s->end_session();
+  Status synced = applier_.for_each_tree([](ports::Tree& tree) { return tree.sync(); });
+  if (!synced) {
+    fault(synced.error());
+    return synced;
+  }
+  HF_TRY(restart_log(end, [](NodeState& s) {
+    s.active_epoch = Epoch(0);
+    s.clean = true;
+  }));
+  {
+    const std::lock_guard lock(mutex_);
+    role_ = Role::idle;
+  }
+  changed();
+  return {};
+}
+
+void NodeLog::abort() {
+  Epoch ended;
+  {
+    const std::lock_guard lock(mutex_);
+    if (role_ != Role::active) return;
+    role_ = Role::fenced;
+    ended = epoch_;
+  }
+  active_.ring().close();
+  for (const auto& s : senders()) s->end_session();
+  log_warning("fenced: epoch {} has ended here", ended.value);
+  changed();
+}
+
+}  // namespace holdfast::mirror

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mirror/node_state.h"
+
+namespace holdfast::mirror {
+namespace {
+
+constexpr char magic[8] = {'H', 'F', 'S', 'T', 'A', 'T', 'E', '1'};
+
+void write_sets(ByteWriter& w, const std::set<SetNumber>& sets) {
+  w.varint(sets.size());
+  for (const SetNumber s : sets) w.u16(s);
+}
+void read_sets(ByteReader& r, std::set<SetNumber>& sets) {
+  const std::uint64_t n = r.varint();
+  for (std::uint64_t i = 0; i < n && r.ok(); ++i) sets.insert(r.u16());
+}
+
+}  // namespace
+
+Bytes encode(const NodeState& s) {
+  Bytes out;
+  out.reserve(128);
+  ByteWriter w(out);
+  w.raw({reinterpret_cast<const std::uint8_t*>(magic), sizeof magic});
+  w.u32(node_state_version);
+  w.u64(s.sealed.value);
+  w.u64(s.active_epoch.value);
+  w.u8(static_cast<std::uint8_t>((s.clean ? 1 : 0) | (s.restarting ? 2 : 0)));
+  w.u64(s.log_life);
+  w.u64(s.applied.epoch.value);
+  w.u64(s.applied.sequence.value);
+  write_sets(w, s.complete);
+  write_sets(w, s.resyncing);
+  w.u32(crc32c(out));
+  return out;
+}
+
+Result<NodeState> decode_node_state(ByteView bytes) {
+  NodeState s;
+  if (bytes.empty()) return s;
+  ByteReader r(bytes);
+  const ByteView head = r.raw(sizeof magic);
+  if (!r.ok() || std::memcmp(head.data(), magic, sizeof magic) != 0 || bytes.size() < 4) return fail(ErrorCode::corrupt, "not a mirror state");
+  const std::uint32_t version = r.u32();
+  if (version != node_state_version) return fail(ErrorCode::refused, "mirror state of version {}; this program reads {}", version, node_state_version);
+  s.sealed = Epoch(r.u64());
+  s.active_epoch = Epoch(r.u64());
+  const std::uint8_t bits = r.u8();
+  s.clean = bits & 1;
+  s.restarting = bits & 2;
+  s.log_life = r.u64();
+  s.applied.epoch = Epoch(r.u64());
+  s.applied.sequence = Sequence(r.u64());
+  read_sets(r, s.complete);
+  read_sets(r, s.resyncing);
+  const std::uint32_t crc = r.u32();
+  if (!r.ok() || crc32c(bytes.first(bytes.size() - 4)) != crc)
+    return fail(ErrorCode::corrupt, "the mirror's state file is damaged: remove it and the receive log, and the node resynchronizes");
+  return s;
+}
+
+}  // namespace holdfast::mirror

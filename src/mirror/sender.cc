@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mirror/sender.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "log/record_fields.h"
+
+namespace holdfast::mirror {
+namespace {
+
+constexpr int heartbeat_ms = 500;
+constexpr std::size_t send_at_once_bytes = 128 * 1024;
+
+}  // namespace
+
+const char* to_string(PeerState state) {
+  switch (state) {
+    case PeerState::lost: return "lost";
+    case PeerState::connecting: return "connecting";
+    case PeerState::resync: return "resync";
+    case PeerState::streaming: return "streaming";
+    case PeerState::synchronized: return "synchronized";
+  }
+  return "lost";
+}
+
+// Truth table of where a session begins (the ring knows the history of this epoch and what it continues):
+//   tree clean, position in the ring           -> go on there; sets that are not complete are resynchronized
+//   tree clean, position elsewhere             -> restart: the log begins anew at the ring's end, all sets are resynchronized
+//   tree not clean (a fenced or dead active)   -> restart
+Status Sender::place_cursor(const Welcome& welcome, Start& start) {
+  LogRing& ring = shared_.log.ring();
+  std::shared_ptr<LogRing::Cursor> cursor;
+  {
+    const std::lock_guard lock(mutex_);
+    cursor = cursor_;
+  }
+  if (welcome.clean) {
+    if (cursor && cursor->attached() && ring.rewind(*cursor, welcome.position)) {
+      start = {false, welcome.position};
+    } else {
+      if (cursor) ring.detach(cursor);
+      cursor = nullptr;
+      if (auto attached = ring.attach(welcome.position)) {
+        cursor = *attached;
+        start = {false, welcome.position};
+      } else {
+        log_info("peer {}: {}: it is resynchronized", name_, attached.error().message);
+      }
+    }
+  } else if (cursor) {
+    ring.detach(cursor);
+    cursor = nullptr;
+  }
+  for (int attempt = 0; !cursor && attempt < 100; ++attempt) {  // the end moves while we look for it
+    start = {true, ring.last_position()};
+    if (auto attached = ring.attach(start.base)) cursor = *attached;
+  }
+  if (!cursor) return fail(ErrorCode::unavailable, "peer {}: no place in the log ring", name_);
+  ring.set_connected(*cursor, true);
+  std::set<SetNumber> whole, empty;
+  for (const auto& s : welcome.sets) {
+    if (s.complete && !start.restart) whole.insert(s.set);
+    if (s.empty) empty.insert(s.set);
+  }
+  const std::set<SetNumber> protected_here = shared_.sets();
+  const std::lock_guard lock(mutex_);
+  cursor_ = cursor;
+  sent_batches_.clear();
+  sent_ = acked_ = start.base.sequence;
+  applied_ = Sequence(0);
+  caught_up_at_ = ring.last_sequence();
+  needs_.clear();
+  for (const SetNumber set : protected_here)
+    if (!whole.contains(set)) needs_.push_back({set, empty.contains(set)});
+  complete_ = needs_.empty();
+  return {};
+}
+
+Status Sender::open(ports::ByteStream& stream, Epoch epoch) {
+  {
+    const std::lock_guard lock(mutex_);
+    connecting_ = true;
+    ending_ = false;
+  }
+  update_state();
+  Hello hello;
+  hello.highest_kind = log::highest_kind;
+  hello.cluster_id = shared_.cluster_id;
+  hello.node = shared_.self;
+  hello.epoch = epoch;
+  HF_TRY(stream.write_all(encode_frame(hello)));
+  FrameReader reader(stream);
+  HF_ASSIGN(const FrameReader::Frame frame, reader.next());
+  if (frame.type == FrameType::refuse) {
+    HF_ASSIGN(const Refuse refuse, decode_refuse(frame.payload));
+    return fail(ErrorCode::refused, "peer {} refuses the data channel: {}", name_, refuse.reason);
+  }
+  if (frame.type != FrameType::welcome) return fail(ErrorCode::corrupt, "peer {} answers with something that is no welcome", name_);
+  HF_ASSIGN(const Welcome welcome, decode_welcome(frame.payload));
+  if (welcome.node != peer_) return fail(ErrorCode::refused, "peer {} says it is node {}, not {}", name_, to_hex(welcome.node), to_hex(peer_));
+  if (welcome.version < channel_version_min || welcome.version > channel_version_max)
+    return fail(ErrorCode::refused, "peer {} speaks version {} of the data channel, this node {} to {}: upgrade one of them", name_, welcome.version,
+                channel_version_min, channel_version_max);
+  Start start;
+  HF_TRY(place_cursor(welcome, start));
+  HF_TRY(stream.write_all(encode_frame(start)));
+  {
+    const std::lock_guard lock(mutex_);
+    connecting_ = false;
+    connected_ = true;
+    resync_work_.notify_all();
+  }
+  if (!start.restart) shared_.log.acknowledged(peer_, start.base.sequence);
+  log_info("peer {}: connected, {} after epoch {} sequence {}", name_, start.restart ? "resynchronized" : "continues", start.base.epoch.value, start.base.sequence.value);
+  update_state();
+  return {};
+}
+
+Status Sender::send_batch(ports::ByteStream& stream, LogRing::Cursor& cursor, Bytes& scratch) {
+  LogRing& ring = shared_.log.ring();
+  LogRing::Batch batch = ring.take(cursor, max_batch_bytes, peer_, scratch);
+  if (batch.count == 0) return {};
+  {
+    const std::lock_guard lock(mutex_);
+    sent_batches_.push_back({batch.last, batch.end});
+    sent_ = batch.last;
+  }
+  if (batch.carries_ids) {
+    if (Status durable = shared_.ids.make_ids_durable(); !durable) {
+      shared_.fault(durable.error());
+      return durable;
+    }
+  }
+  const Bytes head = encode_batch_head({batch.count, batch.first, batch.last}, batch.bytes);
+  batch.pieces.insert(batch.pieces.begin(), head);
+  return stream.write_pieces(batch.pieces);
+}
+
+Status Sender::serve(ports::ByteStream& stream) {
+  std::shared_ptr<LogRing::Cursor> cursor;
+  {
+    const std::lock_guard lock(mutex_);
+    cursor = cursor_;
+  }
+  LogRing& ring = shared_.log.ring();
+  Bytes scratch;
+  for (;;) {
+    const LogRing::Wake wake = ring.wait(*cursor, heartbeat_ms);
+    {
+      const std::lock_guard lock(mutex_);
+      if (ending_ || !ring.is_open()) return fail(ErrorCode::unavailable, "the session was ended");
+    }
+    if (!cursor->attached()) return fail(ErrorCode::stale, "peer {} lost its place in the log", name_);
+    if (wake == LogRing::Wake::nothing) {
+      HF_TRY(stream.write_all(encode_frame(Heartbeat{shared_.times.realtime_ns()})));
+      continue;
+    }
+    // A little patience makes batches; whoever waits for durability says so (hurry).
+    if (wake == LogRing::Wake::data && shared_.linger_ms > 0 && ring.unread(*cursor) < send_at_once_bytes) ring.linger(*cursor, shared_.linger_ms);
+    HF_TRY(send_batch(stream, *cursor, scratch));
+  }
+}
+
+Status Sender::serve_acks(ports::ByteStream& stream) {
+  FrameReader reader(stream);
+  for (;;) {
+    HF_ASSIGN(const FrameReader::Frame frame, reader.next());
+    switch (frame.type) {
+      case FrameType::ack: {
+        HF_ASSIGN(const Ack ack, decode_ack(frame.payload));
+        on_ack(ack);
+        break;
+      }
+      case FrameType::nak: {
+        HF_ASSIGN(const Nak nak, decode_nak(frame.payload));
+        const std::lock_guard lock(mutex_);
+        if (resync_ && resync_->set() == nak.set) resync_->nak(nak);
+        break;
+      }
+      case FrameType::heartbeat: break;
+      case FrameType::refuse: {
+        HF_ASSIGN(const Refuse refuse, decode_refuse(frame.payload));
+        return fail(ErrorCode::refused, "peer {} ends the data channel: {}", name_, refuse.reason);
+      }
+      default: return fail(ErrorCode::corrupt, "peer {} sends a frame that only an active sends", name_);
+    }
+  }
+}
+
+void Sender::on_ack(const Ack& ack) {
+  std::shared_ptr<Resync> resync;
+  std::shared_ptr<LogRing::Cursor> cursor;
+  std::uint64_t release = 0;
+  bool sound = true;
+  {
+    const std::lock_guard lock(mutex_);
+    sound = ack.durable <= sent_;
+    if (sound) {
+      acked_ = std::max(acked_, ack.durable);
+      applied_ = std::max(applied_, ack.applied);
+    }
+    while (sound && !sent_batches_.empty() && sent_batches_.front().last <= acked_) {
+      release = sent_batches_.front().end;
+      sent_batches_.pop_front();
+    }
+    resync = resync_;
+    cursor = cursor_;
+  }
+  if (!sound) {
+    log_warning("peer {}: acknowledges sequence {}, which was not sent: ignored", name_, ack.durable.value);
+    return;
+  }
+  if (release != 0 && cursor) shared_.log.ring().release(*cursor, release);
+  shared_.log.acknowledged(peer_, ack.durable);
+  if (resync) resync->acked(ack);
+  update_state();
+  shared_.progress();
+}
+
+void Sender::close() {
+  std::shared_ptr<Resync> resync;
+  {
+    const std::lock_guard lock(mutex_);
+    connected_ = connecting_ = false;
+    needs_.clear();
+    resync = resync_;
+    if (cursor_) shared_.log.ring().set_connected(*cursor_, false);
+  }
+  if (resync) resync->cancel();
+  update_state();
+}
+
+void Sender::end_session() {
+  const std::lock_guard lock(mutex_);
+  ending_ = true;
+  if (cursor_) shared_.log.ring().kick(*cursor_);
+}
+
+void Sender::resync_loop() {
+  for (;;) {
+    std::shared_ptr<Resync> resync;
+    {
+      std::unique_lock lock(mutex_);
+      resync_work_.wait(lock, [&] { return stopped_ || (connected_ && !resync_barred_ && !needs_.empty()); });
+      if (stopped_) return;
+      resync_ = resync = std::make_shared<Resync>(shared_.log, shared_.live, peer_, needs_.front().set, needs_.front().empty);
+    }
+    update_state();
+    log_info("peer {}: set {} is being copied", name_, resync->set());
+    Status done = resync->run();
+    {
+      const std::lock_guard lock(mutex_);
+      resync_.reset();
+      resync_work_.notify_all();
+      if (done && !needs_.empty()) needs_.pop_front();
+      if (done && needs_.empty()) {
+        complete_ = true;
+        caught_up_at_ = shared_.log.last_sequence();
+      }
+    }
+    if (!done && done.error().code != ErrorCode::unavailable) {
+      log_error("peer {}: the copy of set {} failed: {}", name_, resync->set(), done.error().message);
+      shared_.fault(done.error());
+      return;
+    }
+    update_state();
+  }
+}
+
+void Sender::stop() {
+  std::shared_ptr<Resync> resync;
+  {
+    const std::lock_guard lock(mutex_);
+    stopped_ = ending_ = true;
+    resync = resync_;
+    resync_work_.notify_all();
+    if (cursor_) shared_.log.ring().kick(*cursor_);
+  }
+  if (resync) resync->cancel();
+}
+
+void Sender::set_added(SetNumber set) {
+  const std::lock_guard lock(mutex_);
+  if (!connected_ && !connecting_) return;  // the next session sees it
+  needs_.push_back({set, false});
+  complete_ = false;
+  resync_work_.notify_all();
+}
+
+void Sender::hurry() {
+  const std::lock_guard lock(mutex_);
+  if (cursor_) shared_.log.ring().kick(*cursor_);
+}
+
+void Sender::moved(SetNumber set, const FileId& id) {
+  const std::lock_guard lock(mutex_);
+  if (resync_ && resync_->set() == set) resync_->moved(id);
+}
+
+void Sender::cancel_resync() {
+  std::unique_lock lock(mutex_);
+  resync_barred_ = true;
+  if (resync_) resync_->cancel();
+  resync_work_.wait(lock, [&] { return !resync_; });
+}
+
+void Sender::epoch_began() {
+  const std::lock_guard lock(mutex_);
+  resync_barred_ = false;
+  complete_ = false;
+  sent_ = acked_ = applied_ = Sequence(0);
+}
+
+bool Sender::holds(Sequence sequence) const {
+  const std::lock_guard lock(mutex_);
+  return complete_ && acked_ >= sequence && applied_ >= sequence;
+}
+
+void Sender::update_state() {
+  PeerState now = PeerState::lost;
+  {
+    const std::lock_guard lock(mutex_);
+    if (connecting_) now = PeerState::connecting;
+    else if (!connected_) now = PeerState::lost;
+    else if (!complete_) now = PeerState::resync;
+    else now = acked_ >= caught_up_at_ && applied_ >= caught_up_at_ ? PeerState::synchronized : PeerState::streaming;
+    if (now == reported_) return;
+    reported_ = now;
+  }
+  shared_.state_changed(peer_, now);
+}
+
+std::int64_t Sender::recovery_point() const {
+  if (!complete_) return -1;
+  const LogRing& ring = shared_.log.ring();
+  const Sequence last = ring.last_sequence();
+  return acked_ >= last ? 0 : std::max<std::int64_t>(0, shared_.times.steady_ns() - ring.appended_at(acked_.next()));
+}
+
+PeerStatus Sender::status() const {
+  const std::lock_guard lock(mutex_);
+  PeerStatus s;
+  s.node = peer_;
+  s.name = name_;
+  s.state = reported_;
+  s.complete = complete_;
+  s.sent = sent_;
+  s.acked = acked_;
+  s.applied = applied_;
+  s.recovery_point_ns = recovery_point();
+  s.queue_bytes = cursor_ ? shared_.log.ring().backlog(*cursor_) : 0;
+  if (resync_) s.resync = resync_->progress();
+  return s;
+}
+
+}  // namespace holdfast::mirror

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// The active's side of one peer: where the peer stands, what it still needs, and the loops that feed it. One object a peer and process; a
+// connection is a session in it. Batching is natural: what came while the last batch was being sent is the next one; a small batch lingers
+// a moment unless somebody waits for it.
+// Threads: of one session, serve() in one and serve_acks() in another; resync_loop() in a third, for as long as the sender lives;
+// everything else from any.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+
+#include "mirror/active_log.h"
+#include "mirror/channel.h"
+#include "mirror/resync.h"
+#include "ports/live_tree.h"
+#include "ports/stream.h"
+#include "ports/times.h"
+
+namespace holdfast::mirror {
+
+enum class PeerState { lost, connecting, resync, streaming, synchronized };
+const char* to_string(PeerState state);
+
+struct PeerStatus {
+  NodeId node;
+  std::string name;
+  PeerState state = PeerState::lost;
+  bool complete = false;              // it holds a whole copy of every set of ours
+  Sequence sent, acked, applied;
+  std::int64_t recovery_point_ns = -1;  // upper bound of the age of the oldest change it does not hold durably; -1: it holds no whole copy
+  std::uint64_t queue_bytes = 0;
+  ResyncProgress resync;
+};
+
+class Sender {
+ public:
+  struct Shared {
+    ActiveLog& log;
+    ports::LiveTree& live;
+    ports::IdBarrier& ids;
+    ports::Times& times;
+    std::string cluster_id;
+    NodeId self;
+    std::function<std::set<SetNumber>()> sets;                    // protected here
+    std::function<void(NodeId, PeerState)> state_changed;         // any thread: must only hand over
+    std::function<void()> progress;                               // an acknowledgement came
+    std::function<void(const Error&)> fault;                      // our own disk failed
+    int linger_ms = 2;
+  };
+  Sender(Shared shared, NodeId peer, std::string name) : shared_(std::move(shared)), peer_(peer), name_(std::move(name)) {}
+
+  // Hello, welcome, start. ErrorCode::refused: the peer says no (text), or it is not who it should be.
+  Status open(ports::ByteStream& stream, Epoch epoch);
+  Status serve(ports::ByteStream& stream);        // until an error or end_session()
+  Status serve_acks(ports::ByteStream& stream);   // until an error
+  void close();                                   // after both have returned
+  void end_session();                             // wakes serve()
+
+  void resync_loop();                             // returns after stop()
+  void stop();
+  void set_added(SetNumber set);                  // newly protected: the peer needs a first copy of it
+  void hurry();
+  void moved(SetNumber set, const FileId& id);
+  void cancel_resync();                           // and no new one begins in this epoch; returns when none runs
+  void epoch_began();                             // nothing acknowledged in it yet
+  PeerStatus status() const;
+  NodeId peer() const { return peer_; }
+  // The peer has made durable, and applied, everything up to `sequence`.
+  bool holds(Sequence sequence) const;
+
+ private:
+  Status place_cursor(const Welcome& welcome, Start& start);
+  Status send_batch(ports::ByteStream& stream, LogRing::Cursor& cursor, Bytes& scratch);
+  void on_ack(const Ack& ack);
+  void update_state();
+  std::int64_t recovery_point() const;
+
+  Shared shared_;
+  const NodeId peer_;
+  const std::string name_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable resync_work_;
+  std::shared_ptr<LogRing::Cursor> cursor_;
+  struct Sent {
+    Sequence last;
+    std::uint64_t end;
+  };
+  std::deque<Sent> sent_batches_;
+  Sequence sent_, acked_, applied_, caught_up_at_;   // caught_up_at: what it must have acked to be synchronized
+  bool connected_ = false, connecting_ = false, ending_ = false, stopped_ = false, resync_barred_ = false;
+  struct Need {
+    SetNumber set;
+    bool empty;
+  };
+  std::deque<Need> needs_;
+  std::shared_ptr<Resync> resync_;
+  PeerState reported_ = PeerState::lost;
+  bool complete_ = false;
+};
+
+}  // namespace holdfast::mirror

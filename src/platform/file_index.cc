@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "platform/file_index.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <lmdb.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+
+#include <cerrno>
+#include <cstring>
+#include <vector>
+
+#include "base/check.h"
+#include "platform/durable_file.h"
+
+namespace holdfast::platform {
+namespace {
+
+constexpr std::size_t map_bytes = std::size_t{64} << 30;  // address space, not memory: the file grows with what is in it
+
+tl::unexpected<Error> fail_lmdb(int rc, const char* what) {
+  if (rc > 0) return fail_errno(rc, "file index: cannot {}", what);
+  return fail(ErrorCode::corrupt, "file index: cannot {}: {}: remove the index folder, it is made anew by a walk", what, mdb_strerror(rc));
+}
+
+std::string proc_path(int fd) { return fmt::format("/proc/self/fd/{}", fd); }
+
+// A transaction that is aborted unless committed.
+struct Transaction {
+  MDB_txn* txn = nullptr;
+  ~Transaction() {
+    if (txn) mdb_txn_abort(txn);
+  }
+};
+
+struct HandleBuffer {
+  file_handle head;
+  std::uint8_t room[128];
+};
+
+MDB_val key_of(const FileId& id) { return {id.bytes.size(), const_cast<std::uint8_t*>(id.bytes.data())}; }
+
+Bytes encode_value(SetNumber set, const FileHandle& h) {
+  Bytes out;
+  ByteWriter w(out);
+  w.u16(set);
+  w.u32(h.type_bits);
+  w.u32(static_cast<std::uint32_t>(h.handle_type));
+  w.bytes({h.bytes.data(), h.size});
+  return out;
+}
+
+Result<FileHandle> decode_value(const MDB_val& v) {
+  ByteReader r({static_cast<const std::uint8_t*>(v.mv_data), v.mv_size});
+  FileHandle h;
+  r.u16();
+  h.type_bits = r.u32();
+  h.handle_type = static_cast<std::int32_t>(r.u32());
+  const ByteView bytes = r.bytes();
+  if (!r.ok() || bytes.size() > h.bytes.size()) return fail(ErrorCode::corrupt, "file index: a damaged entry: remove the index folder, it is made anew by a walk");
+  std::memcpy(h.bytes.data(), bytes.data(), bytes.size());
+  h.size = static_cast<std::uint32_t>(bytes.size());
+  return h;
+}
+
+}  // namespace
+
+bool FileHandle::operator==(const FileHandle& o) const {
+  return handle_type == o.handle_type && size == o.size && std::memcmp(bytes.data(), o.bytes.data(), size) == 0;
+}
+
+Result<FileHandle> handle_of(int fd) {
+  HandleBuffer buffer{};
+  buffer.head.handle_bytes = sizeof buffer.room;
+  int mount_id = 0;
+  if (::name_to_handle_at(fd, "", &buffer.head, &mount_id, AT_EMPTY_PATH) != 0) return fail_errno(errno, "cannot get a file handle (file system without them?)");
+  struct stat st{};
+  if (::fstatat(fd, "", &st, AT_EMPTY_PATH) != 0) return fail_errno(errno, "cannot stat");
+  FileHandle h;
+  h.type_bits = st.st_mode & S_IFMT;
+  h.handle_type = buffer.head.handle_type;
+  h.size = buffer.head.handle_bytes;
+  std::memcpy(h.bytes.data(), buffer.head.f_handle, h.size);
+  return h;
+}
+
+Result<UniqueFd> open_by_handle(int mount_fd, const FileHandle& handle, int flags) {
+  HandleBuffer buffer{};
+  buffer.head.handle_bytes = handle.size;
+  buffer.head.handle_type = handle.handle_type;
+  std::memcpy(buffer.head.f_handle, handle.bytes.data(), handle.size);
+  UniqueFd fd(::open_by_handle_at(mount_fd, &buffer.head, flags | O_CLOEXEC));
+  if (!fd && errno != ESTALE && errno != ENOENT) return fail_errno(errno, "cannot open a file by its handle");
+  return fd;
+}
+
+Result<std::unique_ptr<FileIndex>> FileIndex::open(const std::string& dir) {
+  HF_TRY(make_private_dir(dir));
+  std::unique_ptr<FileIndex> made(new FileIndex);
+  MDB_env* env = nullptr;
+  if (int rc = mdb_env_create(&env); rc != 0) return fail_lmdb(rc, "start");
+  made->env_ = env;
+  mdb_env_set_mapsize(env, map_bytes);
+  mdb_env_set_maxreaders(env, 512);
+  if (int rc = mdb_env_open(env, dir.c_str(), MDB_NOTLS | MDB_NORDAHEAD, 0600); rc != 0) return fail_lmdb(rc, "open");
+  Transaction t;
+  if (int rc = mdb_txn_begin(env, nullptr, 0, &t.txn); rc != 0) return fail_lmdb(rc, "begin");
+  if (int rc = mdb_dbi_open(t.txn, nullptr, 0, &made->dbi_); rc != 0) return fail_lmdb(rc, "open its table");
+  if (int rc = mdb_txn_commit(std::exchange(t.txn, nullptr)); rc != 0) return fail_lmdb(rc, "commit");
+  return made;
+}
+
+FileIndex::~FileIndex() {
+  if (env_) mdb_env_close(static_cast<MDB_env*>(env_));
+}
+
+FileId FileIndex::fresh() {
+  FileId id;
+  do {
+    std::size_t have = 0;
+    while (have < id.bytes.size()) {
+      const ssize_t n = ::getrandom(id.bytes.data() + have, id.bytes.size() - have, 0);
+      CHECK(n > 0 || errno == EINTR, "no random numbers: {}", std::strerror(errno));
+      if (n > 0) have += static_cast<std::size_t>(n);
+    }
+  } while (id.is_none() || id.is_root());
+  return id;
+}
+
+Result<FileId> FileIndex::carried_id(int fd) {
+  FileId id;
+  const ssize_t n = ::getxattr(proc_path(fd).c_str(), id_attribute, id.bytes.data(), id.bytes.size());
+  if (n == static_cast<ssize_t>(id.bytes.size())) return id;
+  if (n >= 0 || errno == ENODATA || errno == ERANGE) return FileId{};  // none, or nothing of ours
+  return fail_errno(errno, "cannot read the attribute {}", id_attribute);
+}
+
+Result<FileId> FileIndex::id_of(int fd) {
+  HF_ASSIGN(const FileId id, carried_id(fd));
+  if (id.is_none()) return id;
+  HF_ASSIGN(const std::optional<FileHandle> known, find(id));
+  if (!known) return FileId{};
+  HF_ASSIGN(const FileHandle own, handle_of(fd));
+  return own == *known ? id : FileId{};
+}
+
+Result<FileId> FileIndex::identify(int fd, SetNumber set) {
+  struct stat st{};
+  if (::fstatat(fd, "", &st, AT_EMPTY_PATH) != 0) return fail_errno(errno, "cannot stat");
+  const std::lock_guard lock(inode_mutexes_[(st.st_ino * 0x9E3779B97F4A7C15ULL) >> 58]);
+  HF_ASSIGN(FileId id, id_of(fd));
+  if (!id.is_none()) return id;
+  id = fresh();
+  HF_TRY(bind(fd, set, id));
+  return id;
+}
+
+Status FileIndex::bind(int fd, SetNumber set, const FileId& id) {
+  if (::setxattr(proc_path(fd).c_str(), id_attribute, id.bytes.data(), id.bytes.size(), 0) != 0) return fail_errno(errno, "cannot set the attribute {}", id_attribute);
+  HF_ASSIGN(const FileHandle handle, handle_of(fd));
+  put(id, set, handle);
+  return {};
+}
+
+void FileIndex::put(const FileId& id, SetNumber set, const FileHandle& handle) {
+  const std::lock_guard lock(pending_mutex_);
+  pending_[id] = {set, handle, false};
+}
+
+void FileIndex::forget(const FileId& id) {
+  const std::lock_guard lock(pending_mutex_);
+  pending_[id].gone = true;
+}
+
+Result<std::optional<FileHandle>> FileIndex::find(const FileId& id) {
+  {
+    const std::lock_guard lock(pending_mutex_);
+    for (const auto* map : {&pending_, &committing_})
+      if (const auto it = map->find(id); it != map->end()) return it->second.gone ? std::nullopt : std::optional(it->second.handle);
+  }
+  return find_stored(id);
+}
+
+Result<std::optional<FileHandle>> FileIndex::find_stored(const FileId& id) {
+  Transaction t;
+  if (int rc = mdb_txn_begin(static_cast<MDB_env*>(env_), nullptr, MDB_RDONLY, &t.txn); rc != 0) return fail_lmdb(rc, "read");
+  MDB_val key = key_of(id), value{};
+  const int rc = mdb_get(t.txn, dbi_, &key, &value);
+  if (rc == MDB_NOTFOUND) return std::optional<FileHandle>{};
+  if (rc != 0) return fail_lmdb(rc, "read");
+  HF_ASSIGN(const FileHandle handle, decode_value(value));
+  return std::optional(handle);
+}
+
+Status FileIndex::commit() {
+  const std::lock_guard one(commit_mutex_);
+  {
+    const std::lock_guard lock(pending_mutex_);
+    if (pending_.empty()) return {};
+    committing_.swap(pending_);
+  }
+  Transaction t;
+  if (int rc = mdb_txn_begin(static_cast<MDB_env*>(env_), nullptr, 0, &t.txn); rc != 0) return fail_lmdb(rc, "begin");
+  for (const auto& [id, entry] : committing_) {
+    MDB_val key = key_of(id);
+    if (entry.gone) {
+      if (int rc = mdb_del(t.txn, dbi_, &key, nullptr); rc != 0 && rc != MDB_NOTFOUND) return fail_lmdb(rc, "delete");
+      continue;
+    }
+    Bytes bytes = encode_value(entry.set, entry.handle);
+    MDB_val value{bytes.size(), bytes.data()};
+    if (int rc = mdb_put(t.txn, dbi_, &key, &value, 0); rc != 0) return fail_lmdb(rc, "write");
+  }
+  if (int rc = mdb_txn_commit(std::exchange(t.txn, nullptr)); rc != 0) return fail_lmdb(rc, "commit");
+  const std::lock_guard lock(pending_mutex_);
+  committing_.clear();
+  return {};
+}
+
+Result<std::size_t> FileIndex::size() {
+  HF_TRY(commit());
+  MDB_stat stat{};
+  mdb_env_stat(static_cast<MDB_env*>(env_), &stat);
+  return stat.ms_entries;
+}
+
+Result<UniqueFd> FileIndex::open_by_prefix(int mount_fd, std::uint64_t prefix) {
+  HF_TRY(commit());
+  Transaction t;
+  if (int rc = mdb_txn_begin(static_cast<MDB_env*>(env_), nullptr, MDB_RDONLY, &t.txn); rc != 0) return fail_lmdb(rc, "read");
+  MDB_cursor* cursor = nullptr;
+  if (int rc = mdb_cursor_open(t.txn, dbi_, &cursor); rc != 0) return fail_lmdb(rc, "read");
+  MDB_val key{sizeof prefix, &prefix}, value{};
+  const int rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+  mdb_cursor_close(cursor);
+  if (rc == MDB_NOTFOUND) return UniqueFd{};
+  if (rc != 0) return fail_lmdb(rc, "read");
+  if (key.mv_size != 16 || std::memcmp(key.mv_data, &prefix, sizeof prefix) != 0) return UniqueFd{};
+  HF_ASSIGN(const FileHandle handle, decode_value(value));
+  return open_by_handle(mount_fd, handle, O_PATH);
+}
+
+Result<std::size_t> FileIndex::rebuild(int root_fd, SetNumber set) {
+  std::size_t found = 0;
+  std::vector<FileHandle> folders;  // handles, not descriptors: a tree may be wide
+  HF_ASSIGN(FileHandle root, handle_of(root_fd));
+  folders.push_back(root);
+  while (!folders.empty()) {
+    HF_ASSIGN(UniqueFd folder, open_by_handle(root_fd, folders.back(), O_RDONLY | O_DIRECTORY));
+    folders.pop_back();
+    if (!folder) continue;  // gone meanwhile
+    DIR* dir = ::fdopendir(::dup(folder.get()));
+    if (!dir) return fail_errno(errno, "cannot read a folder");
+    for (dirent* entry = nullptr; (entry = ::readdir(dir)) != nullptr;) {
+      const std::string_view name = entry->d_name;
+      if (name == "..") continue;
+      UniqueFd child(::openat(folder.get(), entry->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+      if (!child) continue;  // gone meanwhile
+      auto id = carried_id(child.get());
+      if (id && !id->is_none()) {
+        if (auto handle = handle_of(child.get())) {
+          put(*id, set, *handle);
+          if (++found % 10'000 == 0) HF_TRY(commit());
+        }
+      }
+      struct stat st{};
+      if (name != "." && ::fstatat(child.get(), "", &st, AT_EMPTY_PATH) == 0 && S_ISDIR(st.st_mode))
+        if (auto handle = handle_of(child.get())) folders.push_back(*handle);
+    }
+    ::closedir(dir);
+  }
+  HF_TRY(commit());
+  return found;
+}
+
+}  // namespace holdfast::platform

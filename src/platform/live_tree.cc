@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "platform/live_tree.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+
+#include <cerrno>
+#include <list>
+
+#include "log/ship.h"
+#include "log/xattrs.h"
+
+namespace holdfast::platform {
+namespace {
+
+std::string proc_path(int fd) { return fmt::format("/proc/self/fd/{}", fd); }
+std::int64_t nanoseconds(const timespec& t) { return t.tv_sec * 1'000'000'000LL + t.tv_nsec; }
+
+class Object final : public ports::LiveObject {
+ public:
+  Object(UniqueFd fd, SetNumber set, const FileId& id, FileIndex& index) : fd_(std::move(fd)), set_(set), id_(id), index_(index) {}
+
+  Result<ports::NodeAttributes> attributes() override {
+    struct stat st{};
+    if (::fstatat(fd_.get(), "", &st, AT_EMPTY_PATH) != 0) return fail_errno(errno, "cannot stat {}", id_.to_hex());
+    ports::NodeAttributes a;
+    a.mode = st.st_mode;
+    a.uid = st.st_uid;
+    a.gid = st.st_gid;
+    a.rdev = st.st_rdev;
+    a.size = static_cast<std::uint64_t>(st.st_size);
+    a.links = st.st_nlink;
+    a.atime_ns = nanoseconds(st.st_atim);
+    a.mtime_ns = nanoseconds(st.st_mtim);
+    return a;
+  }
+
+  Result<Bytes> xattrs() override {
+    const std::string path = proc_path(fd_.get());
+    std::vector<char> names(65536);
+    const ssize_t n = ::listxattr(path.c_str(), names.data(), names.size());
+    if (n < 0 && errno != ENOTSUP) return fail_errno(errno, "cannot list the attributes of {}", id_.to_hex());
+    std::list<Bytes> values;
+    std::vector<log::Xattr> list;
+    for (std::string_view rest(names.data(), n > 0 ? static_cast<std::size_t>(n) : 0); !rest.empty();) {
+      const std::string_view name = rest.substr(0, rest.find('\0'));
+      rest.remove_prefix(name.size() + 1);
+      if (name.starts_with("trusted.holdfast.")) continue;
+      Bytes value(65536);
+      const ssize_t size = ::getxattr(path.c_str(), std::string(name).c_str(), value.data(), value.size());
+      if (size < 0 && errno == ENODATA) continue;
+      if (size < 0) return fail_errno(errno, "cannot read the attribute {} of {}", name, id_.to_hex());
+      value.resize(static_cast<std::size_t>(size));
+      values.push_back(std::move(value));
+      list.push_back({name, values.back()});
+    }
+    Bytes out;
+    log::encode_xattrs(list, out);
+    return out;
+  }
+
+  Result<std::string> target() override {
+    std::string target(4096, '\0');
+    const ssize_t n = ::readlinkat(fd_.get(), "", target.data(), target.size());
+    if (n < 0) return fail_errno(errno, "cannot read the link {}", id_.to_hex());
+    target.resize(static_cast<std::size_t>(n));
+    return target;
+  }
+
+  Result<ports::TreeListing> list(std::uint64_t cookie, std::size_t max_entries, std::size_t max_bytes) override {
+    UniqueFd own(::openat(fd_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOATIME));
+    DIR* stream = own ? ::fdopendir(own.release()) : nullptr;
+    if (!stream) return fail_errno(errno, "cannot read the folder {}", id_.to_hex());
+    if (cookie != 0) ::seekdir(stream, static_cast<long>(cookie));
+    ports::TreeListing listing;
+    Status status;
+    std::size_t bytes = 0;
+    while (status && listing.entries.size() < max_entries && bytes + log::max_ship_entry_bytes <= max_bytes) {
+      errno = 0;
+      const dirent* entry = ::readdir(stream);
+      if (!entry) {
+        if (errno != 0) status = fail_errno(errno, "cannot read the folder {}", id_.to_hex());
+        listing.end = true;
+        break;
+      }
+      const std::string_view name = entry->d_name;
+      if (name == "." || name == ".." || (id_.is_root() && name == ports::hidden_name)) continue;
+      const UniqueFd child(::openat(fd_.get(), entry->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+      if (!child && errno == ENOENT) continue;
+      struct stat st{};
+      if (!child || ::fstatat(child.get(), "", &st, AT_EMPTY_PATH) != 0) status = fail_errno(errno, "cannot open \"{}\"", name);
+      else if (auto id = index_.identify(child.get(), set_); !id) status = tl::unexpected(std::move(id).error());
+      else listing.entries.push_back({std::string(name), *id, st.st_mode & S_IFMT});
+      bytes += 16 + 3 + 2 + name.size();
+    }
+    listing.cookie = static_cast<std::uint64_t>(::telldir(stream));
+    ::closedir(stream);
+    HF_TRY(status);
+    return listing;
+  }
+
+  Result<std::size_t> read(std::uint64_t offset, std::span<std::uint8_t> into) override {
+    std::size_t done = 0;
+    while (done < into.size()) {
+      const ssize_t n = ::pread(fd_.get(), into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
+      if (n == 0) break;
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return fail_errno(errno, "cannot read {}", id_.to_hex());
+      done += static_cast<std::size_t>(n);
+    }
+    return done;
+  }
+
+  Result<std::uint64_t> next_data(std::uint64_t offset) override { return seek(offset, SEEK_DATA); }
+  Result<std::uint64_t> next_hole(std::uint64_t offset) override { return seek(offset, SEEK_HOLE); }
+
+ private:
+  Result<std::uint64_t> seek(std::uint64_t offset, int whence) {
+    const off_t at = ::lseek(fd_.get(), static_cast<off_t>(offset), whence);
+    if (at >= 0) return static_cast<std::uint64_t>(at);
+    if (errno != ENXIO) return fail_errno(errno, "cannot look for holes in {}", id_.to_hex());
+    HF_ASSIGN(const auto a, attributes());
+    return a.size;
+  }
+
+  UniqueFd fd_;
+  SetNumber set_;
+  FileId id_;
+  FileIndex& index_;
+};
+
+}  // namespace
+
+void PosixLiveTree::add(SetNumber set, UniqueFd root) {
+  const std::unique_lock lock(mutex_);
+  roots_[set] = std::make_shared<UniqueFd>(std::move(root));
+}
+
+void PosixLiveTree::remove(SetNumber set) {
+  const std::unique_lock lock(mutex_);
+  roots_.erase(set);
+}
+
+Status PosixLiveTree::with_object(SetNumber set, const FileId& id, const std::function<Status(ports::LiveObject&)>& body) {
+  std::shared_ptr<UniqueFd> root;
+  {
+    const std::shared_lock lock(mutex_);
+    if (const auto it = roots_.find(set); it != roots_.end()) root = it->second;
+  }
+  if (!root) return fail(ErrorCode::not_found, "set {} is not here", set);
+  HF_ASSIGN(const std::optional<FileHandle> handle, index_.find(id));
+  if (!handle) return fail(ErrorCode::not_found, "{} is gone", id.to_hex());
+  Status status;
+  with_locked_(set, id, [&] {
+    const int flags = handle->type_bits == S_IFREG ? O_RDONLY | O_NOATIME : handle->type_bits == S_IFDIR ? O_RDONLY | O_DIRECTORY | O_NOATIME : O_PATH | O_NOFOLLOW;
+    auto fd = open_by_handle(root->get(), *handle, flags);
+    if (!fd) {
+      status = tl::unexpected(std::move(fd).error());
+      return;
+    }
+    struct stat st{};
+    if (!*fd || ::fstatat(fd->get(), "", &st, AT_EMPTY_PATH) != 0 || st.st_nlink == 0) {
+      status = fail(ErrorCode::not_found, "{} is gone", id.to_hex());
+      return;
+    }
+    Object object(std::move(*fd), set, id, index_);
+    status = body(object);
+  });
+  return status;
+}
+
+}  // namespace holdfast::platform

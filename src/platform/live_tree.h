@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// ports::LiveTree over the real folders of the active. The locks are capture's (its ObjectLocks), handed in as a function, so that this folder
+// needs to know nothing of capture. Any thread.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <shared_mutex>
+
+#include "platform/file_index.h"
+#include "platform/unique_fd.h"
+#include "ports/live_tree.h"
+
+namespace holdfast::platform {
+
+// Runs `body` while the object's lock is held; nothing of capture may change the object or append a record about it meanwhile.
+using WithObjectLocked = std::function<void(SetNumber set, const FileId& id, const std::function<void()>& body)>;
+
+class PosixLiveTree final : public ports::LiveTree {
+ public:
+  PosixLiveTree(FileIndex& index, WithObjectLocked with_locked) : index_(index), with_locked_(std::move(with_locked)) {}
+  void add(SetNumber set, UniqueFd root);
+  void remove(SetNumber set);
+  Status with_object(SetNumber set, const FileId& id, const std::function<Status(ports::LiveObject&)>& body) override;
+
+ private:
+  FileIndex& index_;
+  WithObjectLocked with_locked_;
+  std::shared_mutex mutex_;
+  std::map<SetNumber, std::shared_ptr<UniqueFd>> roots_;
+};
+
+}  // namespace holdfast::platform

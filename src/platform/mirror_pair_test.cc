@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+// The whole data plane between two nodes in one process: real folders, real TLS over loopback, real segments and index; only capture is
+// replaced by a random application. Trees are compared by content, metadata, extended attributes, links and file ids.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <fstream>
+#include <thread>
+
+#include "platform/test_mirror_node.h"
+
+namespace holdfast::platform {
+namespace {
+
+using mirror::PeerState;
+using testing::difference;
+using testing::RandomApplication;
+using testing::TemporaryFolder;
+using testing::TestAuthority;
+using testing::TestNode;
+using testing::TreeDigest;
+
+class MirrorPair : public ::testing::Test {
+ protected:
+  MirrorPair() : a(authority, folder / "a", NodeId(0xa)), b(authority, folder / "b", NodeId(0xb)) {}
+  ~MirrorPair() override {
+    if (HasFailure()) ADD_FAILURE() << "faults: a: " << a.fault_text() << " b: " << b.fault_text();
+  }
+
+  void lead(TestNode& active, TestNode& passive, std::uint64_t epoch) {
+    const auto promoted = active.log->promote(Epoch(epoch), epoch == 1);
+    ASSERT_TRUE(promoted) << promoted.error().to_string();
+    const auto followed = passive.log->follow(Epoch(epoch), active.id());
+    ASSERT_TRUE(followed) << followed.error().to_string();
+    connect(active, passive);
+  }
+  void connect(TestNode& active, TestNode& passive) { active.runtime->set_peers({{passive.id(), "peer", {passive.address()}}}); }
+
+  // Waits for an event of the active's log until `condition`.
+  template <class F>
+  bool wait(TestNode& node, F&& condition, int seconds = 20) {
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
+    std::uint64_t seen = 0;
+    while (!condition()) {
+      if (std::chrono::steady_clock::now() > until || !a.fault_text().empty() || !b.fault_text().empty()) return false;
+      node.log->wait_for_change(100, seen);
+    }
+    return true;
+  }
+  mirror::PeerStatus peer_of(TestNode& active) {
+    const auto status = active.log->status();
+    return status.peers.empty() ? mirror::PeerStatus{} : status.peers.front();
+  }
+  ::testing::AssertionResult synchronized(TestNode& active) {
+    if (wait(active, [&] { return peer_of(active).state == PeerState::synchronized; })) return ::testing::AssertionSuccess();
+    const auto p = peer_of(active);
+    return ::testing::AssertionFailure() << "state " << to_string(p.state) << " sent " << p.sent.value << " acked " << p.acked.value << " applied " << p.applied.value << " copied " << p.resync.done << "/" << p.resync.total;
+  }
+  // All of the active's log is applied on the passive, and the trees are equal.
+  ::testing::AssertionResult equal(TestNode& active, TestNode& passive) {
+    const Sequence end = active.log->capture_log().last_sequence();
+    active.log->capture_log().hurry();
+    if (!wait(active, [&] { return peer_of(active).applied >= end; })) return ::testing::AssertionFailure() << "the passive applied " << peer_of(active).applied.value << " of " << end.value;
+    const std::string diff = difference(TreeDigest::of(active.tree_path()), TreeDigest::of(passive.tree_path()));
+    return diff.empty() ? ::testing::AssertionSuccess() : ::testing::AssertionFailure() << diff;
+  }
+
+  TemporaryFolder folder;
+  TestAuthority authority;
+  TestNode a, b;
+};
+
+TEST_F(MirrorPair, WhatTheActiveDoesStandsOnThePassive) {
+  ASSERT_TRUE(a.start() && b.start());
+  lead(a, b, 1);
+  ASSERT_TRUE(synchronized(a));
+  RandomApplication application(a, 1);
+  application.run(4000);
+  EXPECT_TRUE(equal(a, b));
+  EXPECT_EQ(peer_of(a).recovery_point_ns, 0);
+  EXPECT_GT(TreeDigest::of(a.tree_path()).size(), 50U);
+}
+
+TEST_F(MirrorPair, TwoApplicationThreads) {
+  ASSERT_TRUE(a.start() && b.start());
+  lead(a, b, 1);
+  std::thread other([&] { RandomApplication(a, 7).run(1500); });
+  RandomApplication(a, 8).run(1500);
+  other.join();
+  EXPECT_TRUE(synchronized(a));
+  EXPECT_TRUE(equal(a, b));
+}
+
+TEST_F(MirrorPair, FsyncWaitsForThePeer) {
+  ASSERT_TRUE(a.start() && b.start());
+  lead(a, b, 1);
+  ASSERT_TRUE(synchronized(a));
+  a.log->set_wait_set({b.id()});
+  RandomApplication application(a, 3);
+  for (int i = 0; i < 50; ++i) {
+    application.run(5);
+    std::mutex mutex;
+    std::condition_variable cv;
+    bool durable = false;
+    const Sequence sequence = a.log->capture_log().last_sequence();
+    a.log->capture_log().when_durable(sequence, [&] {
+      const std::lock_guard lock(mutex);
+      durable = true;
+      cv.notify_all();
+    });
+    std::unique_lock lock(mutex);
+    ASSERT_TRUE(cv.wait_for(lock, std::chrono::seconds(5), [&] { return durable; }));
+    EXPECT_GE(b.log->status().receive.logged, sequence);
+  }
+}
+
+TEST_F(MirrorPair, FirstCopyOfAPopulatedFolderWhileItIsWrittenTo) {
+  ASSERT_TRUE(a.start() && b.start(false));
+  ASSERT_TRUE(a.log->promote(Epoch(1), true));
+  RandomApplication application(a, 11);
+  application.run(4000);
+  ASSERT_TRUE(b.add_set());
+  ASSERT_TRUE(b.log->follow(Epoch(1), a.id()));
+  std::thread writer([&] { RandomApplication(a, 12).run(4000); });
+  connect(a, b);
+  EXPECT_TRUE(synchronized(a));
+  writer.join();
+  EXPECT_TRUE(equal(a, b));
+}
+
+// The peer holds a copy made by other means (cp -a: even the ids are copied): nothing of it may be trusted, most of it can be used.
+TEST_F(MirrorPair, FirstCopyOntoAnOlderCopySendsDifferencesOnly) {
+  ASSERT_TRUE(a.start() && b.start(false));
+  ASSERT_TRUE(a.log->promote(Epoch(1), true));
+  RandomApplication application(a, 21);
+  application.run(4000);
+  b.stop();
+  ASSERT_EQ(std::system(("cp -a --sparse=always " + a.tree_path() + "/. " + b.tree_path() + " && rm -rf " + b.tree_path() + "/.holdfast").c_str()), 0);
+  application.run(400);
+  ASSERT_EQ(std::system(("cd " + b.tree_path() + " && mkdir -p stranger/deep && echo x > stranger/deep/file && ln -f stranger/deep/file f0 && mv d0 d0-elsewhere 2>/dev/null; true").c_str()), 0);
+  ASSERT_TRUE(b.start());
+  ASSERT_TRUE(b.log->follow(Epoch(1), a.id()));
+  std::thread writer([&] { RandomApplication(a, 22).run(1500); });
+  connect(a, b);
+  EXPECT_TRUE(synchronized(a));
+  writer.join();
+  EXPECT_TRUE(equal(a, b));
+}
+
+// kill -9 of the passive's process at random moments: what was applied and not yet covered by a checkpoint is applied again over itself.
+TEST_F(MirrorPair, APassiveThatIsKilledAgainAndAgainCatchesUp) {
+  ASSERT_TRUE(a.start() && b.start(true, 100'000));
+  lead(a, b, 1);
+  ASSERT_TRUE(synchronized(a));
+  std::mt19937 random(5);
+  RandomApplication application(a, 31);
+  for (int round = 0; round < 8; ++round) {
+    application.run(600);
+    const auto target = peer_of(a).applied.value + random() % 500;
+    wait(a, [&] { return peer_of(a).applied.value >= target; }, 1);
+    b.stop();
+    application.run(100);
+    // Seldom checkpoints: most of the log is applied again over its own result. In other rounds it begins in the middle.
+    ASSERT_TRUE(b.start(true, round % 3 == 0 ? 5 : 100'000)) << round;
+    ASSERT_TRUE(b.log->follow(Epoch(1), a.id()));
+    ASSERT_TRUE(equal(a, b)) << "round " << round;
+    EXPECT_NE(peer_of(a).state, PeerState::resync) << "its place was still in the ring";
+  }
+}
+
+TEST_F(MirrorPair, SwitchoversAndBack) {
+  ASSERT_TRUE(a.start() && b.start());
+  lead(a, b, 1);
+  TestNode* active = &a;
+  TestNode* passive = &b;
+  for (std::uint64_t epoch = 2; epoch < 6; ++epoch) {
+    ASSERT_TRUE(synchronized(*active));
+    RandomApplication(*active, static_cast<unsigned>(epoch)).run(500);
+    const auto end = active->log->end_epoch();
+    ASSERT_TRUE(end);
+    ASSERT_TRUE(active->log->wait_handed_over(passive->id(), *end, 10'000).value());
+    ASSERT_EQ(passive->log->seal(Epoch(epoch)).value().position, *end);
+    ASSERT_TRUE(active->log->step_down(*end));
+    ASSERT_EQ(difference(TreeDigest::of(a.tree_path()), TreeDigest::of(b.tree_path())), "");
+    std::swap(active, passive);
+    lead(*active, *passive, epoch);
+    ASSERT_TRUE(synchronized(*active));
+    EXPECT_TRUE(passive->log->status().receive.complete);
+  }
+  RandomApplication(*active, 99).run(500);
+  EXPECT_TRUE(equal(*active, *passive));
+}
+
+// The active is fenced or dies with changes that nobody else has; it returns as passive and is made equal, by hashes.
+TEST_F(MirrorPair, AnActiveThatLostItsEpochReturnsAsACopy) {
+  ASSERT_TRUE(a.start() && b.start());
+  lead(a, b, 1);
+  ASSERT_TRUE(synchronized(a));
+  RandomApplication(a, 41).run(1500);
+  ASSERT_TRUE(equal(a, b));
+  a.runtime->set_peers({});
+  RandomApplication(a, 42).run(300);  // nobody hears of these
+  a.log->abort();
+  RandomApplication(a, 43).run(50);   // stragglers of a fenced epoch
+  ASSERT_TRUE(b.log->seal(Epoch(2)));
+  ASSERT_TRUE(b.log->promote(Epoch(2)));
+  RandomApplication(b, 44).run(500);
+  EXPECT_FALSE(a.log->status().receive.clean);
+  ASSERT_TRUE(a.log->follow(Epoch(2), b.id()));
+  std::thread writer([&] { RandomApplication(b, 45).run(1500); });
+  connect(b, a);
+  EXPECT_TRUE(synchronized(b));
+  writer.join();
+  EXPECT_TRUE(equal(b, a));
+  EXPECT_TRUE(a.log->status().receive.clean);
+}
+
+TEST_F(MirrorPair, AnActiveThatDiedGoesOnInALaterEpoch) {
+  ASSERT_TRUE(a.start() && b.start());
+  lead(a, b, 1);
+  ASSERT_TRUE(synchronized(a));
+  RandomApplication(a, 51).run(500);
+  a.stop();
+  ASSERT_TRUE(a.start());
+  const auto sealed = a.log->seal(Epoch(2)).value();
+  EXPECT_FALSE(sealed.clean);
+  EXPECT_EQ(sealed.position.epoch, Epoch(1));
+  lead(a, b, 2);
+  RandomApplication(a, 52).run(500);
+  EXPECT_TRUE(synchronized(a));
+  EXPECT_TRUE(equal(a, b));
+}
+
+TEST_F(MirrorPair, APromiseToALaterEpochShutsTheOldActiveOut) {
+  ASSERT_TRUE(a.start() && b.start());
+  lead(a, b, 1);
+  ASSERT_TRUE(synchronized(a));
+  const auto sealed = b.log->seal(Epoch(5));
+  ASSERT_TRUE(sealed);
+  RandomApplication(a, 61).run(200);
+  ASSERT_TRUE(wait(a, [&] { return peer_of(a).state != PeerState::synchronized; }));
+  EXPECT_EQ(b.log->status().position, sealed->position) << "nothing was appended after the promise";
+  EXPECT_FALSE(b.log->seal(Epoch(4)));
+  EXPECT_FALSE(b.log->follow(Epoch(4), a.id()));
+  EXPECT_GT(peer_of(a).recovery_point_ns, 0);
+}
+
+TEST_F(MirrorPair, AnotherClustersNodeIsRefused) {
+  ASSERT_TRUE(a.start() && b.start());
+  ASSERT_TRUE(a.log->promote(Epoch(1), true));
+  connect(a, b);  // b follows nobody
+  EXPECT_FALSE(wait(a, [&] { return peer_of(a).state == PeerState::synchronized; }, 1));
+}
+
+TEST_F(MirrorPair, ASecondSetIsCopiedWhileTheFirstIsFollowed) {
+  ASSERT_TRUE(a.start() && b.start());
+  lead(a, b, 1);
+  ASSERT_TRUE(synchronized(a));
+  std::filesystem::create_directories(folder / "a2/x/y");
+  std::filesystem::create_directories(folder / "b2");
+  std::ofstream(folder / "a2/x/y/file") << "content";
+  for (auto* node : {&b, &a}) {  // passives first
+    const std::string path = node == &a ? folder / "a2" : folder / "b2";
+    const auto root = [&] { return UniqueFd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)); };
+    auto tree = PosixTree::open(root(), 2, *node->index);
+    ASSERT_TRUE(tree);
+    node->live->add(2, root());
+    ASSERT_TRUE(node->log->add_set(std::move(*tree)));
+  }
+  RandomApplication(a, 71).run(500);
+  ASSERT_TRUE(synchronized(a));
+  EXPECT_TRUE(equal(a, b));
+  EXPECT_EQ(difference(TreeDigest::of(folder / "a2"), TreeDigest::of(folder / "b2")), "");
+}
+
+TEST_F(MirrorPair, ADamagedSegmentStopsThePassiveWithAClearMessage) {
+  ASSERT_TRUE(a.start() && b.start(true, 100'000));
+  lead(a, b, 1);
+  RandomApplication(a, 81).run(1000);
+  ASSERT_TRUE(synchronized(a));
+  ASSERT_TRUE(equal(a, b));
+  b.stop();
+  {
+    std::fstream segment(b.log_path() + "/seg-000000000001", std::ios::in | std::ios::out | std::ios::binary);
+    segment.seekp(20'000);
+    segment.put('\x5a');
+  }
+  const auto started = b.start();
+  ASSERT_FALSE(started);
+  EXPECT_EQ(started.error().code, ErrorCode::corrupt);
+  EXPECT_NE(started.error().message.find("segment 1 of the receive log is damaged"), std::string::npos) << started.error().message;
+}
+
+TEST_F(MirrorPair, SparseFilesStaySparse) {
+  ASSERT_TRUE(a.start() && b.start(false));
+  ASSERT_TRUE(a.log->promote(Epoch(1), true));
+  const std::string path = a.tree_path() + "/sparse";
+  {
+    UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    ASSERT_EQ(::pwrite(fd.get(), "x", 1, 1LL << 40), 1);
+    ASSERT_EQ(::pwrite(fd.get(), "y", 1, 1LL << 30), 1);
+    ASSERT_EQ(::ftruncate(fd.get(), (1LL << 40) + 123'456), 0);
+  }
+  std::ofstream(b.tree_path() + "/sparse") << std::string(3'000'000, 'z');  // an older, dense one is in the way
+  ASSERT_TRUE(b.add_set());
+  ASSERT_TRUE(b.log->follow(Epoch(1), a.id()));
+  connect(a, b);
+  ASSERT_TRUE(synchronized(a));
+  struct stat here{}, there{};
+  ASSERT_EQ(::stat(path.c_str(), &here), 0);
+  ASSERT_EQ(::stat((b.tree_path() + "/sparse").c_str(), &there), 0);
+  EXPECT_EQ(here.st_size, there.st_size);
+  EXPECT_LE(there.st_blocks, here.st_blocks + 64);
+}
+
+}  // namespace
+}  // namespace holdfast::platform

@@ -1,0 +1,435 @@
+// SPDX-License-Identifier: Apache-2.0
+// Names, graveyard and making of objects; data and attributes are in posix_tree_data.cc.
+#include "platform/posix_tree.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/xattr.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "base/check.h"
+#include "log/record.h"
+#include "log/xattrs.h"
+
+namespace holdfast::platform {
+namespace {
+
+constexpr std::size_t cached_nodes = 800;  // more than a batch stages (mirror/applier.h) or a listing's chunk names (log/ship.h)
+
+std::string text(std::string_view s) { return std::string(s); }
+std::string proc_path(int fd) { return fmt::format("/proc/self/fd/{}", fd); }
+
+char corner(ports::Grave why) { return why == ports::Grave::deleted ? 'd' : why == ports::Grave::orphan ? 'o' : 'l'; }
+
+int rename_at(int dir, const std::string& name, int dir2, const std::string& name2, unsigned flags) {
+  return static_cast<int>(::syscall(SYS_renameat2, dir, name.c_str(), dir2, name2.c_str(), flags));
+}
+
+// An empty or older descriptor table must not follow a symlink out of the tree: every name is taken with O_NOFOLLOW, relative to its folder.
+UniqueFd open_path(int dir, const std::string& name) { return UniqueFd(::openat(dir, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC)); }
+
+Result<UniqueFd> make_folder(int dir, const char* name) {
+  if (::mkdirat(dir, name, 0700) != 0 && errno != EEXIST) return fail_errno(errno, "cannot make {}", name);
+  UniqueFd fd(::openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!fd) return fail_errno(errno, "cannot open {}", name);
+  return fd;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<PosixTree>> PosixTree::open(UniqueFd root, SetNumber set, FileIndex& index) {
+  std::unique_ptr<PosixTree> made(new PosixTree(std::move(root), set, index));
+  HF_TRY(made->prepare());
+  return made;
+}
+
+Status PosixTree::prepare() {
+  struct stat before{};
+  ::fstat(root_.get(), &before);
+  HF_ASSIGN(hidden_, make_folder(root_.get(), text(ports::hidden_name).c_str()));
+  if (::fchmod(hidden_.get(), 0700) != 0 || ::fchown(hidden_.get(), 0, 0) != 0) return fail_errno(errno, "cannot own {}", ports::hidden_name);
+  HF_ASSIGN(grave_, make_folder(hidden_.get(), "grave"));
+  HF_TRY(remove_below(hidden_.get(), "new"));
+  HF_ASSIGN(staging_, make_folder(hidden_.get(), "new"));
+  const FileId root_id = FileId::root(set_);
+  HF_TRY(index_.bind(root_.get(), set_, root_id));
+  HF_TRY(index_.commit());
+  const timespec times[2] = {{0, UTIME_OMIT}, before.st_mtim};
+  ::futimens(root_.get(), times);
+  return {};
+}
+
+PosixTree::Node& PosixTree::remember(const FileId& id, Node node) {
+  while (nodes_.size() >= cached_nodes) {
+    auto oldest = std::prev(recent_.end());
+    while (nodes_[*oldest].staged_file) {
+      CHECK(oldest != recent_.begin(), "too many files in the making");
+      --oldest;
+    }
+    nodes_.erase(*oldest);
+    recent_.erase(oldest);
+  }
+  drop(id);
+  recent_.push_front(id);
+  node.place = recent_.begin();
+  return nodes_[id] = std::move(node);
+}
+
+void PosixTree::drop(const FileId& id) {
+  if (const auto it = nodes_.find(id); it != nodes_.end()) {
+    recent_.erase(it->second.place);
+    nodes_.erase(it);
+  }
+}
+
+Result<PosixTree::Node*> PosixTree::find(const FileId& id) {
+  if (const auto it = nodes_.find(id); it != nodes_.end()) {
+    recent_.splice(recent_.begin(), recent_, it->second.place);
+    return &it->second;
+  }
+  HF_ASSIGN(const std::optional<FileHandle> handle, index_.find(id));
+  if (!handle) return nullptr;
+  const int flags = handle->type_bits == S_IFREG   ? O_RDWR | O_NOATIME | O_LARGEFILE
+                    : handle->type_bits == S_IFDIR ? O_RDONLY | O_DIRECTORY | O_NOATIME
+                                                   : O_PATH | O_NOFOLLOW;
+  HF_ASSIGN(UniqueFd fd, open_by_handle(root_.get(), *handle, flags));
+  if (!fd) return nullptr;
+  struct stat st{};
+  if (::fstatat(fd.get(), "", &st, AT_EMPTY_PATH) != 0) return fail_errno(errno, "cannot stat {}", id.to_hex());
+  // An inode without a name can still be opened by handle while something holds it; to the log it is gone.
+  if (st.st_nlink == 0) return nullptr;
+  Node node;
+  node.fd = std::move(fd);
+  node.type = st.st_mode & S_IFMT;
+  node.ino = st.st_ino;
+  return &remember(id, std::move(node));
+}
+
+Result<PosixTree::Node*> PosixTree::need(const FileId& id) {
+  HF_ASSIGN(Node * node, find(id));
+  if (!node) return fail(ErrorCode::corrupt, "set {}: the object {} is not in the tree", set_, id.to_hex());
+  return node;
+}
+
+Status PosixTree::dress(int fd, const ports::NewNode& node) {
+  const std::string path = proc_path(fd);
+  if (::fchownat(fd, "", node.uid, node.gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0) return fail_errno(errno, "cannot set the owner of a new object");
+  if (!S_ISLNK(node.mode) && ::chmod(path.c_str(), node.mode & 07777) != 0) return fail_errno(errno, "cannot set the mode of a new object");
+  HF_ASSIGN(const auto list, log::decode_xattrs(node.xattrs));
+  for (const auto& x : list)
+    if (::setxattr(path.c_str(), text(x.name).c_str(), x.value.data(), x.value.size(), 0) != 0)
+      return fail_errno(errno, "cannot set the attribute {} of a new object", x.name);
+  if (node.mtime_ns == 0 && node.atime_ns == 0) return {};
+  const auto to_timespec = [](std::int64_t ns) {
+    timespec t{ns / 1'000'000'000, ns % 1'000'000'000};
+    if (t.tv_nsec < 0) t.tv_nsec += 1'000'000'000, --t.tv_sec;
+    return t;
+  };
+  const timespec times[2] = {node.atime_ns ? to_timespec(node.atime_ns) : timespec{0, UTIME_OMIT}, to_timespec(node.mtime_ns)};
+  if (::utimensat(fd, "", times, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0) return fail_errno(errno, "cannot set the times of a new object");
+  return {};
+}
+
+Status PosixTree::stage_file(const FileId& id, const ports::NewNode& node) {
+  UniqueFd fd(::openat(staging_.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC | O_NOATIME, 0600));
+  if (!fd) return fail_errno(errno, "cannot make a file (file system without O_TMPFILE?)");
+  HF_TRY(index_.bind(fd.get(), set_, id));
+  HF_TRY(dress(fd.get(), node));
+  struct stat st{};
+  ::fstat(fd.get(), &st);
+  Node made;
+  made.fd = std::move(fd);
+  made.type = S_IFREG;
+  made.ino = st.st_ino;
+  made.staged_file = true;
+  remember(id, std::move(made));
+  return {};
+}
+
+// Folders, symlinks and special files have no O_TMPFILE: they are made under their id in the staging corner, then renamed.
+Status PosixTree::stage_other(const FileId& id, const ports::NewNode& node) {
+  const std::string name = id.to_hex();
+  const mode_t type = node.mode & S_IFMT;
+  int rc = 0;
+  if (type == S_IFDIR) rc = ::mkdirat(staging_.get(), name.c_str(), 0700);
+  else if (type == S_IFLNK) rc = ::symlinkat(text(node.target).c_str(), staging_.get(), name.c_str());
+  else rc = ::mknodat(staging_.get(), name.c_str(), type | 0600, node.rdev);
+  if (rc != 0) return fail_errno(errno, "cannot make an object of type {:o}", type);
+  UniqueFd fd = type == S_IFDIR ? UniqueFd(::openat(staging_.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | O_NOATIME))
+                                : open_path(staging_.get(), name);
+  if (!fd) return fail_errno(errno, "cannot open a new object");
+  HF_TRY(index_.bind(fd.get(), set_, id));
+  HF_TRY(dress(fd.get(), node));
+  struct stat st{};
+  ::fstatat(fd.get(), "", &st, AT_EMPTY_PATH);
+  Node made;
+  made.fd = std::move(fd);
+  made.type = type;
+  made.ino = st.st_ino;
+  remember(id, std::move(made));
+  return {};
+}
+
+Status PosixTree::stage(const FileId& id, const ports::NewNode& node) {
+  return (node.mode & S_IFMT) == S_IFREG ? stage_file(id, node) : stage_other(id, node);
+}
+
+Status PosixTree::place(const FileId& id, const FileId& dir, std::string_view name) {
+  HF_ASSIGN(Node * folder, need(dir));
+  const int folder_fd = folder->fd.get();
+  HF_ASSIGN(Node * node, need(id));
+  const int rc = node->staged_file ? ::linkat(node->fd.get(), "", folder_fd, text(name).c_str(), AT_EMPTY_PATH)
+                                   : rename_at(staging_.get(), id.to_hex(), folder_fd, text(name), RENAME_NOREPLACE);
+  if (rc != 0) return fail_errno(errno, "set {}: cannot place {} as \"{}\" in {}", set_, id.to_hex(), name, dir.to_hex());
+  node->staged_file = false;
+  return {};
+}
+
+Status PosixTree::place_in_grave(const FileId& id, ports::Grave why) {
+  HF_ASSIGN(Node * node, need(id));
+  HF_ASSIGN(const std::string name, grave_name(id, why));
+  const int rc = node->staged_file ? ::linkat(node->fd.get(), "", grave_.get(), name.c_str(), AT_EMPTY_PATH)
+                                   : rename_at(staging_.get(), id.to_hex(), grave_.get(), name, RENAME_NOREPLACE);
+  if (rc != 0) return fail_errno(errno, "set {}: cannot keep the nameless file {}", set_, id.to_hex());
+  node->staged_file = false;
+  return {};
+}
+
+Result<ports::Standing> PosixTree::at(const FileId& dir, std::string_view name, const FileId& expected) {
+  HF_ASSIGN(Node * folder, need(dir));
+  struct stat st{};
+  if (::fstatat(folder->fd.get(), text(name).c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
+    if (errno == ENOENT) return ports::Standing::absent;
+    return fail_errno(errno, "set {}: cannot look at \"{}\"", set_, name);
+  }
+  if (expected.is_none()) return ports::Standing::other;
+  HF_ASSIGN(Node * node, find(expected));
+  return node && node->ino == st.st_ino ? ports::Standing::expected : ports::Standing::other;
+}
+
+Result<std::optional<ports::TreeEntry>> PosixTree::lookup(const FileId& dir, std::string_view name) {
+  HF_ASSIGN(Node * folder, need(dir));
+  const UniqueFd fd = open_path(folder->fd.get(), text(name));
+  if (!fd) {
+    if (errno == ENOENT) return std::optional<ports::TreeEntry>{};
+    return fail_errno(errno, "set {}: cannot look at \"{}\"", set_, name);
+  }
+  struct stat st{};
+  if (::fstatat(fd.get(), "", &st, AT_EMPTY_PATH) != 0) return fail_errno(errno, "set {}: cannot stat \"{}\"", set_, name);
+  HF_ASSIGN(const FileId id, index_.id_of(fd.get()));
+  return std::optional(ports::TreeEntry{text(name), id, st.st_mode & S_IFMT});
+}
+
+Result<ports::TreeListing> PosixTree::list(const FileId& dir, std::uint64_t cookie, std::size_t max_entries) {
+  HF_ASSIGN(Node * folder, need(dir));
+  UniqueFd own(::openat(folder->fd.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOATIME));
+  if (!own) return fail_errno(errno, "set {}: cannot open the folder {}", set_, dir.to_hex());
+  DIR* stream = ::fdopendir(own.release());
+  if (!stream) return fail_errno(errno, "set {}: cannot read the folder {}", set_, dir.to_hex());
+  if (cookie != 0) ::seekdir(stream, static_cast<long>(cookie));
+  ports::TreeListing listing;
+  while (listing.entries.size() < max_entries) {
+    errno = 0;
+    const dirent* entry = ::readdir(stream);
+    if (!entry) {
+      listing.end = true;
+      break;
+    }
+    const std::string_view name = entry->d_name;
+    if (name == "." || name == ".." || (dir.is_root() && name == ports::hidden_name)) continue;
+    listing.entries.push_back({text(name), {}, 0});
+  }
+  const int error = errno;
+  listing.cookie = static_cast<std::uint64_t>(::telldir(stream));
+  ::closedir(stream);
+  if (listing.end && error != 0) return fail_errno(error, "set {}: cannot read the folder {}", set_, dir.to_hex());
+  for (auto& entry : listing.entries) {
+    HF_ASSIGN(const auto found, lookup(dir, entry.name));
+    if (found) entry = *found;
+  }
+  return listing;
+}
+
+Status PosixTree::link(const FileId& id, const FileId& dir, std::string_view name) {
+  HF_ASSIGN(Node * folder, need(dir));
+  const int folder_fd = folder->fd.get();
+  HF_ASSIGN(Node * node, need(id));
+  if (::linkat(AT_FDCWD, proc_path(node->fd.get()).c_str(), folder_fd, text(name).c_str(), AT_SYMLINK_FOLLOW) != 0)
+    return fail_errno(errno, "set {}: cannot link {} as \"{}\"", set_, id.to_hex(), name);
+  return {};
+}
+
+Status PosixTree::unlink(const FileId& dir, std::string_view name) {
+  HF_ASSIGN(Node * folder, need(dir));
+  if (::unlinkat(folder->fd.get(), text(name).c_str(), 0) != 0) return fail_errno(errno, "set {}: cannot remove \"{}\"", set_, name);
+  return {};
+}
+
+Status PosixTree::rename(const FileId& dir, std::string_view name, const FileId& dir2, std::string_view name2, std::uint32_t flags) {
+  HF_ASSIGN(Node * folder, need(dir));
+  const int from = folder->fd.get();
+  HF_ASSIGN(Node * folder2, need(dir2));
+  unsigned how = 0;
+  if (flags & log::flag_rename_noreplace) how |= RENAME_NOREPLACE;
+  if (flags & log::flag_rename_exchange) how |= RENAME_EXCHANGE;
+  if (rename_at(from, text(name), folder2->fd.get(), text(name2), how) != 0) {
+    Error e = errno_error(errno, fmt::format("set {}: cannot rename \"{}\" to \"{}\"", set_, name, name2));
+    if (e.sys_errno == EINVAL) e.code = ErrorCode::invalid;
+    return tl::unexpected(std::move(e));
+  }
+  return {};
+}
+
+// --- graveyard: .holdfast/grave/{d,o,l}-<id>
+
+Result<std::string> PosixTree::grave_name(const FileId& id, ports::Grave why) const { return fmt::format("{}-{}", corner(why), id.to_hex()); }
+
+Result<std::optional<ports::Grave>> PosixTree::in_grave(const FileId& id) {
+  for (const auto why : {ports::Grave::deleted, ports::Grave::orphan, ports::Grave::limbo}) {
+    struct stat st{};
+    HF_ASSIGN(const std::string name, grave_name(id, why));
+    if (::fstatat(grave_.get(), name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0) return std::optional(why);
+    if (errno != ENOENT) return fail_errno(errno, "set {}: cannot look into the graveyard", set_);
+  }
+  return std::optional<ports::Grave>{};
+}
+
+Status PosixTree::bury(const FileId& dir, std::string_view name, const FileId& id, ports::Grave why) {
+  HF_ASSIGN(Node * folder, need(dir));
+  std::string target;
+  if (id.is_none()) target = fmt::format("{}-{}", corner(why), index_.fresh().to_hex());
+  else {
+    HF_ASSIGN(target, grave_name(id, why));
+  }
+  if (rename_at(folder->fd.get(), text(name), grave_.get(), target, 0) != 0)
+    return fail_errno(errno, "set {}: cannot move \"{}\" out of the tree", set_, name);
+  return {};
+}
+
+Status PosixTree::exhume(const FileId& id, ports::Grave from, const FileId& dir, std::string_view name) {
+  HF_ASSIGN(Node * folder, need(dir));
+  HF_ASSIGN(const std::string source, grave_name(id, from));
+  if (rename_at(grave_.get(), source, folder->fd.get(), text(name), RENAME_NOREPLACE) != 0) {
+    Error e = errno_error(errno, fmt::format("set {}: cannot take {} back from the graveyard as \"{}\"", set_, id.to_hex(), name));
+    if (e.sys_errno == EINVAL) e.code = ErrorCode::invalid;
+    return tl::unexpected(std::move(e));
+  }
+  return {};
+}
+
+// Removes a name with everything below it, and forgets the ids. Absent is fine.
+Status PosixTree::remove_below(int dir_fd, const char* name) {
+  const UniqueFd fd = open_path(dir_fd, name);
+  if (!fd) {
+    if (errno == ENOENT) return {};
+    return fail_errno(errno, "set {}: cannot remove a dead object", set_);
+  }
+  struct stat st{};
+  if (::fstatat(fd.get(), "", &st, AT_EMPTY_PATH) != 0) return fail_errno(errno, "set {}: cannot stat a dead object", set_);
+  if (!S_ISDIR(st.st_mode)) {
+    if (st.st_nlink == 1) {
+      HF_ASSIGN(const FileId id, index_.id_of(fd.get()));
+      if (!id.is_none()) {
+        drop(id);
+        index_.forget(id);
+      }
+    }
+    if (::unlinkat(dir_fd, name, 0) != 0) return fail_errno(errno, "set {}: cannot remove a dead object", set_);
+    return {};
+  }
+  UniqueFd folder(::openat(fd.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  DIR* stream = folder ? ::fdopendir(::dup(folder.get())) : nullptr;
+  if (!stream) return fail_errno(errno, "set {}: cannot read a dead folder", set_);
+  Status status;
+  while (status) {
+    const dirent* entry = ::readdir(stream);
+    if (!entry) break;
+    const std::string_view child = entry->d_name;
+    if (child != "." && child != "..") status = remove_below(folder.get(), entry->d_name);
+  }
+  ::closedir(stream);
+  HF_TRY(status);
+  HF_ASSIGN(const FileId id, index_.id_of(fd.get()));
+  if (!id.is_none()) {
+    drop(id);
+    index_.forget(id);
+  }
+  if (::unlinkat(dir_fd, name, AT_REMOVEDIR) != 0) return fail_errno(errno, "set {}: cannot remove a dead folder", set_);
+  return {};
+}
+
+Status PosixTree::purge(ports::Grave what) {
+  UniqueFd own(::openat(grave_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  DIR* stream = own ? ::fdopendir(own.release()) : nullptr;
+  if (!stream) return fail_errno(errno, "set {}: cannot read the graveyard", set_);
+  Status status;
+  while (status) {
+    const dirent* entry = ::readdir(stream);
+    if (!entry) break;
+    if (entry->d_name[0] == corner(what) && entry->d_name[1] == '-') status = remove_below(grave_.get(), entry->d_name);
+  }
+  ::closedir(stream);
+  return status;
+}
+
+// --- resync
+
+Status PosixTree::adopt(const FileId& dir, std::string_view name, const FileId& id) {
+  HF_ASSIGN(Node * folder, need(dir));
+  const UniqueFd fd = open_path(folder->fd.get(), text(name));
+  if (!fd) return fail_errno(errno, "set {}: cannot open \"{}\"", set_, name);
+  return index_.bind(fd.get(), set_, id);
+}
+
+// Where a folder stands: its parent is "..", its name the entry there with its inode number.
+Result<std::pair<UniqueFd, std::string>> PosixTree::locate_folder(Node& node) {
+  UniqueFd parent(::openat(node.fd.get(), "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOATIME));
+  DIR* stream = parent ? ::fdopendir(::dup(parent.get())) : nullptr;
+  if (!stream) return fail_errno(errno, "set {}: cannot find a folder's place", set_);
+  std::string name;
+  while (name.empty()) {
+    const dirent* entry = ::readdir(stream);
+    if (!entry) break;
+    if (entry->d_ino == node.ino && std::strcmp(entry->d_name, ".") != 0 && std::strcmp(entry->d_name, "..") != 0) name = entry->d_name;
+  }
+  ::closedir(stream);
+  if (name.empty()) return fail(ErrorCode::corrupt, "set {}: a folder is not in its parent", set_);
+  return std::pair{std::move(parent), std::move(name)};
+}
+
+Status PosixTree::bring(const FileId& id, const FileId& dir, std::string_view name) {
+  HF_ASSIGN(const std::optional<ports::Grave> grave, in_grave(id));
+  if (grave) return exhume(id, *grave, dir, name);
+  HF_ASSIGN(Node * node, need(id));
+  if (node->type != S_IFDIR) return link(id, dir, name);
+  HF_ASSIGN(auto where, locate_folder(*node));
+  HF_ASSIGN(Node * folder, need(dir));
+  if (rename_at(where.first.get(), where.second, folder->fd.get(), text(name), RENAME_NOREPLACE) != 0) {
+    Error e = errno_error(errno, fmt::format("set {}: cannot move the folder {} to \"{}\"", set_, id.to_hex(), name));
+    if (e.sys_errno == EINVAL) e.code = ErrorCode::invalid;
+    return tl::unexpected(std::move(e));
+  }
+  return {};
+}
+
+Status PosixTree::set_aside(const FileId& folder) {
+  HF_ASSIGN(Node * node, need(folder));
+  HF_ASSIGN(auto where, locate_folder(*node));
+  HF_ASSIGN(const std::string target, grave_name(folder, ports::Grave::limbo));
+  if (rename_at(where.first.get(), where.second, grave_.get(), target, 0) != 0)
+    return fail_errno(errno, "set {}: cannot set the folder {} aside", set_, folder.to_hex());
+  return {};
+}
+
+Result<bool> PosixTree::is_empty() {
+  HF_ASSIGN(const auto listing, list(FileId::root(set_), 0, 1));
+  return listing.entries.empty();
+}
+
+}  // namespace holdfast::platform

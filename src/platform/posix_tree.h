@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// ports::Tree over a real folder, reached through a descriptor on a private, detached mount: covers and FUSE on top are not in the way.
+// Objects are opened by handle (file_index.h) and kept in a small cache. One user at a time, except sync().
+#pragma once
+
+#include <list>
+#include <memory>
+#include <string>
+#include <unordered_map>
+
+#include "platform/file_index.h"
+#include "platform/unique_fd.h"
+#include "ports/tree.h"
+
+namespace holdfast::platform {
+
+class PosixTree final : public ports::Tree {
+ public:
+  // Takes the root's descriptor. Makes the hidden folder, empties its staging corner, gives the root its fixed id. `index` outlives it.
+  static Result<std::unique_ptr<PosixTree>> open(UniqueFd root, SetNumber set, FileIndex& index);
+
+  SetNumber set() const override { return set_; }
+  Result<std::optional<ports::NodeAttributes>> attributes(const FileId& id) override;
+  Result<std::size_t> read(const FileId& id, std::uint64_t offset, std::span<std::uint8_t> into) override;
+  Result<std::string> read_target(const FileId& id) override;
+  Status write(const FileId& id, std::uint64_t offset, std::span<const ByteView> pieces) override;
+  Status truncate(const FileId& id, std::uint64_t size) override;
+  Status fallocate(const FileId& id, std::uint32_t mode_flags, std::uint64_t offset, std::uint64_t length) override;
+  Status punch(const FileId& id, std::uint64_t offset, std::uint64_t length) override;
+  Status set_attributes(const FileId& id, std::uint32_t valid, const ports::NodeAttributes& to) override;
+  Status set_xattr(const FileId& id, std::string_view name, ByteView value) override;
+  Status remove_xattr(const FileId& id, std::string_view name) override;
+  Status replace_xattrs(const FileId& id, ByteView list) override;
+
+  Status stage(const FileId& id, const ports::NewNode& node) override;
+  Status commit_ids() override { return index_.commit(); }
+  Status place(const FileId& id, const FileId& dir, std::string_view name) override;
+  Status place_in_grave(const FileId& id, ports::Grave why) override;
+
+  Result<ports::Standing> at(const FileId& dir, std::string_view name, const FileId& expected) override;
+  Result<std::optional<ports::TreeEntry>> lookup(const FileId& dir, std::string_view name) override;
+  Result<ports::TreeListing> list(const FileId& dir, std::uint64_t cookie, std::size_t max_entries) override;
+  Status link(const FileId& id, const FileId& dir, std::string_view name) override;
+  Status unlink(const FileId& dir, std::string_view name) override;
+  Status rename(const FileId& dir, std::string_view name, const FileId& dir2, std::string_view name2, std::uint32_t flags) override;
+
+  Result<std::optional<ports::Grave>> in_grave(const FileId& id) override;
+  Status bury(const FileId& dir, std::string_view name, const FileId& id, ports::Grave why) override;
+  Status exhume(const FileId& id, ports::Grave from, const FileId& dir, std::string_view name) override;
+  Status purge(ports::Grave what) override;
+  Status adopt(const FileId& dir, std::string_view name, const FileId& id) override;
+  Status bring(const FileId& id, const FileId& dir, std::string_view name) override;
+  Status set_aside(const FileId& folder) override;
+  Result<bool> is_empty() override;
+  Result<ports::NamesMark> names_mark() override;
+  Status set_names_mark(ports::NamesMark mark) override;
+  Status sync() override;
+
+ private:
+  struct Node {
+    UniqueFd fd;            // regular: read and write; folder: read; others: O_PATH
+    std::uint32_t type = 0; // S_IFMT
+    std::uint64_t ino = 0;
+    bool staged_file = false;   // O_TMPFILE without a name yet: must not be dropped from the cache
+    std::list<FileId>::iterator place;
+  };
+  PosixTree(UniqueFd root, SetNumber set, FileIndex& index) : root_(std::move(root)), set_(set), index_(index) {}
+  Status prepare();
+  Result<Node*> find(const FileId& id);                 // nullptr: absent
+  Result<Node*> need(const FileId& id);                 // absent is an error
+  Node& remember(const FileId& id, Node node);
+  void drop(const FileId& id);
+  Status stage_file(const FileId& id, const ports::NewNode& node);
+  Status stage_other(const FileId& id, const ports::NewNode& node);
+  Status dress(int fd, const ports::NewNode& node);
+  Result<std::string> grave_name(const FileId& id, ports::Grave why) const;
+  Result<std::pair<UniqueFd, std::string>> locate_folder(Node& node);
+  Status remove_below(int dir_fd, const char* name);
+
+  UniqueFd root_;
+  const SetNumber set_;
+  FileIndex& index_;
+  UniqueFd hidden_, staging_, grave_;
+  std::unordered_map<FileId, Node> nodes_;
+  std::list<FileId> recent_;      // front = used last
+  std::uint64_t nameless_ = 0;    // displaced objects without an id
+};
+
+}  // namespace holdfast::platform

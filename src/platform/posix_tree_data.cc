@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/uio.h>
+#include <sys/xattr.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <set>
+#include <vector>
+
+#include "log/record.h"
+#include "log/xattrs.h"
+#include "platform/posix_tree.h"
+
+namespace holdfast::platform {
+namespace {
+
+constexpr std::size_t max_pieces = 64;
+constexpr const char* names_attribute = "trusted.holdfast.names";  // of the hidden folder
+
+std::string proc_path(int fd) { return fmt::format("/proc/self/fd/{}", fd); }
+std::int64_t nanoseconds(const timespec& t) { return t.tv_sec * 1'000'000'000LL + t.tv_nsec; }
+timespec to_timespec(std::int64_t ns) {
+  timespec t{ns / 1'000'000'000, ns % 1'000'000'000};
+  if (t.tv_nsec < 0) t.tv_nsec += 1'000'000'000, --t.tv_sec;
+  return t;
+}
+
+}  // namespace
+
+Result<std::optional<ports::NodeAttributes>> PosixTree::attributes(const FileId& id) {
+  HF_ASSIGN(Node * node, find(id));
+  if (!node) return std::optional<ports::NodeAttributes>{};
+  struct stat st{};
+  if (::fstatat(node->fd.get(), "", &st, AT_EMPTY_PATH) != 0) return fail_errno(errno, "set {}: cannot stat {}", set_, id.to_hex());
+  ports::NodeAttributes a;
+  a.mode = st.st_mode;
+  a.uid = st.st_uid;
+  a.gid = st.st_gid;
+  a.rdev = st.st_rdev;
+  a.size = static_cast<std::uint64_t>(st.st_size);
+  a.links = st.st_nlink;
+  a.atime_ns = nanoseconds(st.st_atim);
+  a.mtime_ns = nanoseconds(st.st_mtim);
+  return std::optional(a);
+}
+
+Result<std::size_t> PosixTree::read(const FileId& id, std::uint64_t offset, std::span<std::uint8_t> into) {
+  HF_ASSIGN(Node * node, need(id));
+  std::size_t done = 0;
+  while (done < into.size()) {
+    const ssize_t n = ::pread(node->fd.get(), into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
+    if (n == 0) break;
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return fail_errno(errno, "set {}: cannot read {}", set_, id.to_hex());
+    done += static_cast<std::size_t>(n);
+  }
+  return done;
+}
+
+Result<std::string> PosixTree::read_target(const FileId& id) {
+  HF_ASSIGN(Node * node, need(id));
+  std::string target(4096, '\0');
+  const ssize_t n = ::readlinkat(node->fd.get(), "", target.data(), target.size());
+  if (n < 0) return fail_errno(errno, "set {}: cannot read the link {}", set_, id.to_hex());
+  target.resize(static_cast<std::size_t>(n));
+  return target;
+}
+
+Status PosixTree::write(const FileId& id, std::uint64_t offset, std::span<const ByteView> pieces) {
+  HF_ASSIGN(Node * node, need(id));
+  while (!pieces.empty()) {
+    std::array<iovec, max_pieces> vectors;
+    std::size_t count = 0, total = 0;
+    for (; count < std::min(pieces.size(), max_pieces); ++count) {
+      vectors[count] = {const_cast<std::uint8_t*>(pieces[count].data()), pieces[count].size()};
+      total += pieces[count].size();
+    }
+    iovec* next = vectors.data();
+    std::size_t left = count;
+    for (std::size_t done = 0; done < total;) {
+      const ssize_t n = ::pwritev(node->fd.get(), next, static_cast<int>(left), static_cast<off_t>(offset + done));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return fail_errno(errno, "set {}: cannot write {}", set_, id.to_hex());
+      done += static_cast<std::size_t>(n);
+      for (auto rest = static_cast<std::size_t>(n); rest > 0;) {
+        const std::size_t taken = std::min(rest, next->iov_len);
+        next->iov_base = static_cast<std::uint8_t*>(next->iov_base) + taken;
+        next->iov_len -= taken;
+        rest -= taken;
+        if (next->iov_len == 0) ++next, --left;
+      }
+    }
+    offset += total;
+    pieces = pieces.subspan(count);
+  }
+  return {};
+}
+
+Status PosixTree::truncate(const FileId& id, std::uint64_t size) {
+  HF_ASSIGN(Node * node, need(id));
+  if (::ftruncate(node->fd.get(), static_cast<off_t>(size)) != 0) return fail_errno(errno, "set {}: cannot truncate {}", set_, id.to_hex());
+  return {};
+}
+
+Status PosixTree::fallocate(const FileId& id, std::uint32_t mode_flags, std::uint64_t offset, std::uint64_t length) {
+  HF_ASSIGN(Node * node, need(id));
+  int rc = 0;
+  do rc = ::fallocate(node->fd.get(), static_cast<int>(mode_flags), static_cast<off_t>(offset), static_cast<off_t>(length));
+  while (rc != 0 && errno == EINTR);
+  if (rc != 0) return fail_errno(errno, "set {}: cannot allocate in {} (mode {:#x})", set_, id.to_hex(), mode_flags);
+  return {};
+}
+
+Status PosixTree::punch(const FileId& id, std::uint64_t offset, std::uint64_t length) {
+  return fallocate(id, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
+}
+
+Status PosixTree::set_attributes(const FileId& id, std::uint32_t valid, const ports::NodeAttributes& to) {
+  HF_ASSIGN(Node * node, need(id));
+  const int fd = node->fd.get();
+  // Owner first: a change of owner clears the set-id bits.
+  if ((valid & log::valid_owner) && ::fchownat(fd, "", to.uid, to.gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0)
+    return fail_errno(errno, "set {}: cannot set the owner of {}", set_, id.to_hex());
+  if ((valid & log::valid_mode) && node->type != S_IFLNK && ::chmod(proc_path(fd).c_str(), to.mode & 07777) != 0)
+    return fail_errno(errno, "set {}: cannot set the mode of {}", set_, id.to_hex());
+  if (valid & (log::valid_atime | log::valid_mtime)) {
+    const timespec omit{0, UTIME_OMIT};
+    const timespec times[2] = {valid & log::valid_atime ? to_timespec(to.atime_ns) : omit, valid & log::valid_mtime ? to_timespec(to.mtime_ns) : omit};
+    if (::utimensat(fd, "", times, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0) return fail_errno(errno, "set {}: cannot set the times of {}", set_, id.to_hex());
+  }
+  return {};
+}
+
+Status PosixTree::set_xattr(const FileId& id, std::string_view name, ByteView value) {
+  HF_ASSIGN(Node * node, need(id));
+  if (::setxattr(proc_path(node->fd.get()).c_str(), std::string(name).c_str(), value.data(), value.size(), 0) != 0)
+    return fail_errno(errno, "set {}: cannot set the attribute {} of {}", set_, name, id.to_hex());
+  return {};
+}
+
+Status PosixTree::remove_xattr(const FileId& id, std::string_view name) {
+  HF_ASSIGN(Node * node, need(id));
+  if (::removexattr(proc_path(node->fd.get()).c_str(), std::string(name).c_str()) != 0 && errno != ENODATA)
+    return fail_errno(errno, "set {}: cannot remove the attribute {} of {}", set_, name, id.to_hex());
+  return {};
+}
+
+Status PosixTree::replace_xattrs(const FileId& id, ByteView list) {
+  HF_ASSIGN(const auto wanted, log::decode_xattrs(list));
+  HF_ASSIGN(Node * node, need(id));
+  const std::string path = proc_path(node->fd.get());
+  std::set<std::string_view> keep;
+  for (const auto& x : wanted) keep.insert(x.name);
+  std::vector<char> names(65536);
+  const ssize_t n = ::listxattr(path.c_str(), names.data(), names.size());
+  if (n < 0 && errno != ENOTSUP) return fail_errno(errno, "set {}: cannot list the attributes of {}", set_, id.to_hex());
+  for (std::string_view rest(names.data(), n > 0 ? static_cast<std::size_t>(n) : 0); !rest.empty();) {
+    const std::string_view name = rest.substr(0, rest.find('\0'));
+    rest.remove_prefix(name.size() + 1);
+    if (!keep.contains(name) && !name.starts_with("trusted.holdfast.")) HF_TRY(remove_xattr(id, name));
+  }
+  for (const auto& x : wanted) HF_TRY(set_xattr(id, x.name, x.value));
+  return {};
+}
+
+Result<ports::NamesMark> PosixTree::names_mark() {
+  ports::NamesMark mark;
+  std::uint64_t words[2] = {};
+  const ssize_t n = ::fgetxattr(hidden_.get(), names_attribute, words, sizeof words);
+  if (n < 0 && errno != ENODATA) return fail_errno(errno, "set {}: cannot read the attribute {}", set_, names_attribute);
+  if (n == sizeof words) mark = {words[0], Sequence(words[1])};
+  return mark;
+}
+
+Status PosixTree::set_names_mark(ports::NamesMark mark) {
+  const std::uint64_t words[2] = {mark.log, mark.sequence.value};
+  if (::fsetxattr(hidden_.get(), names_attribute, words, sizeof words, 0) != 0) return fail_errno(errno, "set {}: cannot set the attribute {}", set_, names_attribute);
+  return {};
+}
+
+Status PosixTree::sync() {
+  if (::syncfs(root_.get()) != 0) return fail_errno(errno, "set {}: the file system could not write what it holds", set_);
+  return {};
+}
+
+}  // namespace holdfast::platform

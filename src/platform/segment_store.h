@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Segments as files "seg-<number>" of one folder, and small durable values beside them. Given-up segments wait as "spare-<n>" for their next
+// life: overwriting written blocks makes fdatasync cheap (no journal commit), which is the passive's part of every fsync.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "ports/durable_cell.h"
+#include "ports/segments.h"
+#include "ports/times.h"
+
+namespace holdfast::platform {
+
+class FolderSegmentStore final : public ports::SegmentStore {
+ public:
+  // `dir` is made when missing. Two spares, zero-filled, are made when there is nothing at all, so that the first minutes are fast too.
+  static Result<std::unique_ptr<FolderSegmentStore>> open(const std::string& dir, std::uint64_t segment_bytes);
+  Result<std::vector<std::uint64_t>> list() override;
+  Result<std::unique_ptr<ports::SegmentFile>> create(std::uint64_t number, std::uint64_t bytes) override;
+  Result<std::unique_ptr<ports::SegmentFile>> open(std::uint64_t number) override;
+  Status remove(std::uint64_t number) override;
+  Status remove_all() override;
+
+ private:
+  explicit FolderSegmentStore(std::string dir) : dir_(std::move(dir)) {}
+  Status make_spare(std::uint64_t bytes);
+  Result<std::vector<std::uint64_t>> numbers(const char* prefix);
+  std::string dir_;
+};
+
+class DurableFile final : public ports::DurableCell {
+ public:
+  explicit DurableFile(std::string path) : path_(std::move(path)) {}
+  Result<Bytes> load() override;
+  Status store(ByteView value) override;
+
+ private:
+  std::string path_;
+};
+
+class SystemTimes final : public ports::Times {
+ public:
+  std::int64_t realtime_ns() override;
+  std::int64_t steady_ns() override;  // CLOCK_BOOTTIME
+};
+
+}  // namespace holdfast::platform

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// The active's tree while it is written to, as a resync reads it: one object at a time under that object's lock, so that what is read and the
+// record that says so (appended before the lock is let go) are one step in the order of changes.
+// The real one: platform/live_tree.h over capture's inode locks.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+
+#include "ports/tree.h"
+
+namespace holdfast::ports {
+
+class LiveObject {
+ public:
+  virtual ~LiveObject() = default;
+  virtual Result<NodeAttributes> attributes() = 0;
+  virtual Result<Bytes> xattrs() = 0;                   // log/xattrs.h list, the id apart
+  virtual Result<std::string> target() = 0;             // symlink
+  // Children without an accepted id get one here.
+  virtual Result<TreeListing> list(std::uint64_t cookie, std::size_t max_entries, std::size_t max_bytes) = 0;
+  virtual Result<std::size_t> read(std::uint64_t offset, std::span<std::uint8_t> into) = 0;
+  // First byte at or after `offset` that is data (or hole); the file's size when there is none.
+  virtual Result<std::uint64_t> next_data(std::uint64_t offset) = 0;
+  virtual Result<std::uint64_t> next_hole(std::uint64_t offset) = 0;
+};
+
+class LiveTree {
+ public:
+  virtual ~LiveTree() = default;
+  // Runs `body` under the object's lock (shared with capture). ErrorCode::not_found: it is gone. Errors of `body` pass through.
+  virtual Status with_object(SetNumber set, const FileId& id, const std::function<Status(LiveObject&)>& body) = 0;
+};
+
+// Ids are durable before records that carry them are sent (R25). A no-op when nothing is pending. Any thread.
+class IdBarrier {
+ public:
+  virtual ~IdBarrier() = default;
+  virtual Status make_ids_durable() = 0;
+};
+
+}  // namespace holdfast::ports

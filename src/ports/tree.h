@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// One protected folder as the mirror core sees it: objects by file id, names only inside a folder that is given by id. The real one is
+// platform/posix_tree.h; redo rules, order and resync stay in the core. "Absent" is a value (nullopt, Standing::absent), not an error;
+// an Error from here means the disk or the tree is not what it must be, and stops the node (I7), unless a comment says otherwise.
+// Threads: one user at a time. Nothing is durable before sync(), except ids: commit_ids().
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/types.h"
+
+namespace holdfast::ports {
+
+// The mirror's own folder in the root of each set; never shown to anybody.
+constexpr std::string_view hidden_name = ".holdfast";
+
+struct NodeAttributes {
+  std::uint32_t mode = 0, uid = 0, gid = 0;  // mode with type bits
+  std::uint64_t rdev = 0, size = 0, links = 0;
+  std::int64_t atime_ns = 0, mtime_ns = 0;
+};
+
+struct NewNode {
+  std::uint32_t mode = 0, uid = 0, gid = 0;
+  std::uint64_t rdev = 0;
+  std::int64_t atime_ns = 0, mtime_ns = 0;   // both 0: leave the present time
+  ByteView xattrs;                           // log/xattrs.h list; ACLs among them
+  std::string_view target;                   // symlink
+};
+
+// What stands at a name, compared with what is expected there.
+enum class Standing { absent, expected, other };
+
+struct TreeEntry {
+  std::string name;
+  FileId id;                // none: carries no id that the index confirms (R25)
+  std::uint32_t mode = 0;   // type bits
+};
+struct TreeListing {
+  std::vector<TreeEntry> entries;  // without ".", ".." and the hidden folder
+  std::uint64_t cookie = 0;        // where to go on
+  bool end = false;
+};
+
+// Why an object has no place in the tree at present. Each has its own corner of the graveyard.
+enum class Grave {
+  deleted,   // its last name was removed; purged after a checkpoint that covers the removal
+  orphan,    // made without a name (O_TMPFILE); kept until its epoch ends
+  limbo,     // displaced by a resync; may be pulled back by a later listing
+};
+
+// How far changes of names have got: written into the tree itself after each of them, so that the file system's journal, which keeps their
+// order, brings it back in step with them after a crash. `log` tells one life of the receive log from another.
+struct NamesMark {
+  std::uint64_t log = 0;
+  Sequence sequence;
+};
+
+class Tree {
+ public:
+  virtual ~Tree() = default;
+  virtual SetNumber set() const = 0;
+
+  // --- objects by id
+  virtual Result<std::optional<NodeAttributes>> attributes(const FileId& id) = 0;
+  virtual Result<std::size_t> read(const FileId& id, std::uint64_t offset, std::span<std::uint8_t> into) = 0;  // short only at the end
+  virtual Result<std::string> read_target(const FileId& id) = 0;
+  virtual Status write(const FileId& id, std::uint64_t offset, std::span<const ByteView> pieces) = 0;
+  virtual Status truncate(const FileId& id, std::uint64_t size) = 0;
+  virtual Status fallocate(const FileId& id, std::uint32_t mode_flags, std::uint64_t offset, std::uint64_t length) = 0;
+  virtual Status punch(const FileId& id, std::uint64_t offset, std::uint64_t length) = 0;  // hole; the size stays
+  // `valid`: log::valid_* bits.
+  virtual Status set_attributes(const FileId& id, std::uint32_t valid, const NodeAttributes& to) = 0;
+  virtual Status set_xattr(const FileId& id, std::string_view name, ByteView value) = 0;
+  virtual Status remove_xattr(const FileId& id, std::string_view name) = 0;    // absent is fine
+  virtual Status replace_xattrs(const FileId& id, ByteView list) = 0;          // exactly these, the id apart
+
+  // --- making objects (R17): unnamed with its id first, ids durable, then the name. Staged objects are gone after a restart.
+  virtual Status stage(const FileId& id, const NewNode& node) = 0;
+  virtual Status commit_ids() = 0;
+  virtual Status place(const FileId& id, const FileId& dir, std::string_view name) = 0;  // ErrorCode::exists: somebody stands there
+  virtual Status place_in_grave(const FileId& id, Grave why) = 0;
+
+  // --- names
+  virtual Result<Standing> at(const FileId& dir, std::string_view name, const FileId& expected) = 0;
+  virtual Result<std::optional<TreeEntry>> lookup(const FileId& dir, std::string_view name) = 0;
+  virtual Result<TreeListing> list(const FileId& dir, std::uint64_t cookie, std::size_t max_entries) = 0;
+  virtual Status link(const FileId& id, const FileId& dir, std::string_view name) = 0;
+  virtual Status unlink(const FileId& dir, std::string_view name) = 0;                    // not folders
+  // `flags`: log::flag_rename_*. ErrorCode::invalid when a folder would become its own descendant: the caller decides what that means.
+  virtual Status rename(const FileId& dir, std::string_view name, const FileId& dir2, std::string_view name2, std::uint32_t flags) = 0;
+
+  // --- graveyard
+  virtual Result<std::optional<Grave>> in_grave(const FileId& id) = 0;
+  // Takes the object at the name out of the tree, into the graveyard. `id` may be none (no id: gets a name of its own).
+  virtual Status bury(const FileId& dir, std::string_view name, const FileId& id, Grave why) = 0;
+  // Gives an object of the graveyard a name again.
+  virtual Status exhume(const FileId& id, Grave from, const FileId& dir, std::string_view name) = 0;
+  virtual Status purge(Grave what) = 0;     // folders with all that is in them; forgets their ids
+
+  // --- resync
+  // Gives the nameless-id object at the name this id (an existing copy is adopted, not re-made). Durable with commit_ids().
+  virtual Status adopt(const FileId& dir, std::string_view name, const FileId& id) = 0;
+  // Brings an object that stands elsewhere (graveyard included) to this name: folders move, others get one more link.
+  // ErrorCode::invalid: the folder holds `dir`.
+  virtual Status bring(const FileId& id, const FileId& dir, std::string_view name) = 0;
+  // Takes a folder, wherever it stands, into limbo.
+  virtual Status set_aside(const FileId& folder) = 0;
+  virtual Result<bool> is_empty() = 0;      // nothing but the hidden folder
+
+  // --- durability
+  virtual Result<NamesMark> names_mark() = 0;
+  virtual Status set_names_mark(NamesMark mark) = 0;   // not synced: ordered after the changes before it
+  virtual Status sync() = 0;                // syncfs; a failure is final
+};
+
+}  // namespace holdfast::ports

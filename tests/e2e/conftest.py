@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One lab for all tests of the run; each test gets it whole: both nodes up, synchronized, mode fsync, no cuts.
+
+    pytest tests/e2e [-m ci] [--cuts N] [--lab NAME] [--keep]
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
+
+import ledger  # noqa: E402
+import postgres  # noqa: E402
+from cluster import Cluster  # noqa: E402
+from labs import CHECKOUT, Lab, LabFailure  # noqa: E402
+
+EVIDENCE = CHECKOUT / "build/e2e"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--cuts", type=int, default=2, help="power cuts of the active in fsync mode (default 2)")
+    parser.addoption("--lab", help="use this lab, which is up and formed; it is not taken down")
+    parser.addoption("--keep", action="store_true", help="leave the lab up at the end")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "ci: runs in CI")
+    config.addinivalue_line("markers", "long: takes minutes; not in CI")
+    if os.geteuid() != 0:
+        raise pytest.UsageError("the lab boots machines and needs root: sudo ./dev e2e")
+    shutil.rmtree(EVIDENCE, ignore_errors=True)
+
+
+def pytest_generate_tests(metafunc):
+    if "cut_number" in metafunc.fixturenames:
+        metafunc.parametrize("cut_number", range(1, metafunc.config.getoption("cuts") + 1))
+
+
+class Ground:
+    """The lab of this run. When a test leaves it beyond repair, the next one gets a new one."""
+
+    def __init__(self, name, own):
+        self.lab, self.own = Lab(name), own
+        self.cluster = Cluster(self.lab)
+
+    def form(self):
+        self.lab.up("--witness")
+        self.lab.run_shown("cluster", "--mode", "fsync", "--plugin", "postgresql", timeout_s=400)
+        self.furnish()
+
+    def furnish(self):
+        active, _ = self.cluster.wait_synchronized()
+        postgres.create_ledger_database(self.lab, active)
+        ledger.deploy(self.lab)
+        ledger.set_up_tables(self.lab)
+
+    def is_whole(self):
+        """A quick look, so that a test after a harmless one need not wait."""
+        found = self.lab.picture()
+        if found["cuts"] or any(machine["power"] != "on" for machine in found["machines"].values()):
+            return False
+        try:
+            answers = [self.cluster.status_of(node) for node in self.cluster.nodes]
+        except (LabFailure, subprocess.TimeoutExpired):
+            return False
+        return all(status["cluster"]["mode"] == "fsync" and self.cluster.active_in(status) and not status["plan"] and
+                   status["automatic_failover"]["available"] and all(vote["reachable"] for vote in status["votes"]) and
+                   all(application["state"] == "running" for application in status["applications"])
+                   for status in answers)
+
+    def restore(self):
+        """Whatever the last test did: power, links, daemons, mode, and both nodes synchronized again."""
+        if self.is_whole():
+            return
+        self.lab.heal_all()
+        for machine, each in self.lab.machines().items():
+            if each["power"] == "frozen":
+                self.lab.thaw(machine)
+            elif each["power"] == "off":
+                self.lab.boot(machine)
+        for node in self.cluster.nodes:
+            self.lab.sh(node, "systemctl unmask --runtime --quiet holdfastd holdfast-mirror;"
+                              "systemctl kill --signal=CONT holdfastd 2>/dev/null || true;"
+                              "systemctl reset-failed holdfastd holdfast-mirror 2>/dev/null || true;"
+                              "systemctl start holdfast-mirror holdfastd")
+        self.cluster.wait_synchronized(120)
+        if self.cluster.status()["cluster"]["mode"] != "fsync":
+            self.cluster.set_mode("fsync")
+        self.cluster.wait_automatic_failover(60)
+
+    def start_over(self):
+        if not self.own:
+            raise LabFailure("the lab given with --lab can't be repaired")
+        self.lab.down()
+        self.form()
+
+
+@pytest.fixture(scope="session")
+def ground(request):
+    name = request.config.getoption("lab")
+    ground = Ground(name or f"e2e-{os.getpid()}", own=name is None)
+    try:
+        if ground.own:
+            ground.form()
+        else:
+            ground.furnish()
+        yield ground
+    finally:
+        if ground.own and not request.config.getoption("keep"):
+            ground.lab.down()
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    setattr(item, f"report_{report.when}", report)
+
+
+@pytest.fixture
+def cluster(request, ground):
+    """The cluster, whole. After a failed test, its evidence is kept before anything is repaired."""
+    try:
+        ground.restore()
+    except (LabFailure, KeyError) as failure:
+        keep_evidence(ground.cluster, f"before-{request.node.name}")
+        print(f"the last test left the lab beyond repair ({failure}); starting over", file=sys.stderr)
+        ground.start_over()
+    yield ground.cluster
+    report = getattr(request.node, "report_call", None)
+    if report is not None and report.failed:
+        keep_evidence(ground.cluster, request.node.name)
+
+
+@pytest.fixture
+def lab(cluster):
+    return cluster.lab
+
+
+@pytest.fixture
+def clients(request, cluster):
+    """8 ledger clients at work on the active; the test stops them."""
+    run = "".join(letter if letter.isalnum() else "-" for letter in request.node.name) + f"-{os.getpid()}"
+    with ledger.Clients(cluster.lab, run) as clients:
+        clients.wait_served_by(cluster.active())
+        clients.wait_commits(100)
+        yield clients
+
+
+def keep_evidence(cluster, name):
+    directory = EVIDENCE / "".join(letter if letter.isalnum() else "-" for letter in name)
+    try:
+        last = cluster.collect_journals(directory)
+        print(f"\njournals, status and network of each machine: {directory}\n" + "\n".join(last))
+    except (LabFailure, OSError) as trouble:
+        print(f"\njournals: {trouble}")
