@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Debian packages from wherever the host's own apt gets them.
 
 The image is Debian 12 whatever else the host uses, so only the host's sources of that release made by Debian count.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Control groups: how the lab finds, freezes and kills every process of a machine, whatever became of its parents.
 
 A machine has a group of its own in each hierarchy (version 1, 2 or both), because its systemd takes the group that it

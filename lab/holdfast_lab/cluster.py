@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Forms a cluster with the product's own command, step by step as an administrator does."""
 
 import json

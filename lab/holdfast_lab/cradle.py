@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The first program of a machine: makes its root and disk ready in a mount namespace of its own, then becomes nspawn.
 
 All mounts of a machine are in that namespace only. They cannot be pinned by other programs of the host, and the kernel

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What makes a Debian system a lab machine: files in the image, and files of each machine."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data disks: file systems in sparse files, and the power cut of a file system."""
 
 import fcntl

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one exception that the lab shows to its user, and the runner of outside commands."""
 
 import subprocess

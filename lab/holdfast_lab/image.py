@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The image: a Debian system made from the listed packages, and layers on top of it; cached by what they are made of.
 
 A layer is a directory that overlayfs puts above the ones below it. A chain of layers is a list of their names, the base

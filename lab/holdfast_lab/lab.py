@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole lab: up, status, down."""
 
 import contextlib

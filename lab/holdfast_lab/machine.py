@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One machine: boot it, run commands in it, freeze it, cut its power."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The two networks. They live in a network namespace of the lab's own, so that labs never meet, nor touch the host.
 
 A network is a bridge; a machine's port on it is called MACHINE-NETWORK. Cuts are kept as pairs of ports in a set of a

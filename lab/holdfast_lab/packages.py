@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lists of Debian packages under tools/."""
 
 from .errors import LabError

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The product's own packages: which file goes to which machine."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names, places and addresses: what a lab consists of."""
 
 import os

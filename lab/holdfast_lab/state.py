@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `up` decided, kept for the later commands; and the locks between commands that run at once."""
 
 import contextlib

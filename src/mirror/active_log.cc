@@ -61,6 +61,11 @@ void ActiveLog::acknowledged(NodeId peer, Sequence durable) {
   for (auto& f : done) f();
 }
 
+void ActiveLog::incomplete(NodeId peer) {
+  const std::lock_guard lock(mutex_);
+  acked_.erase(peer);
+}
+
 void ActiveLog::set_wait_set(std::set<NodeId> peers) {
   std::vector<std::function<void()>> done;
   {

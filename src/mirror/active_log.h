@@ -33,7 +33,9 @@ class ActiveLog final : public CaptureLog {
   // --- acknowledgements
   // A new epoch: nobody has anything of it yet; waiters of the old one never hear again.
   void begin_epoch();
+  // Only of a peer that holds a whole copy: what an incomplete one has durable is no protection.
   void acknowledged(NodeId peer, Sequence durable);
+  void incomplete(NodeId peer);   // what it acknowledged before counts no more
   // Who must have an fsync's changes durably. Waits that begin after this returns, and those under way, follow the new set.
   void set_wait_set(std::set<NodeId> peers);
   std::set<NodeId> wait_set() const;

@@ -212,6 +212,7 @@ Status Applier::end_resync(const log::Record& r) {
   if (!set || !set->resync) return {};
   if (set->memory.broken) {
     log_warning("set {}: a resynchronization that was interrupted here can't be completed; it begins anew", r.set);
+    hooks_.resync_broken();
     return {};
   }
   HF_TRY(hooks_.update_state([&](NodeState& s) {

@@ -36,6 +36,7 @@ class Applier {
     std::function<Status(const std::function<void(NodeState&)>&)> update_state;
     ResyncApply::NakSink nak;
     std::function<void(std::uint64_t bytes)> applied;   // after each batch, with about how much it was
+    std::function<void()> resync_broken;           // a set can't be completed by what the log holds: a new session must begin it anew
     std::function<void(SetNumber)> unknown_set;    // a record of a set that is not here yet: waits
   };
   Applier(log::SegmentLog& log, UndoWriter& undo, Hooks hooks) : log_(log), undo_(undo), hooks_(std::move(hooks)) {}

@@ -47,6 +47,7 @@ NodeLog::NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events)
                   receiver_.space_freed();
                   if (applier_.resyncing()) receiver_.send_ack();
                 },
+                [this] { receiver_.disconnect(); },
                 [this](SetNumber set) {
                   const std::lock_guard lock(mutex_);
                   if (missing_set_ != set) log_warning("the log is about set {}, which is not configured here yet: apply waits for it", set);
@@ -240,6 +241,7 @@ void NodeLog::set_peers(const std::vector<std::pair<NodeId, std::string>>& peers
                          [this](NodeId peer, PeerState state) {
                            if (events_.peer_state) events_.peer_state(peer, state);
                          },
+                         events_.may_hold_dirty,
                          [this] {
                            const std::lock_guard inner(mutex_);
                            ++changes_;

@@ -61,6 +61,7 @@ struct NodeLogEvents {                     // from any thread; must only hand ov
   std::function<void(const Error&)> fault;
   std::function<void(NodeId, PeerState)> peer_state;
   std::function<void()> receive_changed;   // complete, connected or role changed
+  std::function<bool()> may_hold_dirty;    // asked, not told: may the kernel hold writes that have not reached the mirror (files open for write)?
 };
 
 struct SealReply {
@@ -106,7 +107,8 @@ class NodeLog {
   // Drains the receive log, then opens the epoch. Refused while a set is not complete, unless `as_origin`: this node's trees are declared
   // the truth as they are (the first active of a new cluster; an administrator's word).
   Result<Promotion> promote(Epoch epoch, bool as_origin = false);
-  Result<Position> end_epoch();                                // nothing may be appended after it: unmount first
+  // Nothing may be appended after it: unmount first. From here on seal, follow and promote step down by themselves.
+  Result<Position> end_epoch();
   // False: not within `timeout_ms`.
   Result<bool> wait_handed_over(NodeId successor, Position end, int timeout_ms);
   Status step_down(Position end);                              // after the hand-over: a clean passive
@@ -116,7 +118,8 @@ class NodeLog {
   CaptureLog& capture_log() { return active_; }
   void set_wait_set(std::set<NodeId> peers) { active_.set_wait_set(std::move(peers)); }
   std::set<NodeId> wait_set() const { return active_.wait_set(); }
-  // A push round that began at `began_ns` (realtime) is complete: everything written before it is in the log (R10).
+  // A push round that began at `began_ns` (Times::steady_ns) is complete: everything written before it is in the log (R10). Before the first
+  // one recovery points are those of the log alone.
   void mark_consistent(std::int64_t began_ns);
 
   NodeLogStatus status() const;
@@ -141,7 +144,9 @@ class NodeLog {
   void fault(const Error& why);
   void changed();
   bool complete_locked() const;
-  Status append_mark(log::Kind kind, std::int64_t mtime_ns = 0);
+  Result<Sequence> append_mark(log::Kind kind, std::int64_t mtime_ns = 0);
+  Status step_down_held(Position end);
+  Status leave_ended_epoch();
   NodeState snapshot() const;
 
   const NodeLogConfig config_;
@@ -165,7 +170,7 @@ class NodeLog {
   bool stopped_ = false;
   std::mutex state_mutex_;               // serializes stores; taken before mutex_
   NodeState state_;                      // under mutex_
-  Position fenced_at_;                   // last record of a fenced epoch, while its process lives
+  bool ended_ = false;                   // end_epoch was called; the role is active until step_down
   SetNumber missing_set_ = 0;            // the log is about a set that is not here yet
   std::uint64_t applied_bytes_ = 0;      // compared with the receiver's appended_bytes
   std::condition_variable apply_cv_;

@@ -11,12 +11,14 @@ namespace holdfast::mirror {
 namespace {
 
 // An active that died does not know its last sequence. It goes on far above anything it can have used, in a later epoch.
+// The same after a fence: what stragglers did to the tree is in no log. Nobody can hold that base, so everybody is resynchronized.
 constexpr std::uint64_t sequence_gap_after_death = std::uint64_t{1} << 40;
 
 }  // namespace
 
 Result<SealReply> NodeLog::seal(Epoch epoch) {
   const std::lock_guard one(transition_mutex_);
+  HF_TRY(leave_ended_epoch());
   bool leads_lower = false;
   {
     const std::lock_guard lock(mutex_);
@@ -80,6 +82,7 @@ Result<Welcome> NodeLog::admit(const Hello& hello) {
 
 Status NodeLog::follow(Epoch epoch, NodeId active) {
   const std::lock_guard one(transition_mutex_);
+  HF_TRY(leave_ended_epoch());
   bool same = false;
   {
     const std::lock_guard lock(mutex_);
@@ -124,6 +127,7 @@ Status NodeLog::drain() {
 
 Result<Promotion> NodeLog::promote(Epoch epoch, bool as_origin) {
   const std::lock_guard one(transition_mutex_);
+  HF_TRY(leave_ended_epoch());
   HF_TRY(check_promotable(epoch, as_origin));
   receiver_.disconnect();
   HF_ASSIGN(Position base, receiver_.seal(epoch, [&] { return update_state([&](NodeState& s) { s.sealed = std::max(s.sealed, epoch); }); }));
@@ -136,9 +140,10 @@ Result<Promotion> NodeLog::promote(Epoch epoch, bool as_origin) {
   const bool was_active = snapshot().active_epoch != Epoch(0);
   {
     const std::lock_guard lock(mutex_);
-    if (role_ == Role::fenced) base = active_.ring().last_position();
-    else if (was_active) base = {state_.active_epoch, Sequence(state_.applied.sequence.value + sequence_gap_after_death)};
+    const Sequence known = std::max(state_.applied.sequence, role_ == Role::fenced ? active_.ring().last_sequence() : Sequence(0));
+    if (was_active) base = {state_.active_epoch, Sequence(known.value + sequence_gap_after_death)};
   }
+  if (epoch <= base.epoch) return fail(ErrorCode::stale, "epoch {} is in the log already", epoch.value);
   const auto recovered_time = applier_.applied_time_ns();
   HF_TRY(update_state([&](NodeState& s) {
     s.active_epoch = epoch;
@@ -151,10 +156,11 @@ Result<Promotion> NodeLog::promote(Epoch epoch, bool as_origin) {
   active_.begin_epoch();
   for (const auto& s : senders()) s->epoch_began();
   active_.ring().open(epoch, base);
-  HF_TRY(append_mark(log::Kind::epoch_begin));
+  if (auto begun = append_mark(log::Kind::epoch_begin); !begun) return tl::unexpected(std::move(begun).error());
   {
     const std::lock_guard lock(mutex_);
     role_ = Role::active;
+    ended_ = false;
     epoch_ = epoch;
     follows_ = NodeId(0);
   }
@@ -163,7 +169,7 @@ Result<Promotion> NodeLog::promote(Epoch epoch, bool as_origin) {
   return Promotion{base, recovered_time};
 }
 
-Status NodeLog::append_mark(log::Kind kind, std::int64_t mtime_ns) {
+Result<Sequence> NodeLog::append_mark(log::Kind kind, std::int64_t mtime_ns) {
   log::Record mark;
   mark.kind = kind;
   mark.mtime_ns = mtime_ns;
@@ -179,13 +185,17 @@ Status NodeLog::append_mark(log::Kind kind, std::int64_t mtime_ns) {
     changed_cv_.wait(lock, [&] { return freed->load() || stopped_ || !fault_.empty(); });
     if (stopped_ || !fault_.empty()) return fail(ErrorCode::unavailable, "the mirror is stopping");
   }
-  active_.append(mark, 0);
+  const Sequence sequence = active_.append(mark, 0);
   active_.hurry();
-  return {};
+  return sequence;
 }
 
 void NodeLog::mark_consistent(std::int64_t began_ns) {
-  if (active_epoch() != Epoch(0)) (void)append_mark(log::Kind::consistent, began_ns);
+  if (active_epoch() == Epoch(0)) return;
+  const std::int64_t age = ports_.times.steady_ns() - began_ns;
+  const auto mark = append_mark(log::Kind::consistent, ports_.times.realtime_ns() - age);
+  if (!mark) return;
+  for (const auto& s : senders()) s->pushed(*mark, began_ns);
 }
 
 Result<Position> NodeLog::end_epoch() {
@@ -193,9 +203,14 @@ Result<Position> NodeLog::end_epoch() {
   {
     const std::lock_guard lock(mutex_);
     if (role_ != Role::active) return fail(ErrorCode::invalid, "this node leads no epoch");
+    if (ended_) return active_.ring().last_position();
   }
   for (const auto& s : senders()) s->cancel_resync();
-  HF_TRY(append_mark(log::Kind::epoch_end));
+  if (auto ended = append_mark(log::Kind::epoch_end); !ended) return tl::unexpected(std::move(ended).error());
+  {
+    const std::lock_guard lock(mutex_);
+    ended_ = true;
+  }
   return active_.ring().last_position();
 }
 
@@ -209,11 +224,24 @@ Result<bool> NodeLog::wait_handed_over(NodeId successor, Position end, int timeo
          sender->holds(end.sequence);
 }
 
-Status NodeLog::step_down(Position end) {
-  const std::lock_guard one(transition_mutex_);
+// An epoch that was ended in order and not handed over (the successor was too slow): nobody else holds more, so this node is clean at its end.
+Status NodeLog::leave_ended_epoch() {
   {
     const std::lock_guard lock(mutex_);
-    if (role_ != Role::active) return fail(ErrorCode::invalid, "this node leads no epoch");
+    if (role_ != Role::active || !ended_) return {};
+  }
+  return step_down_held(active_.ring().last_position());
+}
+
+Status NodeLog::step_down(Position end) {
+  const std::lock_guard one(transition_mutex_);
+  return step_down_held(end);
+}
+
+Status NodeLog::step_down_held(Position end) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (role_ != Role::active || !ended_) return fail(ErrorCode::invalid, "this node has ended no epoch");
     if (active_.ring().last_position() != end) return fail(ErrorCode::internal, "something was appended after the epoch's end");
   }
   active_.ring().close();

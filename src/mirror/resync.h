@@ -38,6 +38,7 @@ class Resync {
   void cancel();
   ResyncProgress progress() const;
   SetNumber set() const { return set_; }
+  Sequence end() const { return last_; }   // of resync_end, once run() has succeeded
 
  private:
   enum class After { done, more };

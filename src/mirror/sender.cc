@@ -10,6 +10,7 @@ namespace holdfast::mirror {
 namespace {
 
 constexpr int heartbeat_ms = 500;
+constexpr std::size_t max_rounds = 1024;
 constexpr std::size_t send_at_once_bytes = 128 * 1024;
 
 }  // namespace
@@ -71,10 +72,12 @@ Status Sender::place_cursor(const Welcome& welcome, Start& start) {
   sent_ = acked_ = start.base.sequence;
   applied_ = Sequence(0);
   caught_up_at_ = ring.last_sequence();
+  counts_from_ = Sequence(0);
   needs_.clear();
   for (const SetNumber set : protected_here)
     if (!whole.contains(set)) needs_.push_back({set, empty.contains(set)});
   complete_ = needs_.empty();
+  if (!complete_) shared_.log.incomplete(peer_);
   return {};
 }
 
@@ -112,7 +115,7 @@ Status Sender::open(ports::ByteStream& stream, Epoch epoch) {
     connected_ = true;
     resync_work_.notify_all();
   }
-  if (!start.restart) shared_.log.acknowledged(peer_, start.base.sequence);
+  if (status().complete) shared_.log.acknowledged(peer_, start.base.sequence);
   log_info("peer {}: connected, {} after epoch {} sequence {}", name_, start.restart ? "resynchronized" : "continues", start.base.epoch.value, start.base.sequence.value);
   update_state();
   return {};
@@ -193,7 +196,7 @@ void Sender::on_ack(const Ack& ack) {
   std::shared_ptr<Resync> resync;
   std::shared_ptr<LogRing::Cursor> cursor;
   std::uint64_t release = 0;
-  bool sound = true;
+  bool sound = true, counts = false;
   {
     const std::lock_guard lock(mutex_);
     sound = ack.durable <= sent_;
@@ -205,6 +208,8 @@ void Sender::on_ack(const Ack& ack) {
       release = sent_batches_.front().end;
       sent_batches_.pop_front();
     }
+    for (; !rounds_.empty() && rounds_.front().first <= acked_; rounds_.pop_front()) last_round_ns_ = rounds_.front().second;
+    counts = complete_ && applied_ >= counts_from_;
     resync = resync_;
     cursor = cursor_;
   }
@@ -213,7 +218,7 @@ void Sender::on_ack(const Ack& ack) {
     return;
   }
   if (release != 0 && cursor) shared_.log.ring().release(*cursor, release);
-  shared_.log.acknowledged(peer_, ack.durable);
+  if (counts) shared_.log.acknowledged(peer_, ack.durable);
   if (resync) resync->acked(ack);
   update_state();
   shared_.progress();
@@ -257,6 +262,7 @@ void Sender::resync_loop() {
       if (done && !needs_.empty()) needs_.pop_front();
       if (done && needs_.empty()) {
         complete_ = true;
+        counts_from_ = resync->end();
         caught_up_at_ = shared_.log.last_sequence();
       }
     }
@@ -306,8 +312,18 @@ void Sender::cancel_resync() {
   resync_work_.wait(lock, [&] { return !resync_; });
 }
 
+void Sender::pushed(Sequence mark, std::int64_t began_ns) {
+  const std::lock_guard lock(mutex_);
+  rounds_used_ = true;
+  rounds_.emplace_back(mark, began_ns);
+  if (rounds_.size() > max_rounds) rounds_.pop_front();  // a peer that is gone: the age of its last round goes on growing
+}
+
 void Sender::epoch_began() {
   const std::lock_guard lock(mutex_);
+  rounds_.clear();
+  rounds_used_ = false;
+  last_round_ns_ = shared_.times.steady_ns();
   resync_barred_ = false;
   complete_ = false;
   sent_ = acked_ = applied_ = Sequence(0);
@@ -336,7 +352,11 @@ std::int64_t Sender::recovery_point() const {
   if (!complete_) return -1;
   const LogRing& ring = shared_.log.ring();
   const Sequence last = ring.last_sequence();
-  return acked_ >= last ? 0 : std::max<std::int64_t>(0, shared_.times.steady_ns() - ring.appended_at(acked_.next()));
+  const std::int64_t now = shared_.times.steady_ns();
+  const std::int64_t logged = acked_ >= last ? 0 : std::max<std::int64_t>(0, now - ring.appended_at(acked_.next()));
+  // Under write-back the kernel may hold writes that are not in the log yet: those are older than the last round that pushed them here (R10).
+  const bool dirty = rounds_used_ && shared_.may_hold_dirty && shared_.may_hold_dirty();
+  return dirty ? std::max(logged, now - last_round_ns_) : logged;
 }
 
 PeerStatus Sender::status() const {

@@ -47,6 +47,7 @@ class Sender {
     NodeId self;
     std::function<std::set<SetNumber>()> sets;                    // protected here
     std::function<void(NodeId, PeerState)> state_changed;         // any thread: must only hand over
+    std::function<bool()> may_hold_dirty;                         // does the kernel perhaps hold writes that never reached us?
     std::function<void()> progress;                               // an acknowledgement came
     std::function<void(const Error&)> fault;                      // our own disk failed
     int linger_ms = 2;
@@ -66,6 +67,7 @@ class Sender {
   void hurry();
   void moved(SetNumber set, const FileId& id);
   void cancel_resync();                           // and no new one begins in this epoch; returns when none runs
+  void pushed(Sequence mark, std::int64_t began_ns);   // a push round is complete in the log at `mark` (R10)
   void epoch_began();                             // nothing acknowledged in it yet
   PeerStatus status() const;
   NodeId peer() const { return peer_; }
@@ -91,7 +93,12 @@ class Sender {
     std::uint64_t end;
   };
   std::deque<Sent> sent_batches_;
-  Sequence sent_, acked_, applied_, caught_up_at_;   // caught_up_at: what it must have acked to be synchronized
+  Sequence sent_, acked_, applied_;
+  Sequence caught_up_at_;   // what it must have acknowledged and applied to be synchronized
+  Sequence counts_from_;    // what it must have applied before its acknowledgements protect anything: the end of its resync
+  std::deque<std::pair<Sequence, std::int64_t>> rounds_;  // push rounds not acknowledged yet: mark, begin (steady)
+  std::int64_t last_round_ns_ = 0;
+  bool rounds_used_ = false;
   bool connected_ = false, connecting_ = false, ending_ = false, stopped_ = false, resync_barred_ = false;
   struct Need {
     SetNumber set;

@@ -17,6 +17,7 @@
 #include <sstream>
 
 #include "base/check.h"
+#include "base/log.h"
 
 namespace holdfast::platform {
 namespace {
@@ -221,6 +222,17 @@ Result<UniqueFd> clone_tree(const std::string& path) {
   if (holder->type != "btrfs" && fmt::format("{}:{}", major(st.st_dev), minor(st.st_dev)) != holder->device)
     return fail(ErrorCode::refused, "{} is hidden by another mount on {}: unmount that", path, holder->point);
   return tree;
+}
+
+Status remove_dead_captures(const std::string& path) {
+  constexpr int detach_no_follow = 2 | 8;  // MNT_DETACH | UMOUNT_NOFOLLOW
+  HF_ASSIGN(auto mounts, read_mounts());
+  for (auto mount = mounts.rbegin(); mount != mounts.rend(); ++mount) {
+    if (mount->point != path || !is_our_fuse(*mount)) continue;
+    log_warning("{}: taking away the capture that an earlier mirror left behind", path);
+    if (::syscall(SYS_umount2, path.c_str(), detach_no_follow) < 0) return fail_errno(errno, "cannot unmount the dead capture at {}", path);
+  }
+  return {};
 }
 
 Result<bool> is_covered(const std::string& path) {

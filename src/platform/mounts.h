@@ -49,6 +49,8 @@ Result<UniqueFd> clone_tree(const std::string& path);
 Status cover(const std::string& path);
 // Takes the cover away; `busy` if something else (FUSE) is mounted on top or a process stands in it. Idempotent.
 Status uncover(const std::string& path);
+// A mirror that died leaves its mount behind, answering every call with ENOTCONN; takes all such away from `path`, lazily. Idempotent.
+Status remove_dead_captures(const std::string& path);
 Result<bool> is_covered(const std::string& path);
 
 }  // namespace holdfast::platform

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs inside a lab machine: does everything once that the product needs of the kernel and the data disk."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lab's own tests: each promise of lab/README.md, on real machines. Needs root; the image is built when missing."""
 
 import contextlib

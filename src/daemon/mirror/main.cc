@@ -4,14 +4,12 @@
 #include <sys/signalfd.h>
 #include <systemd/sd-daemon.h>
 
-#include <cerrno>
-#include <cstring>
 #include <string>
 #include <string_view>
 #include <thread>
 
 #include "base/log.h"
-#include "daemon/mirror/process_setup.h"
+#include "platform/process_setup.h"
 #include "daemon/mirror/service.h"
 #include "platform/durable_file.h"
 
@@ -33,7 +31,7 @@ int usage() {
 }
 
 // SIGTERM and SIGINT end run() in order; blocked everywhere else so that no thread is interrupted.
-std::thread stop_on_signal(ControlSocket& socket, const sigset_t& signals) {
+std::thread stop_on_signal(platform::ControlSocket& socket, const sigset_t& signals) {
   return std::thread([&socket, signals] {
     int signal_number = 0;
     sigwait(&signals, &signal_number);
@@ -49,17 +47,17 @@ Status run() {
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
-  prepare_process();
-  enable_fuse_io_uring();
+  platform::prepare_process();
+  platform::enable_fuse_io_uring();
   HF_TRY(platform::make_private_dir(run_dir));
   HF_ASSIGN(auto lease, platform::LeaseWord::open(platform::LeaseWord::Side::reader));
-  HF_ASSIGN(auto watchdog, Watchdog::start(platform::lease_word_path, watchdog_grace_ms));
+  HF_ASSIGN(auto watchdog, platform::Watchdog::start(platform::lease_word_path, watchdog_grace_ms));
 
-  std::unique_ptr<ControlSocket> socket;
+  std::unique_ptr<platform::ControlSocket> socket;
   Service service({state_dir, platform::lease_word_path}, std::move(lease), std::move(watchdog), [&socket](const nlohmann::json& event) {
     if (socket) socket->push(event);
   });
-  HF_ASSIGN(socket, ControlSocket::listen(socket_path, [&service](const nlohmann::json& request) { return service.handle(request); }));
+  HF_ASSIGN(socket, platform::ControlSocket::listen(socket_path, [&service](const nlohmann::json& request) { return service.handle(request); }));
   service.cover_known_paths();
   std::thread stopper = stop_on_signal(*socket, signals);
   sd_notify(0, "READY=1");
@@ -78,7 +76,7 @@ int main(int argc, char** argv) {
     std::puts("holdfast-mirror " HF_VERSION);
     return 0;
   }
-  if (command == "watchdog" && argc == 4) return watchdog_main(argv[2], std::strtoll(argv[3], nullptr, 10));
+  if (command == "watchdog" && argc == 4) return platform::watchdog_main(argv[2], std::strtoll(argv[3], nullptr, 10));
   if (argc > 2 || (argc == 2 && command != "run")) return usage();
   if (auto done = run(); !done) {
     log_error("{}", done.error().to_string());

@@ -1,37 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/mirror/protected_set.h"
 
-#include <fcntl.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
-
-#include <cerrno>
 #include <map>
-#include <mutex>
 
 #include "base/log.h"
+#include "platform/descriptors.h"
 #include "platform/mounts.h"
 
 namespace holdfast::mirror_process {
 namespace {
 
-// A mirror that died leaves its mount behind, answering every call with ENOTCONN. Several lie on top of each other after several deaths.
-Status remove_dead_captures(const std::string& path) {
-  HF_ASSIGN(auto mounts, platform::read_mounts());
-  for (auto mount = mounts.rbegin(); mount != mounts.rend(); ++mount) {
-    if (mount->point != path || !platform::is_our_fuse(*mount)) continue;
-    log_warning("{}: taking away the capture that an earlier mirror left behind", path);
-    if (::umount2(path.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) < 0) return fail_errno(errno, "cannot unmount the dead capture at {}", path);
-  }
-  return {};
-}
-
 // Processes with files of the real tree open, by its own device: those opened through a capture have another one.
 Status refuse_holders_below(const std::string& path, int root_fd) {
-  struct stat root {};
-  if (::fstat(root_fd, &root) < 0) return fail_errno(errno, "cannot look at {}", path);
-  const std::string device = std::to_string(major(root.st_dev)) + ":" + std::to_string(minor(root.st_dev));
+  HF_ASSIGN(const std::string device, platform::device_of(root_fd));
   std::map<pid_t, std::string> found;
   for (const auto& holder : capture::find_holders(device)) {
     if (holder.pid == ::getpid() || (holder.what != path && !holder.what.starts_with(path + "/"))) continue;
@@ -40,19 +21,19 @@ Status refuse_holders_below(const std::string& path, int root_fd) {
   if (found.empty()) return {};
   std::string names;
   for (const auto& [pid, text] : found) names += (names.empty() ? "" : ", ") + text;
-  return tl::unexpected(with_hint(Error{ErrorCode::busy, fmt::format("{} is in use by {}", path, names), {}, EBUSY},
+  return tl::unexpected(with_hint(Error{ErrorCode::busy, fmt::format("{} is in use by {}", path, names), {}, 0},
                                   "stop what uses it; it was opened before the folder was protected"));
 }
 
 }  // namespace
 
 Status cover_path(const std::string& path) {
-  HF_TRY(remove_dead_captures(path));
+  HF_TRY(platform::remove_dead_captures(path));
   return platform::cover(path);
 }
 
 Result<std::unique_ptr<ProtectedSet>> ProtectedSet::open(const SetConfig& config, platform::FileIndex& index) {
-  HF_TRY(remove_dead_captures(config.path));
+  HF_TRY(platform::remove_dead_captures(config.path));
   HF_ASSIGN(auto root, platform::clone_tree(config.path));
   HF_ASSIGN(const bool was_covered, platform::is_covered(config.path));
   HF_TRY(platform::cover(config.path));
@@ -61,18 +42,13 @@ Result<std::unique_ptr<ProtectedSet>> ProtectedSet::open(const SetConfig& config
     if (auto undone = platform::uncover(config.path); !undone) log_warning("{}", undone.error().to_string());
     return tl::unexpected(free.error());
   }
-  platform::UniqueFd for_tree(::fcntl(root.get(), F_DUPFD_CLOEXEC, 0));
-  if (!for_tree) return fail_errno(errno, "cannot duplicate a descriptor");
+  HF_ASSIGN(platform::UniqueFd for_tree, platform::duplicate(root.get()));
   HF_ASSIGN(auto tree, platform::PosixTree::open(std::move(for_tree), config.set, index));
   return std::unique_ptr<ProtectedSet>(
       new ProtectedSet(config, std::move(root), std::shared_ptr<platform::PosixTree>(std::move(tree)), index));
 }
 
-Result<platform::UniqueFd> ProtectedSet::duplicate_root() const {
-  platform::UniqueFd copy(::fcntl(root_.get(), F_DUPFD_CLOEXEC, 0));
-  if (!copy) return fail_errno(errno, "cannot duplicate a descriptor");
-  return copy;
-}
+Result<platform::UniqueFd> ProtectedSet::duplicate_root() const { return platform::duplicate(root_.get()); }
 
 Status ProtectedSet::mount(mirror::CaptureLog& log, mirror::LeaseGate& lease, std::function<void(const Error&)> on_fault) {
   capture::SessionOptions options;

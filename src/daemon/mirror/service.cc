@@ -6,7 +6,7 @@
 #include <random>
 
 #include "base/log.h"
-#include "daemon/mirror/process_setup.h"
+#include "platform/process_setup.h"
 #include "platform/durable_file.h"
 
 namespace holdfast::mirror_process {
@@ -51,12 +51,12 @@ class Once {
 
 }  // namespace
 
-Service::Service(ServicePaths paths, platform::LeaseWord lease, Watchdog watchdog, std::function<void(const Json&)> push)
+Service::Service(ServicePaths paths, platform::LeaseWord lease, platform::Watchdog watchdog, std::function<void(const Json&)> push)
     : paths_(std::move(paths)), lease_(std::move(lease)), watchdog_(std::move(watchdog)), push_(std::move(push)) {}
 
 Service::~Service() { shut_down(); }
 
-ControlSocket::Answer Service::handle(const Json& request) {
+platform::ControlSocket::Answer Service::handle(const Json& request) {
   const std::string op = request.at("op").get<std::string>();
   if (op == "wait_set") return wait_set(request);
   using Operation = Result<Json> (Service::*)(const Json&);
@@ -112,7 +112,7 @@ Status Service::start_log(const MirrorConfig& config) {
   options.listen_port = config.listen_port;
   options.tls_dir = config.tls_dir;
   HF_ASSIGN(runtime_, platform::MirrorRuntime::start(options, *log_));
-  lock_memory();
+  platform::lock_memory();
   return {};
 }
 
@@ -196,7 +196,7 @@ void Service::with_object_locked(SetNumber number, const FileId& id, const std::
 
 // --- wait set
 
-ControlSocket::Answer Service::wait_set(const Json& request) {
+platform::ControlSocket::Answer Service::wait_set(const Json& request) {
   std::set<NodeId> peers;
   for (const auto& text : request.at("peers")) {
     const auto id = node_id_from_hex(text.get<std::string>());

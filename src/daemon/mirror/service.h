@@ -14,11 +14,11 @@
 
 #include <nlohmann/json.hpp>
 
-#include "daemon/mirror/control_socket.h"
+#include "platform/control_socket.h"
 #include "daemon/mirror/lease_gate.h"
 #include "daemon/mirror/mirror_config.h"
 #include "daemon/mirror/protected_set.h"
-#include "daemon/mirror/watchdog.h"
+#include "platform/watchdog.h"
 #include "mirror/node_log.h"
 #include "mirror/undo.h"
 #include "platform/live_tree.h"
@@ -35,12 +35,12 @@ struct ServicePaths {
 class Service {
  public:
   // `push` sends an event to holdfastd; it must not block.
-  Service(ServicePaths paths, platform::LeaseWord lease, Watchdog watchdog, std::function<void(const nlohmann::json&)> push);
+  Service(ServicePaths paths, platform::LeaseWord lease, platform::Watchdog watchdog, std::function<void(const nlohmann::json&)> push);
   ~Service();
 
   // At the start of the process: what was protected in its last life is covered before anybody can reach it.
   void cover_known_paths();
-  ControlSocket::Answer handle(const nlohmann::json& request);
+  platform::ControlSocket::Answer handle(const nlohmann::json& request);
   // A clean end of the process: what is mounted is aborted (the daemon has moved the role away before, or wants the fence).
   void shut_down();
 
@@ -55,7 +55,7 @@ class Service {
   Result<Json> abort(const Json& request);
   Result<Json> follow(const Json& request);
   Result<Json> status();
-  ControlSocket::Answer wait_set(const Json& request);
+  platform::ControlSocket::Answer wait_set(const Json& request);
 
   Status start_log(const MirrorConfig& config);
   Status remember_paths(const MirrorConfig& config);
@@ -76,7 +76,7 @@ class Service {
 
   const ServicePaths paths_;
   platform::LeaseWord lease_;
-  Watchdog watchdog_;
+  platform::Watchdog watchdog_;
   const std::function<void(const Json&)> push_;
 
   std::mutex transition_mutex_;                 // one role change or configuration at a time; taken first

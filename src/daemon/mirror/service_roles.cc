@@ -2,10 +2,9 @@
 // Role changes of the mirror: seal, activate, release, abort, follow.
 #include <fcntl.h>
 
-#include <cerrno>
-
 #include "base/log.h"
 #include "daemon/mirror/service.h"
+#include "platform/descriptors.h"
 
 namespace holdfast::mirror_process {
 namespace {
@@ -77,11 +76,8 @@ Status Service::mount_one(ProtectedSet& set, Epoch epoch) {
   HF_TRY(set.mount(log_->capture_log(), *gate_, [this](const Error& why) { on_fault(why); }));
   const std::string abort_path = set.session()->abort_path();
   if (abort_path.empty()) return fail(ErrorCode::internal, "{}: the kernel shows no abort file for the capture; is fusectl mounted?", set.config().path);
-  const int fd = ::open(abort_path.c_str(), O_WRONLY | O_CLOEXEC);
-  if (fd < 0) return fail_errno(errno, "cannot open {}", abort_path);
-  const Status armed = watchdog_.arm(epoch, fd);
-  ::close(fd);
-  return armed;
+  HF_ASSIGN(const platform::UniqueFd fd, platform::open_file(abort_path, O_WRONLY));
+  return watchdog_.arm(epoch, fd.get());
 }
 
 bool Service::mounted() const {

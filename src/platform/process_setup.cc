@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "daemon/mirror/process_setup.h"
+#include "platform/process_setup.h"
 
 #include <fcntl.h>
 #include <malloc.h>
@@ -18,7 +18,7 @@
 #define PR_SET_IO_FLUSHER 57
 #endif
 
-namespace holdfast::mirror_process {
+namespace holdfast::platform {
 namespace {
 
 bool write_file(const char* path, std::string_view text) {
@@ -64,4 +64,4 @@ void enable_fuse_io_uring() {
   if (!write_file(path, "Y")) log_warning("cannot switch on FUSE over io_uring ({}); /dev/fuse is used", std::strerror(errno));
 }
 
-}  // namespace holdfast::mirror_process
+}  // namespace holdfast::platform

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "daemon/mirror/watchdog.h"
+#include "platform/watchdog.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -19,7 +19,7 @@
 #include "base/log.h"
 #include "platform/lease_word.h"
 
-namespace holdfast::mirror_process {
+namespace holdfast::platform {
 namespace {
 
 constexpr int child_socket = 3;
@@ -74,7 +74,7 @@ std::int64_t boottime_ms() {
 
 class Guard {
  public:
-  Guard(const platform::LeaseWord& lease, std::int64_t grace_ms) : lease_(lease), grace_ms_(grace_ms) {}
+  Guard(const LeaseWord& lease, std::int64_t grace_ms) : lease_(lease), grace_ms_(grace_ms) {}
 
   void arm(Epoch epoch, int abort_fd) {
     epoch_ = epoch;
@@ -119,7 +119,7 @@ class Guard {
   // The word changes without waking us (a lease given back, a clock that jumped), so it is looked at again this often.
   static constexpr std::int64_t look_every_ms = 50;
 
-  const platform::LeaseWord& lease_;
+  const LeaseWord& lease_;
   const std::int64_t grace_ms_;
   Epoch epoch_;
   std::int64_t invalid_since_ms_ = -1;
@@ -130,7 +130,7 @@ class Guard {
 
 int watchdog_main(const std::string& lease_path, std::int64_t grace_ms) {
   ::prctl(PR_SET_NAME, "holdfast-wdog");
-  auto lease = platform::LeaseWord::open(platform::LeaseWord::Side::reader, lease_path);
+  auto lease = LeaseWord::open(LeaseWord::Side::reader, lease_path);
   if (!lease) {
     log_error("watchdog: {}", lease.error().to_string());
     return 1;
@@ -199,4 +199,4 @@ Status Watchdog::request(char op, Epoch epoch, int pass_fd) {
 Status Watchdog::arm(Epoch epoch, int abort_fd) { return request('a', epoch, abort_fd); }
 Status Watchdog::disarm() { return request('d', Epoch(), -1); }
 
-}  // namespace holdfast::mirror_process
+}  // namespace holdfast::platform

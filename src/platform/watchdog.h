@@ -10,7 +10,7 @@
 #include "base/result.h"
 #include "base/types.h"
 
-namespace holdfast::mirror_process {
+namespace holdfast::platform {
 
 class Watchdog {
  public:
@@ -36,4 +36,4 @@ class Watchdog {
 // The child's main: `holdfast-mirror watchdog LEASE GRACE_MS`, socket on descriptor 3. Returns the exit status.
 int watchdog_main(const std::string& lease_path, std::int64_t grace_ms);
 
-}  // namespace holdfast::mirror_process
+}  // namespace holdfast::platform

@@ -14,7 +14,7 @@
 
 #include "base/result.h"
 
-namespace holdfast::mirror_process {
+namespace holdfast::platform {
 
 class ControlSocket {
  public:
@@ -47,4 +47,4 @@ class ControlSocket {
   std::atomic<int> busy_{0};                  // requests being answered; run() returns only when there are none
 };
 
-}  // namespace holdfast::mirror_process
+}  // namespace holdfast::platform

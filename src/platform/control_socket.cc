@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "daemon/mirror/control_socket.h"
+#include "platform/control_socket.h"
 
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -15,7 +15,7 @@
 
 #include "base/log.h"
 
-namespace holdfast::mirror_process {
+namespace holdfast::platform {
 namespace {
 
 constexpr std::size_t max_message_bytes = 256 * 1024;
@@ -155,4 +155,4 @@ void ControlSocket::answer(std::shared_ptr<Connection> connection, const nlohman
   }).detach();
 }
 
-}  // namespace holdfast::mirror_process
+}  // namespace holdfast::platform

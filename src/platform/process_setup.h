@@ -5,7 +5,7 @@
 
 #include "base/result.h"
 
-namespace holdfast::mirror_process {
+namespace holdfast::platform {
 
 // Raises descriptor limits, marks the process as an I/O flusher, asks the OOM killer to spare it. What the machine does not permit is a
 // warning in the log, not an error: containers often withhold CAP_SYS_RESOURCE.
@@ -17,4 +17,4 @@ void lock_memory();
 // FUSE over io_uring is off by default in the kernel; switched on if the kernel has it. Without it the /dev/fuse transport is used.
 void enable_fuse_io_uring();
 
-}  // namespace holdfast::mirror_process
+}  // namespace holdfast::platform

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// The few calls on descriptors that callers outside of this folder need, with errors as values.
+#pragma once
+
+#include <string>
+
+#include "base/result.h"
+#include "platform/unique_fd.h"
+
+namespace holdfast::platform {
+
+Result<UniqueFd> duplicate(int fd);                             // close-on-exec
+Result<UniqueFd> open_file(const std::string& path, int flags);  // O_CLOEXEC is added
+// "major:minor" of the file system that holds it, as in mountinfo.
+Result<std::string> device_of(int fd);
+
+}  // namespace holdfast::platform
