@@ -61,6 +61,12 @@ struct PlanRunner::Shared {
   std::thread main;
   std::vector<std::thread> background;
 
+  template <class Look>
+  auto locked(Look look) const {
+    const std::lock_guard lock(mutex);
+    return look();
+  }
+
   PlanStatus snapshot() const {  // mutex held
     PlanStatus out = record.status;
     const std::int64_t now = steady_ns();
@@ -310,10 +316,7 @@ bool PlanRunner::run_step(std::size_t i) {
         if (step.records_epoch) r.status.epoch_recorded = true;
       });
     const std::string why = result.error().to_string();
-    const bool forward_only = [&] {
-      const std::lock_guard lock(s_->mutex);
-      return s_->record.status.epoch_recorded;
-    }();
+    const bool forward_only = s_->locked([&] { return s_->record.status.epoch_recorded; });
     if (!forward_only) {
       change([&](PlanRecord& r) {
         r.status.steps[i].state = to_string(StepState::failed);
@@ -358,17 +361,11 @@ void PlanRunner::run_background(std::size_t i) {
       change([&](PlanRecord& r) { r.status.steps[i].state = to_string(StepState::done); });
       return;
     }
-    const bool stopping = [&] {
-      const std::lock_guard lock(s_->mutex);
-      return s_->stopping;
-    }();
+    const bool stopping = s_->locked([&] { return s_->stopping; });
     if (stopping) return;
     const bool again = back_off(i, ++failures);
     const bool over = steady_ns() >= until;
-    const bool skipped = [&] {
-      const std::lock_guard lock(s_->mutex);
-      return s_->live[i].skip || s_->abandon_background;
-    }();
+    const bool skipped = s_->locked([&] { return s_->live[i].skip || s_->abandon_background; });
     if (!again && !skipped) return;
     if (!over && !skipped) continue;
     change([&](PlanRecord& r) {
@@ -381,10 +378,7 @@ void PlanRunner::run_background(std::size_t i) {
 
 void PlanRunner::drive_forward() {
   for (std::size_t i = 0; i < s_->spec.steps.size(); ++i) {
-    const std::string state = [&] {
-      const std::lock_guard lock(s_->mutex);
-      return s_->record.status.steps[i].state;
-    }();
+    const std::string state = s_->locked([&] { return s_->record.status.steps[i].state; });
     if (state == to_string(StepState::done) || state == to_string(StepState::skipped)) continue;
     if (s_->spec.steps[i].background) {
       if (state == to_string(StepState::failed)) continue;
@@ -393,10 +387,8 @@ void PlanRunner::drive_forward() {
       continue;
     }
     if (run_step(i)) continue;
-    const bool reverts = [&] {
-      const std::lock_guard lock(s_->mutex);
-      return !s_->stopping && s_->record.state() != PlanState::halted && !s_->record.status.epoch_recorded;
-    }();
+    const bool reverts = s_->locked(
+        [&] { return !s_->stopping && s_->record.state() != PlanState::halted && !s_->record.status.epoch_recorded; });
     if (reverts) revert();
     return;
   }
@@ -417,10 +409,7 @@ void PlanRunner::revert() {
   for (std::thread& t : s_->background) t.join();
   s_->background.clear();
   for (std::size_t i = s_->spec.steps.size(); i-- > 0;) {
-    const bool undo = [&] {
-      const std::lock_guard lock(s_->mutex);
-      return began(s_->record.status.steps[i].state);
-    }();
+    const bool undo = s_->locked([&] { return began(s_->record.status.steps[i].state); });
     if (undo && !undo_step(i)) return;
   }
   finish(PlanState::reverted);

@@ -101,8 +101,8 @@ Result<bool> SegmentLog::scan(Segment& segment, bool is_last, Sequence known_dur
 // Truth table of what follows the last sound group (expected = the sequence that is missing):
 //   a later sound group of this life says synced >= expected, or the checkpoint does   -> damage: stop
 //   not the last segment, and the next one does not continue here                      -> damage (recover() compares `before`)
-//   only zeros or an earlier life's bytes                                              -> clean end
-//   anything else                                                                      -> torn tail: cut
+//   no head of a group of this life                                                    -> clean end (zeros, or an earlier life's bytes)
+//   heads of this life, which nothing proves to have been durable                      -> torn tail: cut
 Status SegmentLog::judge_tail(const Segment& segment, ByteView content, std::size_t at, Sequence expected, bool is_last, Sequence known_durable,
                               std::uint64_t& cut) {
   bool proven = known_durable >= expected && is_last;
@@ -117,8 +117,7 @@ Status SegmentLog::judge_tail(const Segment& segment, ByteView content, std::siz
   if (proven)
     return fail(ErrorCode::corrupt, "segment {} of the receive log is damaged at byte {}: sequence {} was durable and cannot be read: {}",
                 segment.header.number, at, expected.value, what_to_do);
-  const bool zeros = std::all_of(content.begin() + static_cast<std::ptrdiff_t>(at), content.end(), [](std::uint8_t b) { return b == 0; });
-  if (written_in_this_life || (is_last && !zeros)) cut = content.size() - at;
+  if (written_in_this_life) cut = content.size() - at;
   return {};
 }
 

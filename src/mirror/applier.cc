@@ -33,6 +33,7 @@ Status Applier::for_each_tree(const std::function<Status(ports::Tree&)>& look) {
 Status Applier::begin_held(const NodeState& state) {
   const std::lock_guard lock(mutex_);
   applied_ = state.applied;
+  announced_ = state.applied.sequence.value;
   log_life_ = state.log_life;
   resyncing_ = state.resyncing;
   complete_ = state.complete;
@@ -108,6 +109,7 @@ Result<bool> Applier::step() {
     HF_TRY(apply_slice(slice));
     std::uint64_t slice_bytes = 0;
     for (const auto& r : slice) slice_bytes += r.payload.size() + log::record_header_bytes;
+    announced_ = applied().sequence.value;
     work.unlock();
     hooks_.applied(slice_bytes);
     work.lock();

@@ -61,6 +61,8 @@ class Applier {
   bool dirty() const { return dirty_.load(); }
 
   Position applied() const;
+  // What peers are told: a batch counts when all that belongs to it is done, clearing up after a resync included.
+  Sequence announced() const { return Sequence(announced_.load()); }
   std::int64_t applied_time_ns() const { return applied_time_ns_.load(); }   // wall clock of the active at the last applied record
   bool resyncing() const { return resyncing_count_.load() > 0; }
 
@@ -96,6 +98,7 @@ class Applier {
   std::atomic<std::uint64_t> unsynced_bytes_{0};
   std::atomic<int> resyncing_count_{0};
   std::atomic<std::int64_t> applied_time_ns_{0};
+  std::atomic<std::uint64_t> announced_{0};
 };
 
 }  // namespace holdfast::mirror

@@ -72,7 +72,7 @@ NodeLog::NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events)
                    }
                    changed();
                  },
-                 [this] { return applier_.applied().sequence; },
+                 [this] { return applier_.announced(); },
                  [this]() -> std::uint64_t {
                    const std::uint64_t appended = receiver_.appended_bytes();
                    const std::lock_guard lock(mutex_);
@@ -295,7 +295,7 @@ void NodeLog::run_applier() {
 
 void NodeLog::tick() {
   active_.ring().expire(full_ring_patience_ns);
-  const Sequence applied = applier_.applied().sequence;
+  const Sequence applied = applier_.announced();
   if (applied == acked_applied_ && ++ticks_ < ack_every_ticks) return;
   ticks_ = 0;
   acked_applied_ = applied;
@@ -319,7 +319,7 @@ NodeLogStatus NodeLog::status() const {
   for (const auto& sender : senders()) s.peers.push_back(sender->status());
   s.receive.from = receiver_.connected_to();
   s.receive.logged = log_.durable();
-  s.receive.applied = applier_.applied().sequence;
+  s.receive.applied = applier_.announced();
   s.ring_bytes = active_.ring().size_bytes();
   s.ring_used_bytes = active_.ring().used_bytes();
   const Position ring_position = active_.ring().last_position();

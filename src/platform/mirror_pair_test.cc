@@ -75,7 +75,7 @@ TEST_F(MirrorPair, WhatTheActiveDoesStandsOnThePassive) {
   lead(a, b, 1);
   ASSERT_TRUE(synchronized(a));
   RandomApplication application(a, 1);
-  application.run(4000);
+  application.run(2500);
   EXPECT_TRUE(equal(a, b));
   EXPECT_EQ(peer_of(a).recovery_point_ns, 0);
   EXPECT_GT(TreeDigest::of(a.tree_path()).size(), 50U);
@@ -118,10 +118,10 @@ TEST_F(MirrorPair, FirstCopyOfAPopulatedFolderWhileItIsWrittenTo) {
   ASSERT_TRUE(a.start() && b.start(false));
   ASSERT_TRUE(a.log->promote(Epoch(1), true));
   RandomApplication application(a, 11);
-  application.run(4000);
+  application.run(2000);
   ASSERT_TRUE(b.add_set());
   ASSERT_TRUE(b.log->follow(Epoch(1), a.id()));
-  std::thread writer([&] { RandomApplication(a, 12).run(4000); });
+  std::thread writer([&] { RandomApplication(a, 12).run(2000); });
   connect(a, b);
   EXPECT_TRUE(synchronized(a));
   writer.join();
@@ -133,7 +133,7 @@ TEST_F(MirrorPair, FirstCopyOntoAnOlderCopySendsDifferencesOnly) {
   ASSERT_TRUE(a.start() && b.start(false));
   ASSERT_TRUE(a.log->promote(Epoch(1), true));
   RandomApplication application(a, 21);
-  application.run(4000);
+  application.run(2000);
   b.stop();
   ASSERT_EQ(std::system(("cp -a --sparse=always " + a.tree_path() + "/. " + b.tree_path() + " && rm -rf " + b.tree_path() + "/.holdfast").c_str()), 0);
   application.run(400);
@@ -154,7 +154,7 @@ TEST_F(MirrorPair, APassiveThatIsKilledAgainAndAgainCatchesUp) {
   ASSERT_TRUE(synchronized(a));
   std::mt19937 random(5);
   RandomApplication application(a, 31);
-  for (int round = 0; round < 8; ++round) {
+  for (int round = 0; round < 6; ++round) {
     application.run(600);
     const auto target = peer_of(a).applied.value + random() % 500;
     wait(a, [&] { return peer_of(a).applied.value >= target; }, 1);
@@ -213,6 +213,81 @@ TEST_F(MirrorPair, AnActiveThatLostItsEpochReturnsAsACopy) {
   writer.join();
   EXPECT_TRUE(equal(b, a));
   EXPECT_TRUE(a.log->status().receive.clean);
+}
+
+// What a straggler did to the tree after the fence is in no log: the peer must not go on as if it had everything.
+TEST_F(MirrorPair, AFencedActiveThatWinsAgainResynchronizesItsPeer) {
+  ASSERT_TRUE(a.start() && b.start());
+  lead(a, b, 1);
+  ASSERT_TRUE(synchronized(a));
+  RandomApplication(a, 46).run(300);
+  ASSERT_TRUE(equal(a, b));
+  a.log->abort();
+  RandomApplication(a, 47).run(50);
+  ASSERT_TRUE(b.log->seal(Epoch(2)));
+  lead(a, b, 2);
+  ASSERT_TRUE(synchronized(a));
+  EXPECT_TRUE(equal(a, b));
+}
+
+TEST_F(MirrorPair, AnEpochEndedButNotHandedOverIsFollowedByOnesOwn) {
+  ASSERT_TRUE(a.start() && b.start());
+  lead(a, b, 1);
+  ASSERT_TRUE(synchronized(a));
+  RandomApplication(a, 48).run(100);
+  ASSERT_TRUE(equal(a, b));
+  b.stop();
+  const auto end = a.log->end_epoch();
+  ASSERT_TRUE(end);
+  EXPECT_FALSE(a.log->wait_handed_over(b.id(), *end, 50).value());
+  EXPECT_FALSE(a.log->promote(Epoch(1))) << "that epoch has been";
+  const auto sealed = a.log->seal(Epoch(2));
+  ASSERT_TRUE(sealed);
+  EXPECT_TRUE(sealed->clean);
+  EXPECT_EQ(sealed->position, *end);
+  ASSERT_TRUE(b.start());
+  lead(a, b, 2);
+  RandomApplication(a, 49).run(100);
+  ASSERT_TRUE(synchronized(a));
+  EXPECT_TRUE(equal(a, b));
+}
+
+// A folder and its descendant have changed places: in the peer's old tree the one lies below the other.
+TEST_F(MirrorPair, FoldersTurnedInsideOut) {
+  ASSERT_TRUE(a.start() && b.start());
+  std::filesystem::create_directories(a.tree_path() + "/p/one/two/three");
+  std::ofstream(a.tree_path() + "/p/one/two/three/file") << "deep";
+  lead(a, b, 1);
+  ASSERT_TRUE(synchronized(a));
+  b.stop();
+  a.log->abort();
+  const auto rename = [&](const char* from, const char* to) { std::filesystem::rename(a.tree_path() + from, a.tree_path() + to); };
+  rename("/p/one/two/three", "/p/three");
+  rename("/p/one/two", "/p/three/two");
+  rename("/p/one", "/p/three/two/one");
+  ASSERT_TRUE(b.start());
+  lead(a, b, 2);
+  ASSERT_TRUE(synchronized(a));
+  EXPECT_TRUE(equal(a, b));
+}
+
+// What an incomplete peer acknowledges protects nothing: an fsync that waits for it goes on waiting until it is whole.
+TEST_F(MirrorPair, AnIncompletePeerDoesNotReleaseAnFsync) {
+  ASSERT_TRUE(a.start() && b.start(false));
+  ASSERT_TRUE(a.log->promote(Epoch(1), true));
+  RandomApplication(a, 91).run(200);
+  a.log->set_wait_set({b.id()});
+  std::atomic<bool> released{false};
+  a.log->capture_log().when_durable(a.log->capture_log().last_sequence(), [&] {
+    released = true;
+    EXPECT_TRUE(b.log->status().receive.complete);
+  });
+  EXPECT_FALSE(released);
+  ASSERT_TRUE(b.add_set());
+  ASSERT_TRUE(b.log->follow(Epoch(1), a.id()));
+  connect(a, b);
+  ASSERT_TRUE(synchronized(a));
+  EXPECT_TRUE(wait(a, [&] { return released.load(); }));
 }
 
 TEST_F(MirrorPair, AnActiveThatDiedGoesOnInALaterEpoch) {

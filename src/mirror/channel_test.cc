@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mirror/channel.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+namespace holdfast::mirror {
+namespace {
+
+class BytesStream final : public ports::ByteStream {
+ public:
+  explicit BytesStream(Bytes bytes) : bytes_(std::move(bytes)) {}
+  Result<std::size_t> read_some(std::span<std::uint8_t> into) override {
+    const std::size_t n = std::min(into.size(), bytes_.size() - at_);
+    std::copy_n(bytes_.begin() + static_cast<long>(at_), n, into.begin());
+    at_ += n;
+    return n;
+  }
+  bool readable_now() override { return at_ < bytes_.size(); }
+  Status write_pieces(std::span<const ByteView>) override { return {}; }
+  void shutdown() override {}
+
+ private:
+  Bytes bytes_;
+  std::size_t at_ = 0;
+};
+
+Welcome some_welcome() {
+  Welcome w;
+  w.node = NodeId(5);
+  w.position = {Epoch(3), Sequence(99)};
+  w.clean = false;
+  w.life = 12345;
+  w.sets = {{1, true, false}, {7, false, true}};
+  return w;
+}
+
+TEST(Channel, MessagesRoundTrip) {
+  FrameReader::Frame frame{};
+  const auto read = [&](const Bytes& bytes) {
+    static std::unique_ptr<BytesStream> stream;
+    static std::unique_ptr<FrameReader> reader;
+    stream = std::make_unique<BytesStream>(bytes);
+    reader = std::make_unique<FrameReader>(*stream);
+    frame = reader->next().value();
+    return frame.payload;
+  };
+  Hello hello;
+  hello.cluster_id = "cluster";
+  hello.node = NodeId(4);
+  hello.epoch = Epoch(8);
+  hello.highest_kind = 99;
+  const Hello hello_back = decode_hello(read(encode_frame(hello))).value();
+  EXPECT_EQ(hello_back.cluster_id, "cluster");
+  EXPECT_EQ(hello_back.epoch, Epoch(8));
+  const Welcome welcome = decode_welcome(read(encode_frame(some_welcome()))).value();
+  EXPECT_EQ(welcome.position, (Position{Epoch(3), Sequence(99)}));
+  ASSERT_EQ(welcome.sets.size(), 2U);
+  EXPECT_TRUE(welcome.sets[0].complete && welcome.sets[1].empty && !welcome.clean);
+  EXPECT_TRUE(decode_start(read(encode_frame(Start{true, {Epoch(1), Sequence(2)}})))->restart);
+  EXPECT_EQ(decode_ack(read(encode_frame(Ack{Sequence(10), Sequence(9)})))->applied, Sequence(9));
+  const Nak nak = decode_nak(read(encode_frame(Nak{3, FileId::root(3), 4096, 100}))).value();
+  EXPECT_EQ(nak.file, FileId::root(3));
+  EXPECT_EQ(decode_heartbeat(read(encode_frame(Heartbeat{-1})))->time_ns, -1);
+  EXPECT_EQ(decode_refuse(read(encode_frame(Refuse{"no\nway"})))->reason, "no?way") << "it ends in a log line";
+  EXPECT_EQ(frame.type, FrameType::refuse);
+}
+
+TEST(Channel, ALengthFromOutsideIsBounded) {
+  Bytes frame = encode_frame(Heartbeat{1});
+  const std::uint32_t huge = 0x7fffffff;
+  std::memcpy(frame.data() + 4, &huge, 4);
+  EXPECT_FALSE(decode_frame_head(frame));
+  BytesStream stream(frame);
+  EXPECT_FALSE(FrameReader(stream).next());
+}
+
+TEST(Channel, BatchesOfTheBiggestRecordFit) {
+  EXPECT_LE(max_batch_bytes + batch_head_bytes, max_frame_bytes);
+  EXPECT_LE(log::default_segment_bytes, 64U << 20);
+  const Bytes head = encode_batch_head({3, Sequence(5), Sequence(7)}, 1000);
+  EXPECT_EQ(decode_frame_head(head)->length, batch_head_bytes + 1000);
+  EXPECT_EQ(decode_batch_head(ByteView(head).subspan(frame_head_bytes))->last, Sequence(7));
+  EXPECT_FALSE(decode_batch_head(ByteView(encode_batch_head({2, Sequence(5), Sequence(7)}, 0)).subspan(frame_head_bytes)));
+}
+
+TEST(Channel, AHundredThousandMutatedFrames) {
+  std::mt19937 random(4);
+  Hello hello;
+  hello.cluster_id = "some cluster";
+  const std::vector<Bytes> seeds = {encode_frame(hello), encode_frame(some_welcome()), encode_frame(Start{}), encode_frame(Ack{}), encode_frame(Nak{}),
+                                    encode_frame(Heartbeat{}), encode_frame(Refuse{"reason"}), encode_batch_head({1, Sequence(1), Sequence(1)}, 0)};
+  int whole = 0;
+  for (int i = 0; i < 100'000; ++i) {
+    Bytes bytes = seeds[random() % seeds.size()];
+    for (unsigned n = random() % 3; n-- > 0;) bytes[random() % bytes.size()] = static_cast<std::uint8_t>(random());
+    if (random() % 4 == 0) bytes.resize(random() % bytes.size());
+    BytesStream stream(bytes);
+    FrameReader reader(stream);
+    if (reader.next()) ++whole;
+    // The decoders, as if the checksum had been made right.
+    const ByteView payload = ByteView(bytes).subspan(std::min(bytes.size(), frame_head_bytes));
+    (void)decode_hello(payload);
+    (void)decode_welcome(payload);
+    (void)decode_start(payload);
+    (void)decode_batch_head(payload);
+    (void)decode_ack(payload);
+    (void)decode_nak(payload);
+    (void)decode_heartbeat(payload);
+    (void)decode_refuse(payload);
+  }
+  EXPECT_GT(whole, 1000);
+}
+
+}  // namespace
+}  // namespace holdfast::mirror

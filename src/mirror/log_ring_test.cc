@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mirror/log_ring.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <random>
+#include <thread>
+
+#include "mirror/active_log.h"
+
+namespace holdfast::mirror {
+namespace {
+
+class TestTimes final : public ports::Times {
+ public:
+  std::int64_t realtime_ns() override { return now; }
+  std::int64_t steady_ns() override { return now; }
+  std::atomic<std::int64_t> now{1'000'000'000};
+};
+
+class LogRingTest : public ::testing::Test {
+ protected:
+  LogRingTest() : ring(least_ring_bytes, times) { ring.open(Epoch(1), {}); }
+
+  Sequence append(std::size_t payload_bytes, NodeId to = NodeId(0)) {
+    EXPECT_TRUE(ring.try_reserve(payload_bytes));
+    return append_reserved(payload_bytes, to);
+  }
+  Sequence append_reserved(std::size_t payload_bytes, NodeId to = NodeId(0)) {
+    const Bytes payload(payload_bytes, static_cast<std::uint8_t>(payload_bytes));
+    log::Record r;
+    r.kind = to.value != 0 ? log::Kind::ship_data : log::Kind::write;
+    r.addressed_to = to;
+    r.file.bytes[0] = 1;
+    r.payload = payload;
+    return ring.append(r, payload_bytes);
+  }
+  // Takes everything there is, checks it, and says how far it got.
+  std::uint64_t drain(LogRing::Cursor& cursor, std::uint64_t after, NodeId reader = NodeId(9), int* noops = nullptr) {
+    Bytes scratch;
+    for (;;) {
+      const auto batch = ring.take(cursor, 256 * 1024, reader, scratch);
+      if (batch.count == 0) return after;
+      EXPECT_EQ(batch.first.value, after + 1);
+      for (ByteView piece : batch.pieces) {
+        while (!piece.empty()) {
+          log::RecordHead head;
+          EXPECT_EQ(log::inspect(piece, head), log::Found::record);
+          EXPECT_EQ(head.sequence.value, ++after);
+          if (head.kind == log::Kind::noop && noops) ++*noops;
+          piece = piece.subspan(head.length);
+        }
+      }
+      EXPECT_EQ(batch.last.value, after);
+      ring.release(cursor, batch.end);
+    }
+  }
+
+  TestTimes times;
+  LogRing ring;
+};
+
+TEST_F(LogRingTest, ManyTimesAroundInOrder) {
+  auto cursor = ring.attach({}).value();
+  std::mt19937 random(1);
+  std::uint64_t read = 0;
+  for (int i = 0; i < 3000; ++i) {
+    append(random() % 50'000);
+    if (random() % 4 == 0) read = drain(*cursor, read);
+  }
+  EXPECT_EQ(drain(*cursor, read), 3000U);
+  EXPECT_EQ(ring.used_bytes(), 0U);
+}
+
+TEST_F(LogRingTest, ConcurrentAppendersFillEverySequence) {
+  auto cursor = ring.attach({}).value();
+  ring.set_connected(*cursor, true);
+  std::vector<std::thread> threads;
+  for (unsigned t = 0; t < 3; ++t)
+    threads.emplace_back([&, t] {
+      std::mt19937 random(t);
+      for (int i = 0; i < 800; ++i) {
+        const std::size_t bytes = random() % (i % 5 == 0 ? 200'000 : 3000);
+        while (!ring.try_reserve(bytes)) std::this_thread::yield();
+        append_reserved(bytes);
+      }
+    });
+  std::uint64_t read = 0;
+  while (read < 2400) {
+    ring.wait(*cursor, 100);
+    read = drain(*cursor, read);
+  }
+  for (auto& t : threads) t.join();
+  EXPECT_EQ(ring.last_sequence(), Sequence(2400));
+}
+
+TEST_F(LogRingTest, AFullRingParksUntilThePeerMovesOn) {
+  auto cursor = ring.attach({}).value();
+  ring.set_connected(*cursor, true);
+  while (ring.try_reserve(500'000)) append_reserved(500'000);
+  bool called = false;
+  ring.when_space([&] { called = true; });
+  EXPECT_FALSE(ring.try_reserve(500'000));
+  drain(*cursor, 0);
+  EXPECT_TRUE(called);
+  EXPECT_TRUE(ring.try_reserve(500'000));
+}
+
+TEST_F(LogRingTest, APeerThatIsAwayGivesWay) {
+  auto cursor = ring.attach({}).value();
+  for (int i = 0; i < 40; ++i) append(500'000);
+  EXPECT_FALSE(cursor->attached());
+  EXPECT_EQ(ring.rewind(*cursor, {}).error().code, ErrorCode::stale);
+  EXPECT_EQ(ring.attach({}).error().code, ErrorCode::stale);
+}
+
+TEST_F(LogRingTest, APeerThatTakesNothingLosesItsPlaceAfterAWhile) {
+  auto cursor = ring.attach({}).value();
+  ring.set_connected(*cursor, true);
+  while (ring.try_reserve(500'000)) append_reserved(500'000);
+  ring.expire(1'000'000'000);
+  EXPECT_TRUE(cursor->attached());
+  times.now += 2'000'000'000;
+  ring.expire(1'000'000'000);
+  EXPECT_FALSE(cursor->attached());
+  EXPECT_TRUE(ring.try_reserve(500'000));
+}
+
+TEST_F(LogRingTest, AReturningPeerFindsItsPlaceInTheHistory) {
+  for (int i = 0; i < 100; ++i) append(1000);
+  auto cursor = ring.attach({Epoch(1), Sequence(42)}).value();
+  EXPECT_EQ(drain(*cursor, 42), 100U);
+  EXPECT_TRUE(ring.rewind(*cursor, {Epoch(1), Sequence(60)}));
+  EXPECT_EQ(drain(*cursor, 60), 100U);
+  EXPECT_FALSE(ring.attach({Epoch(2), Sequence(42)})) << "another epoch's 42 is another history";
+  EXPECT_FALSE(ring.attach({Epoch(1), Sequence(101)})) << "ahead of us";
+}
+
+TEST_F(LogRingTest, OthersReadANoOp) {
+  auto mine = ring.attach({}).value(), other = ring.attach({}).value();
+  for (int i = 0; i < 500; ++i) append(1000, i % 3 == 0 ? NodeId(9) : NodeId(0));
+  int noops = 0;
+  EXPECT_EQ(drain(*mine, 0, NodeId(9), &noops), 500U);
+  EXPECT_EQ(noops, 0);
+  EXPECT_EQ(drain(*other, 0, NodeId(8), &noops), 500U);
+  EXPECT_EQ(noops, 167);
+}
+
+TEST_F(LogRingTest, StragglersOfAClosedEpochDoNoHarmAndLeaveNoTrace) {
+  append(100);
+  const Position end = ring.last_position();
+  ASSERT_TRUE(ring.try_reserve(10));
+  ring.close();
+  EXPECT_EQ(append_reserved(10), Sequence(2));
+  EXPECT_TRUE(ring.try_reserve(1 << 20)) << "nobody waits in a closed log";
+  ring.give_back(1 << 20);
+  EXPECT_EQ(ring.last_position(), end);
+  ring.open(Epoch(2), {Epoch(1), Sequence(1000)});
+  EXPECT_FALSE(ring.attach(end));
+  EXPECT_TRUE(ring.attach({Epoch(1), Sequence(1000)}));
+}
+
+TEST_F(LogRingTest, TheAgeOfARecordIsNeverUnderstated) {
+  const std::int64_t begin = times.now;
+  for (int i = 0; i < 20'000; ++i) {
+    append(10);
+    times.now += 1'000'000;
+  }
+  for (const std::uint64_t s : {1U, 2U, 100U, 9999U, 20'000U}) {
+    EXPECT_LE(ring.appended_at(Sequence(s)), begin + static_cast<std::int64_t>(s - 1) * 1'000'000);
+    EXPECT_GE(ring.appended_at(Sequence(s)), begin + static_cast<std::int64_t>(s - 1) * 1'000'000 - 200'000'000);
+  }
+}
+
+TEST(ActiveLogTest, AnFsyncWaitsForEveryMemberOfTheWaitSet) {
+  TestTimes times;
+  ActiveLog log(least_ring_bytes, times);
+  log.ring().open(Epoch(1), {});
+  int done = 0;
+  log.when_durable(Sequence(5), [&] { ++done; });
+  EXPECT_EQ(done, 1) << "nobody to wait for";
+  log.set_wait_set({NodeId(1), NodeId(2)});
+  log.when_durable(Sequence(5), [&] { ++done; });
+  log.when_durable(Sequence(7), [&] { ++done; });
+  log.acknowledged(NodeId(1), Sequence(10));
+  EXPECT_EQ(done, 1);
+  log.acknowledged(NodeId(2), Sequence(5));
+  EXPECT_EQ(done, 2);
+  log.acknowledged(NodeId(2), Sequence(4));
+  EXPECT_EQ(done, 2);
+  log.set_wait_set({NodeId(1)});
+  EXPECT_EQ(done, 3) << "a recorded removal releases";
+  log.incomplete(NodeId(1));
+  log.when_durable(Sequence(8), [&] { ++done; });
+  EXPECT_EQ(done, 3) << "what an incomplete peer acknowledged before counts no more";
+  log.begin_epoch();
+  log.acknowledged(NodeId(1), Sequence(100));
+  EXPECT_EQ(done, 3) << "waiters of an epoch that is over never hear again";
+}
+
+}  // namespace
+}  // namespace holdfast::mirror
