@@ -180,7 +180,7 @@ void VoterCore::on_renew(NodeId from, const Renew& m, Now now, Actions& out) {
 
 void VoterCore::on_resign(NodeId from, const Resign& m) {
   const bool its_promise = m.epoch == state_.promised && from == state_.promised_to;
-  if (!its_promise && !mutation_.resign_any_epoch) return;
+  if (!its_promise) return;
   promise_until_ = 0;
   silent_until_ = 0;  // whatever was promised before a restart was promised to the sender, in this epoch or before
   resigned_ = std::max(resigned_, m.epoch);

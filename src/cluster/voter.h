@@ -23,7 +23,6 @@ struct Mutation {
   bool joiner_without_wait = false;     // adds a joiner although the mirror does not wait for it
   bool removal_before_recorded = false; // lets the mirror stop waiting when a removal is proposed
   bool promise_on_holder_clock = false; // a voter's promise on the wall clock
-  bool resign_any_epoch = false;        // a late Resign voids the promise for a newer epoch
   bool propose_before_own_accept = false;
   bool votes_twice = false;             // gives an epoch's vote to a second candidate
   bool sole_voter_alone = false;        // a sole voter goes on after a restart without contact

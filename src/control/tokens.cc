@@ -213,14 +213,12 @@ Result<TokenStore::Issued> TokenStore::issue(const std::string& cluster_id, cons
   return Issued{to_text(token), entry.expires_wall_ms};
 }
 
-Status TokenStore::consume(std::string_view text, const std::string& cluster_id, CertificateKind kind,
-                           const std::string& used_by) {
+Result<TokenStore::Entry*> TokenStore::usable(std::vector<Entry>& entries, std::string_view text,
+                                              const std::string& cluster_id, CertificateKind kind) const {
   HF_ASSIGN(const JoinToken token, join_token_from_text(text));
   if (token.cluster_id != cluster_id)
     return denied("the token belongs to another cluster",
                   "use a token of the cluster you join, or the address of a node of the token's cluster");
-  const std::lock_guard lock(mutex_);
-  HF_ASSIGN(std::vector<Entry> entries, load());
   const std::string hash = hash_of(token);
   const auto found = std::find_if(entries.begin(), entries.end(), [&](const Entry& e) {
     return e.hash.size() == hash.size() && CRYPTO_memcmp(e.hash.data(), hash.data(), hash.size()) == 0;
@@ -231,6 +229,21 @@ Status TokenStore::consume(std::string_view text, const std::string& cluster_id,
   if (expired(*found, clock_())) return denied("the token has expired", new_token_hint(kind));
   if (found->kind != to_string(kind))
     return denied(fmt::format("the token admits a {}, not a {}", found->kind, to_string(kind)), new_token_hint(kind));
+  return &*found;
+}
+
+Status TokenStore::check(std::string_view text, const std::string& cluster_id, CertificateKind kind) {
+  const std::lock_guard lock(mutex_);
+  HF_ASSIGN(std::vector<Entry> entries, load());
+  HF_TRY(usable(entries, text, cluster_id, kind));
+  return {};
+}
+
+Status TokenStore::consume(std::string_view text, const std::string& cluster_id, CertificateKind kind,
+                           const std::string& used_by) {
+  const std::lock_guard lock(mutex_);
+  HF_ASSIGN(std::vector<Entry> entries, load());
+  HF_ASSIGN(Entry* const found, usable(entries, text, cluster_id, kind));
   found->used = true;
   found->used_by = used_by;
   return save(entries);

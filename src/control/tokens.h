@@ -52,6 +52,8 @@ class TokenStore {
   };
   Result<Issued> issue(const std::string& cluster_id, const std::string& ca_fingerprint, CertificateKind kind,
                        std::int64_t ttl_s);
+  // Is it good now? Nothing is changed. Errors as of consume().
+  Status check(std::string_view text, const std::string& cluster_id, CertificateKind kind);
   // Errors, each its own line: damaged, another cluster's, unknown here, used already, expired, wrong kind. All `denied`.
   Status consume(std::string_view text, const std::string& cluster_id, CertificateKind kind,
                  const std::string& used_by);
@@ -60,6 +62,9 @@ class TokenStore {
   struct Entry;
   Result<std::vector<Entry>> load() const;
   Status save(const std::vector<Entry>& entries) const;
+  // The entry that `text` stands for. With mutex_ held.
+  Result<Entry*> usable(std::vector<Entry>& entries, std::string_view text, const std::string& cluster_id,
+                        CertificateKind kind) const;
   bool expired(const Entry& entry, const TokenTime& now) const;
 
   const std::string file_;

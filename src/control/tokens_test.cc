@@ -27,7 +27,9 @@ class Tokens : public ::testing::Test {
   }
   std::string refused(const std::string& token, const std::string& of = cluster,
                       CertificateKind kind = CertificateKind::node) {
+    const Status checked = store.check(token, of, kind);
     const Status status = store.consume(token, of, kind, "n2");
+    EXPECT_EQ(checked.has_value(), status.has_value()) << "check and consume judge alike";
     if (status) return "accepted";
     EXPECT_EQ(status.error().code, ErrorCode::denied);
     EXPECT_FALSE(status.error().hint.empty());

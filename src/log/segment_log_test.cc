@@ -165,7 +165,9 @@ TEST(SegmentLog, MutatedSegments) {
   ASSERT_TRUE(log.reset(at(0)));
   for (std::uint64_t s = 1; s <= 20; ++s) {
     append(log, s, 50);
-    if (s % 5 == 0) ASSERT_TRUE(log.sync());
+    if (s % 5 == 0) {
+      ASSERT_TRUE(log.sync());
+    }
   }
   std::mt19937 random(3);
   for (int i = 0; i < 60; ++i) {

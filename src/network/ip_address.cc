@@ -70,11 +70,13 @@ Result<IpPrefix> IpPrefix::parse(std::string_view text) {
     return fail(ErrorCode::invalid,
                 "{} has no prefix length: write it like 192.0.2.10/24 (the length of the clients' subnet)", text);
   IpPrefix p;
-  HF_ASSIGN(p.ip, IpAddress::parse(text.substr(0, slash)));
+  const auto ip = IpAddress::parse(text.substr(0, slash));
+  if (!ip) return fail(ErrorCode::invalid, "{}: {}", text, ip.error().message);
+  p.ip = *ip;
   const std::string_view length = text.substr(slash + 1);
   const auto [end, ec] = std::from_chars(length.data(), length.data() + length.size(), p.length);
   if (ec != std::errc{} || end != length.data() + length.size() || p.length == 0 || p.length > p.ip.size() * 8)
-    return fail(ErrorCode::invalid, "\"{}\" is not a prefix length: 1 to {}", length, p.ip.size() * 8);
+    return fail(ErrorCode::invalid, "{}: \"{}\" is not a prefix length: 1 to {}", text, length, p.ip.size() * 8);
   HF_TRY(check_usable(p, text));
   return p;
 }

@@ -172,15 +172,34 @@ std::string why_unsupported(std::string_view type) {
   return "Holdfast has not been proven on it";
 }
 
+namespace {
+
+Status check_apart(const std::string& path, const std::vector<std::string>& protected_paths) {
+  for (const std::string& other : protected_paths) {
+    if (other == path) return fail(ErrorCode::exists, "{} is already protected", path);
+    if (within(path, other)) return fail(ErrorCode::refused, "{} lies in {}, which is already protected", path, other);
+    if (within(other, path))
+      return fail(ErrorCode::refused, "{} holds {}, which is already protected: unprotect that first", path, other);
+  }
+  return {};
+}
+
+Status check_file_system(const std::vector<Mount>& mounts, const std::string& path) {
+  const Mount* holder = mount_containing(mounts, path, false);
+  CHECK(holder != nullptr, "no mount holds {}", path);
+  if (const std::string why = why_unsupported(holder->type); !why.empty())
+    return fail(ErrorCode::refused, "{} is on {}: {}: move it to ext4, xfs or btrfs", path, holder->type, why);
+  if (has_option(holder->options, "ro") || has_option(holder->super_options, "ro"))
+    return fail(ErrorCode::refused, "{} is on a read-only mount ({}): remount it read-write", path, holder->point);
+  return {};
+}
+
+}  // namespace
+
 Status check_protectable(const std::string& path, const std::vector<std::string>& protected_paths) {
   HF_ASSIGN(const std::string real, checked_folder(path));
   if (real == "/") return fail(ErrorCode::refused, "/ can't be protected: name the folder with the application's data");
-  for (const std::string& other : protected_paths) {
-    if (other == real) return fail(ErrorCode::exists, "{} is already protected", real);
-    if (within(real, other)) return fail(ErrorCode::refused, "{} lies in {}, which is already protected", real, other);
-    if (within(other, real))
-      return fail(ErrorCode::refused, "{} holds {}, which is already protected: unprotect that first", real, other);
-  }
+  HF_TRY(check_apart(real, protected_paths));
   HF_ASSIGN(const std::vector<Mount> mounts, read_mounts());
   for (const Mount& m : mounts) {
     if (m.point == real)
@@ -190,13 +209,17 @@ Status check_protectable(const std::string& path, const std::vector<std::string>
       return fail(ErrorCode::refused, "{} holds a mount at {}: unmount it, or protect a folder without mounts", real,
                   m.point);
   }
-  const Mount* holder = mount_containing(mounts, real, false);
-  CHECK(holder != nullptr, "no mount holds {}", real);
-  if (const std::string why = why_unsupported(holder->type); !why.empty())
-    return fail(ErrorCode::refused, "{} is on {}: {}: move it to ext4, xfs or btrfs", real, holder->type, why);
-  if (has_option(holder->options, "ro") || has_option(holder->super_options, "ro"))
-    return fail(ErrorCode::refused, "{} is on a read-only mount ({}): remount it read-write", real, holder->point);
-  return {};
+  return check_file_system(mounts, real);
+}
+
+Status check_protectable_once_made(const std::string& path, const std::vector<std::string>& protected_paths) {
+  std::filesystem::path above = std::filesystem::path(path).parent_path();
+  std::error_code ec;
+  while (!std::filesystem::exists(above, ec) && above.has_relative_path()) above = above.parent_path();
+  HF_TRY(checked_folder(above.string()));
+  HF_TRY(check_apart(path, protected_paths));
+  HF_ASSIGN(const std::vector<Mount> mounts, read_mounts());
+  return check_file_system(mounts, path);
 }
 
 Result<UniqueFd> clone_tree(const std::string& path) {

@@ -41,6 +41,9 @@ std::string why_unsupported(std::string_view filesystem_type);
 // mounts, on a supported file system, neither inside nor around one of `protected_paths`. Errors say what to do next.
 Status check_protectable(const std::string& path, const std::vector<std::string>& protected_paths);
 
+// May a folder that is yet to be made at `path` become one? Looks at the file system it would be on.
+Status check_protectable_once_made(const std::string& path, const std::vector<std::string>& protected_paths);
+
 // The folder at `path` in a detached clone of the file system mount that holds it: the real tree, also when a cover and FUSE lie over it.
 // Lives as long as the descriptor (O_RDONLY|O_DIRECTORY); invisible to every process's mount table. Writable like the real mount.
 Result<UniqueFd> clone_tree(const std::string& path);

@@ -109,7 +109,7 @@ class Guard {
 
   void abort_all(const char* why) {
     for (int fd : abort_fds_)
-      if (::pwrite(fd, "1", 1, 0) < 0 && errno != ENOENT && errno != ENODEV)
+      if (::write(fd, "1", 1) < 0 && errno != ENOENT && errno != ENODEV)  // not pwrite: the kernel refuses an offset here
         log_error("watchdog: cannot abort a FUSE connection: {}", std::strerror(errno));
     if (!abort_fds_.empty()) log_warning("watchdog: epoch {} fenced: {}", epoch_.value, why);
     disarm();

@@ -39,8 +39,8 @@ def refuse(cluster, node, argv, *words, data=None):
 PREPARED_FOLDERS = {    # case -> (script that prepares it on the active, folder, words of the refusal, undo script)
     "missing": ("true", "/srv/does-not-exist", ("/srv/does-not-exist", "exist"), "true"),
     "relative": ("true", "srv/x", ("absolute",), "true"),
-    "protected": ("true", postgres.DATA, ("already", "protected"), "true"),
-    "inside-protected": ("true", postgres.DATA + "/base", ("protected",), "true"),
+    "protected": ("true", postgres.DATA, ("already", "protect"), "true"),
+    "inside-protected": ("true", postgres.DATA + "/base", ("protect", "already"), "true"),
     "around-protected": ("true", "/var/lib/postgresql", ("protected",), "true"),
     "root": ("true", "/", ("/",), "true"),
     "system": ("true", "/etc", ("/etc",), "true"),
@@ -49,7 +49,8 @@ PREPARED_FOLDERS = {    # case -> (script that prepares it on the active, folder
     "holds-mount": ("mkdir -p /srv/m/sub; mount -t tmpfs tmpfs /srv/m/sub", "/srv/m", ("/srv/m/sub", "mount"),
                     "umount /srv/m/sub; rm -r /srv/m"),
     "is-mount": ("mkdir -p /srv/t; mount -t tmpfs tmpfs /srv/t", "/srv/t", ("mount",), "umount /srv/t; rmdir /srv/t"),
-    "tmpfs": ("mkdir -p /run/t/x", "/run/t/x", ("tmpfs",), "rm -r /run/t"),
+    "tmpfs": ("mkdir -p /srv/t; mount -t tmpfs tmpfs /srv/t; mkdir /srv/t/x", "/srv/t/x", ("tmpfs",),
+              "umount /srv/t; rmdir /srv/t"),
     "overlay": ("mkdir -p /opt/x", "/opt/x", ("overlay",), "rmdir /opt/x"),
 }
 

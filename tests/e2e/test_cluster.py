@@ -39,7 +39,7 @@ def test_status_is_one_screen_on_both_nodes(cluster):
     for node in cluster.nodes:
         lines = cluster.cli(node, "status").stdout.splitlines()
         assert 10 <= len(lines) <= 50, "\n".join(lines)
-        text = "\n".join(lines)
+        text = "\n".join(lines).lower()
         for word in ("n1", "n2", "w1", PUBLIC_ADDRESS, "postgresql", "synchronized", "active", "passive"):
             assert word in text, f"{node}: '{word}' is not in the status:\n{text}"
 

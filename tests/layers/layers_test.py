@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-MAX_LINES = 500
+MAX_LINES = 550
 
 CORES = {"log", "mirror", "cluster", "apps"}
 OUTSIDE = {"platform", "capture", "network", "control"}

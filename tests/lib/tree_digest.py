@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prints one line for each object under a folder, sorted: what must be equal on both nodes.
 
+    tree_digest.py FOLDER [NAME...]         NAME: only these, relative to FOLDER; one that is not there gives no line
+
 Left out, because each node has its own: inode numbers, ctime, atime, sizes and link counts of folders. Left out,
 because it is Holdfast's: the hidden folder .holdfast in the root, and attributes trusted.holdfast.*.
 """
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -52,8 +55,10 @@ def names(root):
 
 def main():
     root = os.fsencode(sys.argv[1])
-    for name in sorted(names(root)):
-        print(describe(root, name))
+    wanted = [os.fsencode(name) for name in sys.argv[2:]]
+    for name in sorted(wanted or names(root)):
+        with contextlib.suppress(FileNotFoundError):        # it went away since it was listed
+            print(describe(root, name))
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ std::vector<apps::Application> AppSupervisor::list() const {
   return all;
 }
 
-Status AppSupervisor::configure(const std::vector<apps::Application>& applications, bool stop_running) {
+Status AppSupervisor::configure(const std::vector<apps::Application>& applications) {
   const std::vector<std::string> before = units_of(list()), after = units_of(applications);
   {
     const std::lock_guard lock(mutex_);
@@ -74,11 +74,14 @@ Status AppSupervisor::configure(const std::vector<apps::Application>& applicatio
   for (const std::string& unit : before)
     if (std::find(after.begin(), after.end(), unit) == after.end()) gone.push_back(unit);
   if (!gone.empty()) HF_TRY(systemd.unprotect_units(gone));
-  if (stop_running) {
-    HF_TRY(systemd.disable_applications());
-    HF_TRY(stop_units(apps::stop_order(applications), [](const std::string& text) { log_info("{}", text); }));
-  }
   return {};
+}
+
+Status AppSupervisor::rest(const std::vector<apps::Application>& applications) {
+  HF_ASSIGN(auto systemd, platform::SystemdUnits::connect());
+  if (systemd.applications_enabled()) return kill();
+  HF_TRY(systemd.disable_applications());
+  return stop_units(apps::stop_order(applications), [](const std::string& text) { log_info("{}", text); });
 }
 
 Status AppSupervisor::stop_units(const std::vector<apps::Resource>& resources, const Say& say) {

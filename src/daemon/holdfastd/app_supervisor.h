@@ -32,8 +32,10 @@ class AppSupervisor {
   ~AppSupervisor();
 
   void set_node(std::string node);  // before anything is configured
-  // Units that are new get the drop-in, units that went lose it. With `stop_running` (a passive) they are stopped as well.
-  Status configure(const std::vector<apps::Application>& applications, bool stop_running);
+  // Units that are new get the drop-in, units that went lose it.
+  Status configure(const std::vector<apps::Application>& applications);
+  // On a node that is not the active: whatever of them runs is stopped; killed if it ran under protection.
+  Status rest(const std::vector<apps::Application>& applications);
 
   Status start(const Say& say, const Cancelled& cancelled);  // all, in order; the first failure ends it
   Status stop(const Say& say, const Cancelled& cancelled);   // in reverse; what does not stop in time is killed

@@ -182,7 +182,8 @@ class Daemon : public EngineHost, public InSync::Port {
   // daemon_setup.cc
   void take_value(const cluster::ValuePtr& value);
   void apply_setup();
-  Status apply_units_and_network(const ClusterConfig& config, bool stop_running);
+  Status apply_units_and_network(const ClusterConfig& config);
+  Status make_passive(const ClusterConfig& config);
   nlohmann::json mirror_configuration() const;
   std::vector<network::LinkPeer> peers_from_value() const;
   void refresh_peers();

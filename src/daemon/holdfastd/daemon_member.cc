@@ -103,7 +103,8 @@ Status Daemon::start_member(bool founder) {
     HF_ASSIGN(config_, config_from_text(value_->config));
     // Closed before anything else can answer for these addresses; an open gate of before a restart stays open.
     const bool may_resume = value_->active == node_.node_id && lease_word_->valid(value_->epoch());
-    HF_TRY(apply_units_and_network(config_, !may_resume));
+    HF_TRY(apply_units_and_network(config_));
+    if (!may_resume) HF_TRY(network_->hide());
   }
   loop_.after(std::chrono::milliseconds(1), "start of the engine", [this] { start_engine_when_ready(); });
   return {};

@@ -73,7 +73,8 @@ void Daemon::poll_mirror() {
       if (reply) take_mirror_status(*reply);
       else if (office_epoch_.value != 0 && mirror_status_ms_ != 0 && steady_ms() - mirror_status_ms_ > hang_ms)
         give_up_office("holdfast-mirror hangs", NodeId{});
-      if (insync_) insync_->tick(steady_ms());
+      // While this node's own mirror says nothing, nothing is known of the peers: it is not they who are stuck.
+      if (insync_ && reply) insync_->tick(steady_ms());
       publish_summary();
       poll_again(poll_every);
     });

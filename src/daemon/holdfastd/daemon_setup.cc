@@ -79,16 +79,26 @@ nlohmann::json Daemon::mirror_configuration() const {
           {"founder", founder_}};
 }
 
-Status Daemon::apply_units_and_network(const ClusterConfig& config, bool stop_running) {
-  HF_TRY(apps_->configure(config.applications, stop_running));
+Status Daemon::apply_units_and_network(const ClusterConfig& config) {
+  HF_TRY(apps_->configure(config.applications));
   std::vector<network::IpPrefix> addresses;
   for (const PublicAddressConfig& p : config.public_addresses) {
     if (p.site != node_.site) continue;
     HF_ASSIGN(const network::IpPrefix prefix, network::IpPrefix::parse(p.address));
     addresses.push_back(prefix);
   }
-  HF_TRY(network_->configure(addresses));
-  return stop_running ? network_->hide() : Status{};
+  return network_->configure(addresses);
+}
+
+// Not the active: nothing of it may serve here. A capture of an epoch that is over goes first, for what waits in it can't be killed.
+Status Daemon::make_passive(const ClusterConfig& config) {
+  HF_TRY(network_->hide());
+  const auto status = call_mirror(*mirror_, "status", nlohmann::json::object(), 5'000);
+  if (status && text_of(*status, "role") == "active") {
+    const auto ended = call_mirror(*mirror_, "abort", {{"epoch", number_of(*status, "epoch")}}, 30'000);
+    if (!ended) return tl::unexpected(ended.error());
+  }
+  return apps_->rest(config.applications);
 }
 
 void Daemon::apply_setup() {
@@ -101,7 +111,8 @@ void Daemon::apply_setup() {
       const bool resuming = !engine_started_ && value_ && value_->active == node_.node_id && lease_word_->valid(value_->epoch());
       return office_epoch_.value != 0 || resuming;
     }, false);
-    Status done = apply_units_and_network(config, !active);
+    Status done = apply_units_and_network(config);
+    if (done && !active) done = make_passive(config);
     if (done) {
       const auto configured = call_mirror(*mirror_, "configure", mirror, 60'000);
       if (!configured) done = tl::unexpected(configured.error());

@@ -154,6 +154,7 @@ Result<std::string> ApiHandlers::answer_peer(NodeId from, const std::string& op,
   }
   if (op == "facts") return host_facts_text();
   if (op == "protect_facts") return protect_facts(body);
+  if (op == "make_folders") return make_folders(body);
   if (op == "prepare_switchover") return prepare_switchover(from, body);
   if (op == "applied") return applied(body);
   if (op == "do") {

@@ -59,8 +59,9 @@ class ApiHandlers : public control::Handlers {
   // handlers_protect.cc
   Result<apps::Application> application_for(const control::ProtectRequest& request) const;
   Status check_protect_here(const apps::Application& application, const ClusterConfig& config) const;
-  Status check_protect_peer(const apps::Application& application, NodeId peer, const std::string& name) const;
+  Status check_protect_peer(const apps::Application& application, NodeId peer, const std::string& name, json& missing) const;
   Result<std::string> protect_facts(const json& body) const;  // what a peer asks before it protects
+  Result<std::string> make_folders(const json& body) const;   // what it asks for then: a copy needs a place
   // handlers_roles.cc
   Result<control::Accepted> switch_over(NodeId target, const std::string& actor, const std::string& reason);
   Result<std::string> prepare_switchover(NodeId from, const json& body);

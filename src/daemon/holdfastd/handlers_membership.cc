@@ -173,14 +173,17 @@ Result<control::JoinReply> ApiHandlers::join(const Caller& caller, const control
   return control::JoinReply{state.cluster_name, state.cluster_id, joined.reply.node_id, joined.reply.identity};
 }
 
-// Checks first, the token last: a request that can't succeed must not use it up.
+// The token is looked at before anything else, so that a stranger learns nothing of the cluster; it is used up last, so that a request that
+// can't succeed does not cost it.
 Result<AdmitReply> ApiHandlers::admit(const Caller& caller, const AdmitRequest& r) {
   const std::lock_guard lock(membership_mutex_);
   const Snapshot s = d_.snapshot();
   if (!s.member || !s.value) return tl::unexpected(not_a_member());
   HF_ASSIGN(const control::CertificateKind kind, control::certificate_kind_from_text(r.kind));
   const bool witness = kind == control::CertificateKind::witness;
+  HF_TRY(tokens_.check(r.token, s.node.cluster_id, kind));
   HF_TRY(check_name(r.node, "node"));
+  if (r.version.empty()) return fail(ErrorCode::invalid, "{} does not say which version of Holdfast it runs", r.node);
   if (version_head(r.version) != version_head(HF_VERSION))
     return fail(ErrorCode::refused, "{} runs Holdfast {}, this cluster {}: install the same major version", r.node, r.version, HF_VERSION);
   std::set<int> taken;

@@ -66,6 +66,8 @@ Result<apps::Application> ApiHandlers::application_for(const control::ProtectReq
     request.paths = {path};
     if (request.name.empty()) request.name = std::filesystem::path(path).filename().string();
   } else {
+    if (r.what.find('/') != std::string::npos)
+      return tl::unexpected(Error{ErrorCode::invalid, fmt::format("'{}' is not an absolute path", r.what), "write it like /srv/data", 0});
     request.plugin = r.what;
   }
   return apps::make_application(request, host_facts());
@@ -96,9 +98,9 @@ Result<std::string> ApiHandlers::protect_facts(const json& body) const {
   for (const auto& p : list_of(body, "paths")) {
     if (!p.is_string()) continue;
     const std::string path = p.get<std::string>();
-    const Status possible = platform::check_protectable(path, set_paths(s.config));
     std::error_code ignored;
-    const bool exists = std::filesystem::exists(path, ignored);
+    const bool exists = std::filesystem::exists(std::filesystem::symlink_status(path, ignored));
+    const Status possible = exists ? platform::check_protectable(path, set_paths(s.config)) : platform::check_protectable_once_made(path, set_paths(s.config));
     paths.push_back({{"path", path}, {"free", bytes_free(path)}, {"used", exists ? bytes_under(path) : 0}, {"exists", exists},
                      {"error", possible ? "" : possible.error().to_string()},
                      {"holders", flag_of(body, "units") ? std::vector<std::string>() : holders_of(path, 5)}});
@@ -106,7 +108,23 @@ Result<std::string> ApiHandlers::protect_facts(const json& body) const {
   return dump(json{{"facts", host_facts_text()}, {"paths", paths}});
 }
 
-Status ApiHandlers::check_protect_peer(const apps::Application& application, NodeId peer, const std::string& name) const {
+// Here only, when a folder becomes protected: one that is missing later means that its disk is, and must never be made up for.
+Result<std::string> ApiHandlers::make_folders(const json& body) const {
+  const Snapshot s = d_.snapshot();
+  for (const auto& p : list_of(body, "paths")) {
+    if (!p.is_string()) continue;
+    const std::string path = p.get<std::string>();
+    HF_TRY(check_not_ours(path, d_.paths().state));
+    if (std::filesystem::path(path).lexically_normal() != path || path.front() != '/') return fail(ErrorCode::invalid, "{} is no plain path", path);
+    HF_TRY(platform::check_protectable_once_made(path, set_paths(s.config)));
+    std::error_code ec;
+    if (std::filesystem::create_directories(path, ec)) log_info("{} was made for the copy", path);
+    if (ec) return fail(ErrorCode::io, "{} can't be made: {}", path, ec.message());
+  }
+  return std::string("{}");
+}
+
+Status ApiHandlers::check_protect_peer(const apps::Application& application, NodeId peer, const std::string& name, json& missing) const {
   const auto text = d_.ask_peer(peer, "protect_facts", {{"paths", application.data_paths}, {"units", !application.resources.empty()}}, 120'000);
   if (!text)
     return tl::unexpected(Error{ErrorCode::unavailable, fmt::format("{} can't be asked whether it can hold a copy: {}", name, text.error().message),
@@ -116,8 +134,7 @@ Status ApiHandlers::check_protect_peer(const apps::Application& application, Nod
   HF_TRY(apps::check_peer(application, facts, name));
   for (const auto& p : list_of(answer, "paths")) {
     const std::string path = text_of(p, "path");
-    if (!flag_of(p, "exists"))
-      return tl::unexpected(Error{ErrorCode::not_found, fmt::format("{} does not exist on {}", path, name), fmt::format("mkdir -p {} on {}", path, name), 0});
+    if (!flag_of(p, "exists")) missing.push_back(path);
     if (const std::string error = text_of(p, "error"); !error.empty()) return fail(ErrorCode::refused, "on {}: {}", name, error);
     std::string holders;
     for (const auto& h : list_of(p, "holders"))
@@ -140,8 +157,17 @@ Result<control::ProtectReply> ApiHandlers::protect(const Caller& caller, const c
   if (policy != "write-back" && policy != "write-through") return fail(ErrorCode::invalid, "write policy '{}' is neither write-back nor write-through", policy);
   HF_ASSIGN(const apps::Application application, application_for(r));
   HF_TRY(check_protect_here(application, s.config));
-  for (const cluster::Member& m : s.value->members)
-    if (m.kind == cluster::MemberKind::data && m.id != s.node.node_id) HF_TRY(check_protect_peer(application, m.id, m.name));
+  std::vector<std::pair<const cluster::Member*, json>> lacking;  // peers, and the folders that are to be made there
+  for (const cluster::Member& m : s.value->members) {
+    if (m.kind != cluster::MemberKind::data || m.id == s.node.node_id) continue;
+    json missing = json::array();
+    HF_TRY(check_protect_peer(application, m.id, m.name, missing));
+    if (!missing.empty()) lacking.emplace_back(&m, std::move(missing));
+  }
+  for (const auto& [peer, paths] : lacking) {
+    const auto made = d_.ask_peer(peer->id, "make_folders", {{"paths", paths}}, 30'000);
+    if (!made) return fail(made.error().code, "on {}: {}", peer->name, made.error().message);
+  }
   ProtectOrder order;
   order.actor = caller.actor;
   order.application = application;

@@ -216,7 +216,7 @@ class Builder {
       return control::OptionStatus{name, on ? "on" : "off", fmt::format("holdfast config set {} {}", key, on ? "off" : "on")};
     };
     const ClusterConfig& c = s_.config;
-    out_.options.push_back(toggle("automatic failover", c.automatic_failover, "automatic_failover"));
+    out_.options.push_back(toggle("failover without asking", c.automatic_failover, "automatic_failover"));
     out_.options.push_back(toggle("automatic switchover", c.automatic_switchover, "automatic_switchover"));
     out_.options.push_back(toggle("data loss avoidance", c.data_loss_avoidance, "data_loss_avoidance"));
     out_.options.push_back({"recovery point limit", c.recovery_point_limit_s > 0 ? fmt::format("{:g} s", c.recovery_point_limit_s) : "none",

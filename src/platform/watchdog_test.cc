@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "platform/watchdog.h"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <optional>
+
+#include <gtest/gtest.h>
+
+#include "platform/lease_word.h"
+
+namespace holdfast::platform {
+namespace {
+
+constexpr std::int64_t ms = 1'000'000;
+constexpr int patience_ms = 10'000;
+
+// The watchdog is its own binary, executed again; here that is this test.
+__attribute__((constructor)) void be_the_watchdog(int argc, char** argv, char**) {
+  if (argc == 4 && std::strcmp(argv[1], "watchdog") == 0) _exit(watchdog_main(argv[2], std::atoll(argv[3])));
+}
+
+// Like the kernel's abort file, a pipe can be written but has no offset.
+class WatchdogTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::filesystem::remove_all(folder_);
+    ASSERT_EQ(pipe(pipe_), 0);
+    word_.emplace(LeaseWord::open(LeaseWord::Side::writer, path_).value());
+  }
+  void TearDown() override {
+    for (const int fd : pipe_) close(fd);
+    std::filesystem::remove_all(folder_);
+  }
+  bool aborted_within(int timeout_ms) {
+    pollfd in{pipe_[0], POLLIN, 0};
+    return poll(&in, 1, timeout_ms) == 1;
+  }
+  const std::string folder_ = std::filesystem::temp_directory_path() / ("hf_watchdog_" + std::to_string(getpid()));
+  const std::string path_ = folder_ + "/lease";
+  std::optional<LeaseWord> word_;
+  int pipe_[2] = {-1, -1};
+};
+
+TEST_F(WatchdogTest, AbortsWhenTheLeaseRunsOut) {
+  ASSERT_TRUE(word_->extend(Epoch(1), read_clocks(), 300 * ms));
+  auto dog = Watchdog::start(path_, 100);
+  ASSERT_TRUE(dog);
+  ASSERT_TRUE(dog->arm(Epoch(1), pipe_[1]));
+  EXPECT_TRUE(aborted_within(patience_ms));
+}
+
+TEST_F(WatchdogTest, AbortsWhenTheLeaseIsGivenBack) {
+  ASSERT_TRUE(word_->extend(Epoch(1), read_clocks(), 600'000 * ms));
+  auto dog = Watchdog::start(path_, 600'000);
+  ASSERT_TRUE(dog);
+  ASSERT_TRUE(dog->arm(Epoch(1), pipe_[1]));
+  EXPECT_FALSE(aborted_within(200));
+  word_->revoke(Epoch(1));
+  EXPECT_TRUE(aborted_within(patience_ms));
+}
+
+TEST_F(WatchdogTest, AbortsWhenTheMirrorIsGone) {
+  ASSERT_TRUE(word_->extend(Epoch(1), read_clocks(), 600'000 * ms));
+  {
+    auto dog = Watchdog::start(path_, 600'000);
+    ASSERT_TRUE(dog);
+    ASSERT_TRUE(dog->arm(Epoch(1), pipe_[1]));
+  }
+  EXPECT_TRUE(aborted_within(patience_ms));
+}
+
+TEST_F(WatchdogTest, DisarmedItLeavesEverythingAlone) {
+  ASSERT_TRUE(word_->extend(Epoch(1), read_clocks(), 600'000 * ms));
+  {
+    auto dog = Watchdog::start(path_, 100);
+    ASSERT_TRUE(dog);
+    ASSERT_TRUE(dog->arm(Epoch(1), pipe_[1]));
+    ASSERT_TRUE(dog->disarm());
+    word_->revoke(Epoch(1));
+  }
+  EXPECT_FALSE(aborted_within(0)) << "the child has ended: nothing more can come";
+}
+
+}  // namespace
+}  // namespace holdfast::platform
