@@ -94,8 +94,8 @@ Refused (3) when b isn't synchronized or can't be reached; the line says what wo
 inline constexpr const char* failover = R"(
 For when the active is gone and the passive did not take over by itself, for example without a witness. Asks the
 voters first: while the old active may still hold its lease it is refused. Without --force it is also refused when
-changes would be lost, and says how many seconds of them. --force gives those up; they are kept as a shadow when
-the old active comes back.
+changes would be lost, and says how many seconds of them. --force gives those up: when the old active comes
+back it is made equal to the new one.
 
 Examples
   holdfast failover

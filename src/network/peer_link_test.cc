@@ -86,7 +86,11 @@ struct Side {
   template <class P>
   bool wait(P holds, std::chrono::milliseconds limit = 5s) {
     std::unique_lock lock(mutex);
-    return changed.wait_for(lock, limit, holds);
+    const auto until = std::chrono::steady_clock::now() + limit;
+    // Some of what is waited for has no callback: looked at again now and then.
+    while (!changed.wait_for(lock, 20ms, holds))
+      if (std::chrono::steady_clock::now() > until) return false;
+    return true;
   }
 };
 

@@ -102,7 +102,12 @@ void ControlSocket::run() {
       const std::lock_guard lock(mutex_);
       previous = std::exchange(current_, connection);
     }
-    if (previous) ::shutdown(previous->fd, SHUT_RDWR);
+    // What the old connection still had in its queue is taken before anything of the new one: a late wait set must not replace a newer one.
+    if (previous) {
+      ::shutdown(previous->fd, SHUT_RDWR);
+      readers.back().join();
+      readers.pop_back();
+    }
     readers.emplace_back([this, connection] { serve(connection); });
   }
   {

@@ -238,6 +238,7 @@ class Daemon : public EngineHost, public InSync::Port {
   bool mirror_polling_ = false;
   std::string fault_;
   std::map<NodeId, PeerSummary> summaries_;
+  std::map<NodeId, std::string> channel_told_;  // last state of a data channel that became an event
   std::atomic<std::uint64_t> lease_epoch_{0};
 };
 

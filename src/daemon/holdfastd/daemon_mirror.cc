@@ -44,6 +44,10 @@ void Daemon::mirror_event(const nlohmann::json& e) {
     for (const auto& p : list_of(mirror_status_, "peers"))
       if (text_of(p, "node_id") == to_hex(*id)) peer = {peer.state, number_of(mirror_status_, "last_seq"), number_of(p, "acked_seq")};
     insync_->observe(*id, peer, steady_ms());
+    // Attempts to connect to a peer that is down for a week are no events.
+    std::string& told = channel_told_[*id];
+    if (peer.state == "connecting" || peer.state == "streaming" || peer.state == told) return;
+    told = peer.state;
     event(peer.state == "lost" ? "warning" : "info", "peer_" + peer.state, "holdfastd", fmt::format("data channel with {}: {}", name_of(*id), peer.state));
   } else if (kind == "fault" || kind == "aborted") {
     const std::string reason = kind == "fault" ? text_of(e, "reason", "unknown fault") : "the watchdog ended the capture because the lease had lapsed";

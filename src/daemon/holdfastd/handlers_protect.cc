@@ -143,7 +143,7 @@ Status ApiHandlers::check_protect_peer(const apps::Application& application, Nod
     const std::uint64_t needed = static_cast<std::uint64_t>(static_cast<double>(bytes_under(path)) * space_margin);
     const std::uint64_t room = number_of(p, "free") + number_of(p, "used");
     if (room < needed)
-      return tl::unexpected(Error{ErrorCode::no_space, fmt::format("{} has {} for {}, its copy needs {}", name, mib(room), path, mib(needed)),
+      return tl::unexpected(Error{ErrorCode::no_space, fmt::format("{} has {} of space for {}, its copy needs {}", name, mib(room), path, mib(needed)),
                                   fmt::format("make room on {}", name), 0});
   }
   return {};

@@ -17,6 +17,7 @@ class EpochLeaseGate final : public mirror::LeaseGate {
       : lease_(lease), epoch_(epoch), on_blocked_(std::move(on_blocked)) {}
 
   bool wait_valid() override;
+  Epoch epoch() const { return epoch_; }
   // The epoch was aborted: nobody waits any longer, nothing succeeds.
   void end();
 

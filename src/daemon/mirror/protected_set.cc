@@ -14,8 +14,8 @@ namespace {
 Status refuse_holders_below(const std::string& path, int root_fd) {
   HF_ASSIGN(const std::string device, platform::device_of(root_fd));
   std::map<pid_t, std::string> found;
-  for (const auto& holder : capture::find_holders(device)) {
-    if (holder.pid == ::getpid() || (holder.what != path && !holder.what.starts_with(path + "/"))) continue;
+  for (const auto& holder : capture::find_tree_holders(device, path)) {
+    if (holder.pid == ::getpid()) continue;
     found.emplace(holder.pid, fmt::format("{} (pid {}, {})", holder.command, holder.pid, holder.what));
   }
   if (found.empty()) return {};

@@ -138,7 +138,7 @@ void Service::cover_known_paths() {
 }
 
 Status Service::take_sets(const MirrorConfig& config) {
-  for (auto* old : sets())
+  for (const auto& old : sets())
     if (const auto* same = config.find_set(old->config().set); !same || !(*same == old->config())) HF_TRY(remove_set(old->config().set));
   for (const auto& wanted : config.sets)
     if (!sets_.contains(wanted.set)) HF_TRY(add_set(wanted));
@@ -146,23 +146,31 @@ Status Service::take_sets(const MirrorConfig& config) {
 }
 
 Status Service::add_set(const SetConfig& config) {
-  HF_ASSIGN(auto set, ProtectedSet::open(config, *index_));
+  HF_ASSIGN(std::shared_ptr<ProtectedSet> set, ProtectedSet::open(config, *index_));
   HF_ASSIGN(auto root, set->duplicate_root());
   live_->add(config.set, std::move(root));
   // The log first: a capture that mounts finds its set known, and a peer that connects meanwhile is told of it.
   HF_TRY(log_->add_set(set->tree()));
-  ProtectedSet& added = *set;
+  std::shared_ptr<EpochLeaseGate> gate;
   {
     const std::lock_guard lock(mutex_);
-    sets_[config.set] = std::move(set);
+    sets_[config.set] = set;
+    gate = gate_;
   }
-  if (log_->active_epoch() != Epoch() && gate_) HF_TRY(mount_one(added, log_->active_epoch()));
+  if (gate) {
+    // Known but not captured would count as "this node captures nothing": a set that can't be mounted is not protected at all.
+    if (auto mounted = mount_one(*set, *gate); !mounted) {
+      if (auto undone = remove_set(config.set); !undone) log_warning("{}", undone.error().to_string());
+      return mounted;
+    }
+  }
   log_info("{}: protected as set {}", config.path, config.set);
   return {};
 }
 
 Status Service::remove_set(SetNumber number) {
-  ProtectedSet& set = *sets_.at(number);
+  const std::shared_ptr<ProtectedSet> kept = sets_.at(number);
+  ProtectedSet& set = *kept;
   std::vector<capture::Holder> holders;
   HF_TRY(set.unmount(std::chrono::seconds(5), &holders));
   HF_TRY(log_->remove_set(number));
@@ -174,10 +182,10 @@ Status Service::remove_set(SetNumber number) {
   return {};
 }
 
-std::vector<ProtectedSet*> Service::sets() const {
+std::vector<std::shared_ptr<ProtectedSet>> Service::sets() const {
   const std::lock_guard lock(mutex_);
-  std::vector<ProtectedSet*> all;
-  for (const auto& [number, set] : sets_) all.push_back(set.get());
+  std::vector<std::shared_ptr<ProtectedSet>> all;
+  for (const auto& [number, set] : sets_) all.push_back(set);
   return all;
 }
 
@@ -221,7 +229,7 @@ platform::ControlSocket::Answer Service::wait_set(const Json& request) {
 
 nlohmann::json Service::status_of_sets() const {
   Json all = Json::array();
-  for (const auto* set : sets()) {
+  for (const auto& set : sets()) {
     Json one = {{"set", set->config().set}, {"path", set->config().path}, {"mounted", false}};
     if (const auto session = set->session()) {
       const auto stats = session->stats();

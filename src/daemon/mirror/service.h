@@ -46,7 +46,7 @@ class Service {
 
  private:
   using Json = nlohmann::json;
-  using Sets = std::map<SetNumber, std::unique_ptr<ProtectedSet>>;
+  using Sets = std::map<SetNumber, std::shared_ptr<ProtectedSet>>;
 
   Result<Json> configure(const Json& request);
   Result<Json> seal(const Json& request);
@@ -63,7 +63,7 @@ class Service {
   Status add_set(const SetConfig& config);
   Status remove_set(SetNumber set);
   Status mount_all(Epoch epoch);
-  Status mount_one(ProtectedSet& set, Epoch epoch);
+  Status mount_one(ProtectedSet& set, EpochLeaseGate& gate);
   Status unmount_all(std::vector<capture::Holder>* holders);
   Result<Json> finish_epoch(Epoch epoch, NodeId successor);
   void end_sessions();
@@ -72,7 +72,7 @@ class Service {
   void with_object_locked(SetNumber set, const FileId& id, const std::function<void()>& body);
   void on_fault(const Error& why);
   Json status_of_sets() const;
-  std::vector<ProtectedSet*> sets() const;
+  std::vector<std::shared_ptr<ProtectedSet>> sets() const;  // fences and status look at them while one is removed
 
   const ServicePaths paths_;
   platform::LeaseWord lease_;
@@ -85,6 +85,7 @@ class Service {
   Sets sets_;
   std::shared_ptr<EpochLeaseGate> gate_;        // of the epoch whose captures are mounted
   std::vector<std::shared_ptr<EpochLeaseGate>> ended_gates_;  // threads of an aborted capture may still stand in them
+  std::atomic<std::uint64_t> fenced_epoch_{0};  // the highest that was aborted: a role change under way captures nothing for it any more
   std::atomic<std::uint64_t> ended_epoch_{0};   // the last epoch that this process ended in order
 
   // Made by the first `configure`; they live as long as the process. In the order of their dependence.

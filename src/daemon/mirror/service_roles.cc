@@ -2,6 +2,8 @@
 // Role changes of the mirror: seal, activate, release, abort, follow.
 #include <fcntl.h>
 
+#include <algorithm>
+
 #include "base/log.h"
 #include "daemon/mirror/service.h"
 #include "platform/descriptors.h"
@@ -43,6 +45,7 @@ Result<nlohmann::json> Service::activate(const Json& request) {
   const std::lock_guard transition(transition_mutex_);
   if (!log_) return fail(ErrorCode::unavailable, "not configured yet");
   if (log_->active_epoch() == epoch && gate_ && mounted()) return Json{{"already", true}};
+  if (epoch.value <= fenced_epoch_.load()) return fail(ErrorCode::stale, "epoch {} was fenced here; a new one must be won", epoch.value);
   if (epoch.value <= ended_epoch_.load()) return fail(ErrorCode::stale, "epoch {} has ended here; a new one must be won", epoch.value);
   HF_TRY(reap_sessions());
   Json reply = Json::object();
@@ -63,26 +66,36 @@ Result<nlohmann::json> Service::activate(const Json& request) {
 }
 
 Status Service::mount_all(Epoch epoch) {
+  std::shared_ptr<EpochLeaseGate> gate;
   {
     const std::lock_guard lock(mutex_);
-    gate_ = std::make_shared<EpochLeaseGate>(lease_, epoch, [this, epoch] { push_({{"event", "lease_blocked"}, {"epoch", epoch.value}}); });
+    if (epoch.value <= fenced_epoch_.load()) return fail(ErrorCode::stale, "epoch {} was fenced here", epoch.value);
+    // Captures that are still mounted (release_capture was refused) go on with the gate they know.
+    if (!gate_ || gate_->epoch() != epoch) {
+      if (gate_) ended_gates_.push_back(gate_);
+      gate_ = std::make_shared<EpochLeaseGate>(lease_, epoch, [this, epoch] { push_({{"event", "lease_blocked"}, {"epoch", epoch.value}}); });
+    }
+    gate = gate_;
   }
-  for (auto* set : sets())
-    if (!set->session()) HF_TRY(mount_one(*set, epoch));
+  for (const auto& set : sets())
+    if (!set->session()) HF_TRY(mount_one(*set, *gate));
+  // A fence that came meanwhile ended only what was mounted then.
+  const std::lock_guard lock(mutex_);
+  if (gate_ != gate) return fail(ErrorCode::stale, "epoch {} was fenced while its captures began", epoch.value);
   return {};
 }
 
-Status Service::mount_one(ProtectedSet& set, Epoch epoch) {
-  HF_TRY(set.mount(log_->capture_log(), *gate_, [this](const Error& why) { on_fault(why); }));
+Status Service::mount_one(ProtectedSet& set, EpochLeaseGate& gate) {
+  HF_TRY(set.mount(log_->capture_log(), gate, [this](const Error& why) { on_fault(why); }));
   const std::string abort_path = set.session()->abort_path();
   if (abort_path.empty()) return fail(ErrorCode::internal, "{}: the kernel shows no abort file for the capture; is fusectl mounted?", set.config().path);
   HF_ASSIGN(const platform::UniqueFd fd, platform::open_file(abort_path, O_WRONLY));
-  return watchdog_.arm(epoch, fd.get());
+  return watchdog_.arm(gate.epoch(), fd.get());
 }
 
 bool Service::mounted() const {
   if (!log_ || log_->active_epoch() == Epoch()) return false;
-  for (const auto* set : sets())
+  for (const auto& set : sets())
     if (!set->session()) return false;
   const std::lock_guard lock(mutex_);
   return gate_ != nullptr;
@@ -95,9 +108,11 @@ Result<nlohmann::json> Service::release_capture(const Json& request) {
   if (!log_ || log_->active_epoch() != epoch) return fail(ErrorCode::stale, "not the active of epoch {}", epoch.value);
   std::vector<capture::Holder> holders;
   if (auto done = unmount_all(&holders); !done) {
-    Error error = done.error();
-    if (auto again = mount_all(epoch); !again) {
-      on_fault(again.error());
+    const Error error = done.error();
+    // Only `busy` leaves the mount as it was. After a time-out it is gone from its path although something keeps it alive: nothing is captured.
+    const Status again = error.code == ErrorCode::busy ? mount_all(epoch) : Status(tl::unexpected(error));
+    if (!again) {
+      if (epoch.value > fenced_epoch_.load()) on_fault(again.error());
       return tl::unexpected(again.error());
     }
     return Json{{"ok", false}, {"code", to_string(error.code)}, {"error", error.to_string()}, {"holders", to_json(holders)}};
@@ -106,7 +121,7 @@ Result<nlohmann::json> Service::release_capture(const Json& request) {
 }
 
 Status Service::unmount_all(std::vector<capture::Holder>* holders) {
-  for (auto* set : sets()) HF_TRY(set->unmount(unmount_patience, holders));
+  for (const auto& set : sets()) HF_TRY(set->unmount(unmount_patience, holders));
   return {};
 }
 
@@ -131,9 +146,15 @@ Result<nlohmann::json> Service::abort(const Json& request) {
   if (!log_) return Json::object();
   if (log_->active_epoch() != Epoch() && log_->active_epoch() > epoch)
     return fail(ErrorCode::stale, "epoch {} is over; epoch {} is active here", epoch.value, log_->active_epoch().value);
+  {
+    const std::lock_guard lock(mutex_);
+    fenced_epoch_ = std::max(fenced_epoch_.load(), epoch.value);
+  }
   // The fence does not wait for a role change under way: that one ends with an error when its sessions are gone.
   end_sessions();
   const std::lock_guard transition(transition_mutex_);
+  if (log_->active_epoch() > epoch) return fail(ErrorCode::stale, "epoch {} is over; epoch {} is active here", epoch.value, log_->active_epoch().value);
+  end_sessions();  // what it mounted before it noticed
   if (log_->active_epoch() != Epoch()) log_->abort();
   HF_TRY(reap_sessions());
   return Json::object();
@@ -148,8 +169,11 @@ void Service::end_sessions() {
     if (gate) ended_gates_.push_back(gate);
   }
   if (gate) gate->end();
-  for (auto* set : sets())
+  for (const auto& set : sets())
     if (const auto session = set->session()) session->abort();
+  // Under the lock, so that a late fence never disarms the watchdog of the epoch after.
+  const std::lock_guard lock(mutex_);
+  if (gate_) return;
   if (auto disarmed = watchdog_.disarm(); !disarmed) log_warning("{}", disarmed.error().to_string());
 }
 
@@ -159,7 +183,7 @@ Status Service::reap_sessions() {
     const std::lock_guard lock(mutex_);
     if (gate_) return {};
   }
-  for (auto* set : sets())
+  for (const auto& set : sets())
     if (!set->reap(reap_patience))
       return fail(ErrorCode::busy, "{}: a request of the fenced capture is still stuck in the disk below", set->config().path);
   return {};
@@ -186,7 +210,7 @@ void Service::on_fault(const Error& why) {
 void Service::shut_down() {
   if (runtime_) {
     end_sessions();
-    for (auto* set : sets()) set->reap(reap_patience);
+    for (const auto& set : sets()) set->reap(reap_patience);
     runtime_.reset();
   }
 }
