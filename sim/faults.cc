@@ -68,7 +68,9 @@ void World::add_next_member() {
       at(time_ + 10 * ms, [this] { add_next_member(); });
     };
     const auto kind = m->witness ? MemberKind::witness : MemberKind::data;
-    feed(first, in::AddMember{Member{m->id, "m" + std::to_string(m->id.value), "here", identity, kind, false, incarnation}, ticket});
+    feed(first,
+         in::AddMember{Member{m->id, "m" + std::to_string(m->id.value), "here", identity, kind, false, incarnation},
+                       ticket});
     return;
   }
   founded_ = true;
@@ -78,23 +80,37 @@ void World::fault() {
   if (!faults_on_) return;
   at(time_ + random_.around(profile_.fault_every), [this] { fault(); });
   if (!founded_) return;
-  Machine& any = *machines_[static_cast<std::size_t>(random_.between(0, static_cast<std::int64_t>(machines_.size()) - 1))];
+  Machine& any =
+      *machines_[static_cast<std::size_t>(random_.between(0, static_cast<std::int64_t>(machines_.size()) - 1))];
   const Profile& p = profile_;
   // By the numbers of the cases below; what the seed did not choose is drawn again.
-  const bool enabled[] = {p.partitions, p.partitions, p.partitions, p.power,         p.power,   p.restarts, p.restarts,
-                          p.pauses,     p.jumps,      p.mirror_deaths, p.amnesia, p.admin,   p.admin,    p.lags || !p.witness};
+  const bool enabled[] = {
+      p.partitions, p.partitions, p.partitions,    p.power,   p.power, p.restarts, p.restarts,
+      p.pauses,     p.jumps,      p.mirror_deaths, p.amnesia, p.admin, p.admin,    p.lags || !p.witness};
   std::int64_t kind = random_.between(0, 13);
   for (int i = 0; i < 20 && !enabled[kind]; ++i) kind = random_.between(0, 13);
   switch (kind) {
-    case 0: case 1: case 2: if (profile_.partitions) partition(); break;
-    case 3: if (profile_.power) power_cut(any, random_.around(8 * second)); break;
+    case 0:
+    case 1:
+    case 2:
+      if (profile_.partitions) partition();
+      break;
+    case 3:
+      if (profile_.power) power_cut(any, random_.around(8 * second));
+      break;
     case 4:
       if (profile_.power && random_.chance(0.2))
         for (auto& m : machines_) power_cut(*m, random_.around(4 * second));
       break;
-    case 5: if (profile_.restarts) restart_process(any); break;
-    case 6: any.doomed = profile_.restarts; break;
-    case 7: if (profile_.pauses) pause(any, random_.chance(0.5)); break;
+    case 5:
+      if (profile_.restarts) restart_process(any);
+      break;
+    case 6:
+      any.doomed = profile_.restarts;
+      break;
+    case 7:
+      if (profile_.pauses) pause(any, random_.chance(0.5));
+      break;
     case 8:
       for (auto& m : machines_) {
         if (!profile_.jumps || random_.chance(0.5)) continue;
@@ -102,10 +118,18 @@ void World::fault() {
         say(m.get(), "wall clock jumps ahead");
       }
       break;
-    case 9: if (profile_.mirror_deaths && data(any)) mirror_death(any); break;
-    case 10: if (profile_.amnesia) witness_amnesia(); break;
-    case 11: if (profile_.admin) admin_switchover(); break;
-    case 12: if (profile_.admin) admin_failover(); break;
+    case 9:
+      if (profile_.mirror_deaths && data(any)) mirror_death(any);
+      break;
+    case 10:
+      if (profile_.amnesia) witness_amnesia();
+      break;
+    case 11:
+      if (profile_.admin) admin_switchover();
+      break;
+    case 12:
+      if (profile_.admin) admin_failover();
+      break;
     case 13:
       if (profile_.lags) {
         Link& link = links_[{any.id, any_data().id}];
@@ -115,13 +139,15 @@ void World::fault() {
         admin_force();
       }
       break;
-    default: break;
+    default:
+      break;
   }
 }
 
 void World::partition() {
   const bool one_way = random_.chance(0.3);
-  const Machine& lonely = *machines_[static_cast<std::size_t>(random_.between(0, static_cast<std::int64_t>(machines_.size()) - 1))];
+  const Machine& lonely =
+      *machines_[static_cast<std::size_t>(random_.between(0, static_cast<std::int64_t>(machines_.size()) - 1))];
   const bool whole = random_.chance(0.5);
   std::vector<std::pair<NodeId, NodeId>> cut;
   for (const auto& m : machines_) {
@@ -151,7 +177,8 @@ void World::power_cut(Machine& m, Time off_for) {
 
 void World::power_on(Machine& m) {
   if (m.powered) return;
-  if (vouched_ && faults_on_) return at(time_ + second, [this, &m] { power_on(m); });  // the administrator vouched that it stays off
+  if (vouched_ && faults_on_)
+    return at(time_ + second, [this, &m] { power_on(m); });  // the administrator vouched that it stays off
   say(&m, "boots");
   m.powered = true;
   m.rebooted = true;
@@ -302,9 +329,9 @@ void World::nudge_admin() {
   const std::uint64_t ticket = ++ticket_;
   loss_accepted_ = vouched_ = force;
   answers_[ticket] = [this](bool ok, const std::string&) {
-        vouched_ = false;
-        loss_accepted_ = ok;
-      };
+    vouched_ = false;
+    loss_accepted_ = ok;
+  };
   say(best, "administrator: failover at last");
   feed(*best, in::Failover{force, 1'000'000 + static_cast<std::uint64_t>(time_ / ms), ticket});
 }

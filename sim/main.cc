@@ -15,12 +15,15 @@ using namespace holdfast::sim;
 namespace {
 
 int usage() {
-  fmt::print(stderr, "usage: holdfast-sim --seed N [--trace] | --runs N [--seed FIRST] | --same N | --mutants [--only TEXT] [--runs N]\n");
+  fmt::print(stderr,
+             "usage: holdfast-sim --seed N [--trace] | --runs N [--seed FIRST] | --same N | --mutants [--only TEXT] "
+             "[--runs N]\n");
   return 2;
 }
 
 void summary(std::uint64_t runs, Time simulated, int violations) {
-  fmt::print("sim: {} runs, {:.1f} simulated hours, {} violations\n", runs, static_cast<double>(simulated) / second / 3600, violations);
+  fmt::print("sim: {} runs, {:.1f} simulated hours, {} violations\n", runs,
+             static_cast<double>(simulated) / second / 3600, violations);
 }
 
 int run_many(std::uint64_t first, std::uint64_t runs, bool trace, bool twice) {
@@ -37,7 +40,8 @@ int run_many(std::uint64_t first, std::uint64_t runs, bool trace, bool twice) {
     acknowledged += r.acknowledged;
     epochs += r.epochs;
     if (r.violation.empty()) continue;
-    if (++violations <= 12) fmt::print("violation: seed {} {}\n  replay: holdfast-sim --seed {} --trace\n", seed, r.violation, seed);
+    if (++violations <= 12)
+      fmt::print("violation: seed {} {}\n  replay: holdfast-sim --seed {} --trace\n", seed, r.violation, seed);
   }
   fmt::print("{} acknowledged writes, {} epochs\n", acknowledged, epochs);
   summary(runs, simulated, violations);
@@ -53,13 +57,21 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string a = argv[i];
     const bool more = i + 1 < argc;
-    if (a == "--trace") trace = true;
-    else if (a == "--mutants") with_mutants = true;
-    else if (a == "--seed" && more) seed = std::strtoull(argv[++i], nullptr, 10);
-    else if (a == "--runs" && more) runs = std::strtoull(argv[++i], nullptr, 10);
-    else if (a == "--same" && more) { runs = std::strtoull(argv[++i], nullptr, 10); twice = true; }
-    else if (a == "--only" && more) only = argv[++i];
-    else return usage();
+    if (a == "--trace")
+      trace = true;
+    else if (a == "--mutants")
+      with_mutants = true;
+    else if (a == "--seed" && more)
+      seed = std::strtoull(argv[++i], nullptr, 10);
+    else if (a == "--runs" && more)
+      runs = std::strtoull(argv[++i], nullptr, 10);
+    else if (a == "--same" && more) {
+      runs = std::strtoull(argv[++i], nullptr, 10);
+      twice = true;
+    } else if (a == "--only" && more)
+      only = argv[++i];
+    else
+      return usage();
   }
   if (with_mutants) return run_mutants(seed, runs == 0 ? 20'000 : runs, only) > 0 ? 1 : 0;
   return run_many(seed, runs == 0 ? 1 : runs, trace, twice);

@@ -31,9 +31,9 @@ struct MirrorModel {
   Epoch epoch;            // of the capture
   Epoch sealed;           // durable: refuses appends and data below
   Epoch following;
-  Epoch received_in;                 // the data channel is in order: within an epoch the active's log only grows
+  Epoch received_in;  // the data channel is in order: within an epoch the active's log only grows
   std::uint64_t received_length = 0;
-  Log log;                // in memory
+  Log log;  // in memory
   Log durable;
   std::set<NodeId> wait;                    // fsyncs that begin now wait for these
   std::map<NodeId, std::uint64_t> acked;    // durable length at a peer, in this epoch

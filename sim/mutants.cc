@@ -20,7 +20,8 @@ const std::vector<Mutant>& mutants() {
        [](Options& o) { o.joiner_without_wait = o.mutation.joiner_without_wait = true; }},
       {"removal released before it is recorded", 2, [](Options& o) { o.mutation.removal_before_recorded = true; }},
       {"promise on the wall clock", 997, [](Options& o) { o.mutation.promise_on_holder_clock = true; }},
-      {"others see a value before its proposer has it on disk", 13556, [](Options& o) { o.mutation.propose_before_own_accept = true; }},
+      {"others see a value before its proposer has it on disk", 13556,
+       [](Options& o) { o.mutation.propose_before_own_accept = true; }},
       {"a voter votes twice in an epoch", 75, [](Options& o) { o.mutation.votes_twice = true; }},
       {"a sole voter goes on without contact", 44, [](Options& o) { o.mutation.sole_voter_alone = true; }},
   };

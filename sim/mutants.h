@@ -12,7 +12,8 @@ namespace holdfast::sim {
 
 struct Mutant {
   std::string name;
-  std::uint64_t seed;  // showed it once: tried first, so that the test is quick; others follow when the simulator has changed
+  std::uint64_t
+      seed;  // showed it once: tried first, so that the test is quick; others follow when the simulator has changed
   void (*plant)(Options&);
 };
 const std::vector<Mutant>& mutants();

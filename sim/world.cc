@@ -56,10 +56,13 @@ Now World::now_of(const Machine& m) const {
 
 void World::set_clock(Machine& m, double holder_rate, double voter_rate, bool voter_stopped) {
   const Now n = now_of(m);
-  m.clock = {time_, static_cast<double>(n.holder_ns), static_cast<double>(n.voter_ns), holder_rate, voter_rate, voter_stopped};
+  m.clock = {time_,        static_cast<double>(n.holder_ns), static_cast<double>(n.voter_ns), holder_rate, voter_rate,
+             voter_stopped};
 }
 
-bool World::word_valid(const Machine& m) const { return !m.word_fenced && now_of(m).holder_ns < m.word.until_holder_ns; }
+bool World::word_valid(const Machine& m) const {
+  return !m.word_fenced && now_of(m).holder_ns < m.word.until_holder_ns;
+}
 
 void World::boot_process(Machine& m) {
   if (m.running || !m.powered) return;
@@ -75,13 +78,16 @@ void World::boot_process(Machine& m) {
   m.handing = false;
   m.wake_at = -1;
   const std::uint64_t seed = random_.next();
-  if (m.witness) m.voter = std::make_unique<VoterCore>(ClusterId(7), m.id, MemberKind::witness, options_.mutation);
-  else m.core = std::make_unique<Core>(CoreOptions{ClusterId(7), m.id, seed, options_.mutation, true});
+  if (m.witness)
+    m.voter = std::make_unique<VoterCore>(ClusterId(7), m.id, MemberKind::witness, options_.mutation);
+  else
+    m.core = std::make_unique<Core>(CoreOptions{ClusterId(7), m.id, seed, options_.mutation, true});
   in::Started s;
   s.state = m.disk;
   s.fresh = Incarnation(random_.next() | 1);
   s.machine_rebooted = m.rebooted;
-  s.lease_word_valid = data(m) && m.mirror.captures() && !m.mirror.draining && word_valid(m) && m.word.epoch == m.mirror.epoch;
+  s.lease_word_valid =
+      data(m) && m.mirror.captures() && !m.mirror.draining && word_valid(m) && m.word.epoch == m.mirror.epoch;
   if (data(m) && m.mirror.active && !s.lease_word_valid) m.mirror.stop_capture();
   m.rebooted = false;
   feed(m, s);
@@ -132,7 +138,8 @@ void World::schedule_wake(Machine& m) {
 }
 
 void World::carry_out(Machine& m, Actions actions) {
-  const bool writes = std::any_of(actions.begin(), actions.end(), [](const Action& a) { return std::holds_alternative<out::Persist>(a); });
+  const bool writes = std::any_of(actions.begin(), actions.end(),
+                                  [](const Action& a) { return std::holds_alternative<out::Persist>(a); });
   for (Action& a : actions) carry_out_one(m, a);
   if (m.doomed && writes && faults_on_) {
     m.doomed = false;
@@ -146,7 +153,8 @@ void World::carry_out_one(Machine& m, Action& action) {
   if (auto* p = std::get_if<out::Persist>(&action)) return persist(m, *p);
   if (auto* s = std::get_if<out::Send>(&action)) {
     const auto* vote = std::get_if<Vote>(&s->envelope.body);
-    if (vote != nullptr && data(m) && m.mirror.sealed < vote->epoch) return violation(fmt::format("n{} votes and its mirror is not sealed", m.id.value));
+    if (vote != nullptr && data(m) && m.mirror.sealed < vote->epoch)
+      return violation(fmt::format("n{} votes and its mirror is not sealed", m.id.value));
     transmit(m.id, s->envelope.to, [this, e = std::move(s->envelope)](Machine& to) { feed(to, in::Received{e}); });
     return;
   }
@@ -256,16 +264,17 @@ void World::become_active(Machine& m, Epoch e) {
   if (!first && owner->second != m.id) return violation(fmt::format("epoch {} has two actives", e.value));
   if (m.mirror.captures() && m.mirror.epoch == e) return;  // resumed
   const Time mounting = random_.between(1, 100) * ms;
-  at(time_ + mounting, [this, &m, e, process = m.life, life = m.mirror.life, fails = founded_ && faults_on_ && random_.chance(0.05)] {
-    const bool office = m.life == process && m.core->role() == Role::active && m.core->epoch() == e;
-    if (!office) return;
-    if (fails || m.mirror.life != life || !m.mirror.alive || m.mirror.sealed > e) {
-      say(&m, "its mirror can't capture");
-      return feed(m, in::Resign{m.mirror.wait.empty() ? NodeId{} : *m.mirror.wait.begin()});
-    }
-    activate(m, e);
-    feed(m, in::Activated{e});
-  });
+  at(time_ + mounting,
+     [this, &m, e, process = m.life, life = m.mirror.life, fails = founded_ && faults_on_ && random_.chance(0.05)] {
+       const bool office = m.life == process && m.core->role() == Role::active && m.core->epoch() == e;
+       if (!office) return;
+       if (fails || m.mirror.life != life || !m.mirror.alive || m.mirror.sealed > e) {
+         say(&m, "its mirror can't capture");
+         return feed(m, in::Resign{m.mirror.wait.empty() ? NodeId{} : *m.mirror.wait.begin()});
+       }
+       activate(m, e);
+       feed(m, in::Activated{e});
+     });
 }
 
 void World::activate(Machine& m, Epoch e) {
@@ -294,15 +303,17 @@ void World::client_write(Machine& m) {
 }
 
 void World::sync_local(Machine& m) {
-  at(time_ + profile_.disk + random_.between(0, profile_.disk_jitter), [this, &m, log = m.mirror.log, life = m.mirror.life, e = m.mirror.epoch] {
-    if (m.mirror.life != life || m.mirror.epoch != e || !m.mirror.active) return;
-    if (length(log) > length(m.mirror.durable)) m.mirror.durable = log;
-    acknowledge(m);
-  });
+  at(time_ + profile_.disk + random_.between(0, profile_.disk_jitter),
+     [this, &m, log = m.mirror.log, life = m.mirror.life, e = m.mirror.epoch] {
+       if (m.mirror.life != life || m.mirror.epoch != e || !m.mirror.active) return;
+       if (length(log) > length(m.mirror.durable)) m.mirror.durable = log;
+       acknowledge(m);
+     });
 }
 
 void World::ship(Machine& m, NodeId peer) {
-  transmit(m.id, peer, [this, from = m.id, e = m.mirror.epoch, log = m.mirror.log](Machine& to) { receive(to, from, e, log); });
+  transmit(m.id, peer,
+           [this, from = m.id, e = m.mirror.epoch, log = m.mirror.log](Machine& to) { receive(to, from, e, log); });
 }
 
 void World::receive(Machine& m, NodeId from, Epoch e, const Log& log) {
@@ -337,7 +348,8 @@ void World::acknowledge(Machine& m) {
       if (a.acked[peer] < log->length) return false;
     check_one_writer("a write was acknowledged");
     for (const NodeId peer : m.in_sync)
-      if (!contains(machine(peer).mirror.durable, log)) violation(fmt::format("n{} is in-sync and lacks a write when it is acknowledged", peer.value));
+      if (!contains(machine(peer).mirror.durable, log))
+        violation(fmt::format("n{} is in-sync and lacks a write when it is acknowledged", peer.value));
     acknowledged_.push_back(log);
     ++acknowledged_total_;
     return true;
@@ -351,7 +363,8 @@ void World::check_one_writer(const char* when) {
   for (const auto& m : machines_) {
     if (m->witness || !writable(*m)) continue;
     if (first != nullptr)
-      return violation(fmt::format("n{} (epoch {}) and n{} (epoch {}) can both write when {}", first->id.value, first->word.epoch.value, m->id.value, m->word.epoch.value, when));
+      return violation(fmt::format("n{} (epoch {}) and n{} (epoch {}) can both write when {}", first->id.value,
+                                   first->word.epoch.value, m->id.value, m->word.epoch.value, when));
     first = m.get();
   }
 }
@@ -374,7 +387,9 @@ void World::violation(const std::string& what, bool unsafe) {
 }
 
 void World::say(const Machine* m, const std::string& text) {
-  if (options_.trace) fmt::print("{:10.4f} {} {}\n", static_cast<double>(time_) / second, m ? (m->witness ? "w1" : "n" + std::to_string(m->id.value)) : "--", text);
+  if (options_.trace)
+    fmt::print("{:10.4f} {} {}\n", static_cast<double>(time_) / second,
+               m ? (m->witness ? "w1" : "n" + std::to_string(m->id.value)) : "--", text);
 }
 
 void World::stamp(std::uint64_t a, std::uint64_t b) {
@@ -387,12 +402,16 @@ void World::drive(Machine& m) {
   at(time_ + drive_every, [this, &m] { drive(m); });
   if (!m.powered || m.frozen) return;
   // The watchdog is a process of its own: it works with holdfastd dead or hung.
-  if (m.mirror.active && now_of(m).holder_ns > m.word.until_holder_ns + fence_grace && m.word.until_holder_ns > 0) fence(m);
+  if (m.mirror.active && now_of(m).holder_ns > m.word.until_holder_ns + fence_grace && m.word.until_holder_ns > 0)
+    fence(m);
   if (!m.running || m.paused) return;
-  if (m.mirror.active && m.core->role() != Role::active && m.core->role() != Role::recording && m.handing_to.value == 0) m.mirror.stop_capture();
+  if (m.mirror.active && m.core->role() != Role::active && m.core->role() != Role::recording && m.handing_to.value == 0)
+    m.mirror.stop_capture();
   feed(m, in::MirrorState{position(m.mirror.durable), m.mirror.alive, m.mirror.sealed});
-  if (m.mirror.alive && !m.mirror.captures() && m.core->active() != m.id && m.core->epoch() >= m.mirror.sealed) m.mirror.following = m.core->epoch();
-  if (m.running && m.core && m.core->role() == Role::active && m.mirror.alive && !m.mirror.captures() && !m.handing && time_ - m.won_at > second) {
+  if (m.mirror.alive && !m.mirror.captures() && m.core->active() != m.id && m.core->epoch() >= m.mirror.sealed)
+    m.mirror.following = m.core->epoch();
+  if (m.running && m.core && m.core->role() == Role::active && m.mirror.alive && !m.mirror.captures() && !m.handing &&
+      time_ - m.won_at > second) {
     say(&m, "resigns: nothing captures here");
     feed(m, in::Resign{});
   }
@@ -459,11 +478,14 @@ void World::say_state() {
     if (!data(*m) || !m->core) continue;
     const Core& c = *m->core;
     const MirrorModel& a = m->mirror;
-    say(m.get(), fmt::format("end: {} epoch {} promised {} | mirror alive {} captures {} sealed {} following {} log {} | word {} fenced {} writable {} | {} joiners, {} in-sync",
-                             to_string(c.role()), c.epoch().value, c.voter().state().promised.value, a.alive, a.captures(), a.sealed.value,
-                             a.following.value, length(a.log), m->word.epoch.value, m->word_fenced, writable(*m), m->joiners.size(), m->in_sync.size()));
+    say(m.get(), fmt::format("end: {} epoch {} promised {} | mirror alive {} captures {} sealed {} following {} log {} "
+                             "| word {} fenced {} writable {} | {} joiners, {} in-sync",
+                             to_string(c.role()), c.epoch().value, c.voter().state().promised.value, a.alive,
+                             a.captures(), a.sealed.value, a.following.value, length(a.log), m->word.epoch.value,
+                             m->word_fenced, writable(*m), m->joiners.size(), m->in_sync.size()));
     for (const VoteStatus& v : c.votes(now_of(*m)))
-      say(m.get(), fmt::format("     {} voter {} reachable {} granted {} readmission {}", v.name, v.voter, v.reachable, v.granted, v.readmission_needed));
+      say(m.get(), fmt::format("     {} voter {} reachable {} granted {} readmission {}", v.name, v.voter, v.reachable,
+                               v.granted, v.readmission_needed));
   }
 }
 

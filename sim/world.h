@@ -22,7 +22,10 @@ constexpr Time second = 1'000 * ms;
 
 class Random {
  public:
-  explicit Random(std::uint64_t seed) : s_(seed * 0x9E3779B97F4A7C15ULL + 0x1234567) { next(); next(); }
+  explicit Random(std::uint64_t seed) : s_(seed * 0x9E3779B97F4A7C15ULL + 0x1234567) {
+    next();
+    next();
+  }
   std::uint64_t next() {
     s_ ^= s_ >> 12;
     s_ ^= s_ << 25;
@@ -56,8 +59,8 @@ struct Profile {
   Time write_every = 0;
   Time lost_after = 0;
   Time fault_every = 0;
-  bool partitions = false, power = false, restarts = false, pauses = false, jumps = false, mirror_deaths = false, amnesia = false,
-       admin = false, lags = false;
+  bool partitions = false, power = false, restarts = false, pauses = false, jumps = false, mirror_deaths = false,
+       amnesia = false, admin = false, lags = false;
 };
 Profile draw_profile(std::uint64_t seed);
 
@@ -122,8 +125,8 @@ class World {
     bool handing = false;  // unmounted, the register's answer to the handover is awaited
     Time won_at = 0;
     Epoch leased_in;
-    bool doomed = false;   // dies at the worst moment: with a state on its way to the disk
-    bool frozen = false;   // the whole machine stands still, not only holdfastd
+    bool doomed = false;  // dies at the worst moment: with a state on its way to the disk
+    bool frozen = false;  // the whole machine stands still, not only holdfastd
   };
   struct Event {
     Time at;
@@ -165,7 +168,9 @@ class World {
   void receive(Machine& m, NodeId from, Epoch e, const Log& log);
   void acknowledge(Machine& m);
   bool word_valid(const Machine& m) const;
-  bool writable(const Machine& m) const { return m.powered && m.mirror.captures() && !m.mirror.draining && word_valid(m) && m.word.epoch == m.mirror.epoch; }
+  bool writable(const Machine& m) const {
+    return m.powered && m.mirror.captures() && !m.mirror.draining && word_valid(m) && m.word.epoch == m.mirror.epoch;
+  }
   Machine& machine(NodeId id) { return *machines_[id.value - 1]; }
   bool data(const Machine& m) const { return !m.witness; }
   // faults.cc
@@ -206,12 +211,12 @@ class World {
   bool faults_on_ = true;
   std::uint64_t ticket_ = 0;
   std::map<std::uint64_t, std::function<void(bool, const std::string&)>> answers_;
-  bool loss_accepted_ = false;          // an administrator's --force is under way, or won and not writing yet
-  bool vouched_ = false;                // meanwhile what is off stays off
+  bool loss_accepted_ = false;  // an administrator's --force is under way, or won and not writing yet
+  bool vouched_ = false;        // meanwhile what is off stays off
   bool founded_ = false;
   Time without_active_since_ = 0;
   std::map<Epoch, NodeId> epoch_owner_;
-  std::vector<Log> acknowledged_;       // fsyncs answered 0 that must not be lost
+  std::vector<Log> acknowledged_;  // fsyncs answered 0 that must not be lost
   std::uint64_t acknowledged_total_ = 0;
   Report report_;
 };

@@ -34,7 +34,10 @@ class ByteWriter {
   void varint(std::uint64_t v);
   void zigzag(std::int64_t v) { varint((static_cast<std::uint64_t>(v) << 1) ^ static_cast<std::uint64_t>(v >> 63)); }
   void raw(ByteView b) { out_.insert(out_.end(), b.begin(), b.end()); }
-  void bytes(ByteView b) { varint(b.size()); raw(b); }
+  void bytes(ByteView b) {
+    varint(b.size());
+    raw(b);
+  }
   void text(std::string_view s) { bytes(as_bytes(s)); }
 
  private:
@@ -65,7 +68,10 @@ class ByteReader {
   ByteView raw(std::size_t n);
   ByteView bytes() { return raw_checked(varint()); }
   std::string_view text() { return as_text(bytes()); }
-  void fail() { ok_ = false; in_ = {}; }
+  void fail() {
+    ok_ = false;
+    in_ = {};
+  }
 
  private:
   ByteView raw_checked(std::uint64_t n);

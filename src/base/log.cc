@@ -28,11 +28,16 @@ spdlog::logger& logger() {
 const char* prefix(LogLevel level) {
   const bool journal = std::getenv("JOURNAL_STREAM") != nullptr;
   switch (level) {
-    case LogLevel::debug: return journal ? "<7>" : "debug: ";
-    case LogLevel::info: return journal ? "<6>" : "";
-    case LogLevel::warning: return journal ? "<4>" : "warning: ";
-    case LogLevel::error: return journal ? "<3>" : "error: ";
-    case LogLevel::critical: return journal ? "<2>" : "critical: ";
+    case LogLevel::debug:
+      return journal ? "<7>" : "debug: ";
+    case LogLevel::info:
+      return journal ? "<6>" : "";
+    case LogLevel::warning:
+      return journal ? "<4>" : "warning: ";
+    case LogLevel::error:
+      return journal ? "<3>" : "error: ";
+    case LogLevel::critical:
+      return journal ? "<2>" : "critical: ";
   }
   return "";
 }

@@ -20,19 +20,32 @@ Error errno_error(int sys_errno, std::string what) {
 
 const char* to_string(ErrorCode code) {
   switch (code) {
-    case ErrorCode::invalid: return "invalid";
-    case ErrorCode::not_found: return "not_found";
-    case ErrorCode::exists: return "exists";
-    case ErrorCode::denied: return "denied";
-    case ErrorCode::refused: return "refused";
-    case ErrorCode::busy: return "busy";
-    case ErrorCode::unavailable: return "unavailable";
-    case ErrorCode::timeout: return "timeout";
-    case ErrorCode::io: return "io";
-    case ErrorCode::corrupt: return "corrupt";
-    case ErrorCode::no_space: return "no_space";
-    case ErrorCode::stale: return "stale";
-    case ErrorCode::internal: return "internal";
+    case ErrorCode::invalid:
+      return "invalid";
+    case ErrorCode::not_found:
+      return "not_found";
+    case ErrorCode::exists:
+      return "exists";
+    case ErrorCode::denied:
+      return "denied";
+    case ErrorCode::refused:
+      return "refused";
+    case ErrorCode::busy:
+      return "busy";
+    case ErrorCode::unavailable:
+      return "unavailable";
+    case ErrorCode::timeout:
+      return "timeout";
+    case ErrorCode::io:
+      return "io";
+    case ErrorCode::corrupt:
+      return "corrupt";
+    case ErrorCode::no_space:
+      return "no_space";
+    case ErrorCode::stale:
+      return "stale";
+    case ErrorCode::internal:
+      return "internal";
   }
   return "internal";
 }

@@ -11,26 +11,26 @@
 namespace holdfast {
 
 enum class ErrorCode {
-  invalid,        // the request itself is wrong; repeating it can't help
+  invalid,  // the request itself is wrong; repeating it can't help
   not_found,
   exists,
-  denied,         // identity, token or permission
-  refused,        // a safety rule vetoes it; the message says what would lift it
-  busy,           // someone holds it; try again after they let go
-  unavailable,    // a peer, majority or service can't be reached now
+  denied,       // identity, token or permission
+  refused,      // a safety rule vetoes it; the message says what would lift it
+  busy,         // someone holds it; try again after they let go
+  unavailable,  // a peer, majority or service can't be reached now
   timeout,
-  io,             // the operating system said no; sys_errno has it
-  corrupt,        // bytes are not what was written: never guessed around (I7)
+  io,       // the operating system said no; sys_errno has it
+  corrupt,  // bytes are not what was written: never guessed around (I7)
   no_space,
-  stale,          // an epoch or version has moved on
+  stale,  // an epoch or version has moved on
   internal,
 };
 
 struct [[nodiscard]] Error {
   ErrorCode code = ErrorCode::internal;
-  std::string message;   // one line, no trailing full stop
-  std::string hint;      // what to do next; may be empty
-  int sys_errno = 0;     // errno when code is io/no_space, else 0
+  std::string message;  // one line, no trailing full stop
+  std::string hint;     // what to do next; may be empty
+  int sys_errno = 0;    // errno when code is io/no_space, else 0
 
   std::string to_string() const { return hint.empty() ? message : message + ": " + hint; }
 };
@@ -62,9 +62,9 @@ const char* to_string(ErrorCode code);
 }  // namespace holdfast
 
 // Returns the error of `expr` from the calling function, or goes on.
-#define HF_TRY(expr)                                                    \
-  do {                                                                  \
-    auto hf_try_result = (expr);                                        \
+#define HF_TRY(expr)                                                             \
+  do {                                                                           \
+    auto hf_try_result = (expr);                                                 \
     if (!hf_try_result) return tl::unexpected(std::move(hf_try_result).error()); \
   } while (0)
 
@@ -72,7 +72,7 @@ const char* to_string(ErrorCode code);
 #define HF_CONCAT(a, b) HF_CONCAT_INNER(a, b)
 // HF_ASSIGN(auto x, f()): the value of f(), or returns its error.
 #define HF_ASSIGN(decl, expr) HF_ASSIGN_INNER(HF_CONCAT(hf_assign_, __LINE__), decl, expr)
-#define HF_ASSIGN_INNER(tmp, decl, expr)                     \
-  auto tmp = (expr);                                         \
-  if (!tmp) return tl::unexpected(std::move(tmp).error());   \
+#define HF_ASSIGN_INNER(tmp, decl, expr)                   \
+  auto tmp = (expr);                                       \
+  if (!tmp) return tl::unexpected(std::move(tmp).error()); \
   decl = std::move(*tmp)

@@ -8,7 +8,8 @@
 namespace holdfast {
 namespace {
 
-constexpr std::array<std::uint8_t, 14> root_marker = {'h', 'o', 'l', 'd', 'f', 'a', 's', 't', '-', 'r', 'o', 'o', 't', 0};
+constexpr std::array<std::uint8_t, 14> root_marker = {'h', 'o', 'l', 'd', 'f', 'a', 's',
+                                                      't', '-', 'r', 'o', 'o', 't', 0};
 
 int digit(char c) {
   if (c >= '0' && c <= '9') return c - '0';

@@ -22,9 +22,11 @@ struct StrongU64 {
   constexpr StrongU64 next() const { return StrongU64(value + 1); }
 };
 
-using Sequence = StrongU64<struct SequenceTag>;  // position in the one total order of changes; never reused within an epoch, goes on rising across epochs
-using Epoch = StrongU64<struct EpochTag>;        // rises with every change of the active; 0 = none yet
-using NodeId = StrongU64<struct NodeIdTag>;      // random, given at init/join, never reused; 0 = nobody
+using Sequence = StrongU64<
+    struct
+    SequenceTag>;  // position in the one total order of changes; never reused within an epoch, goes on rising across epochs
+using Epoch = StrongU64<struct EpochTag>;    // rises with every change of the active; 0 = none yet
+using NodeId = StrongU64<struct NodeIdTag>;  // random, given at init/join, never reused; 0 = nobody
 
 // Where a log stands: epochs first, then sequences. The order in which candidates are compared (R1).
 struct Position {
@@ -57,14 +59,16 @@ struct FileIdHash {
   }
 };
 
-std::string to_hex(NodeId id);                        // 16 digits
+std::string to_hex(NodeId id);  // 16 digits
 Result<NodeId> node_id_from_hex(std::string_view text);
 
 }  // namespace holdfast
 
 template <class Tag>
 struct std::hash<holdfast::StrongU64<Tag>> {
-  std::size_t operator()(const holdfast::StrongU64<Tag>& v) const noexcept { return std::hash<std::uint64_t>{}(v.value); }
+  std::size_t operator()(const holdfast::StrongU64<Tag>& v) const noexcept {
+    return std::hash<std::uint64_t>{}(v.value);
+  }
 };
 template <>
 struct std::hash<holdfast::FileId> : holdfast::FileIdHash {};

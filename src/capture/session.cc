@@ -116,6 +116,11 @@ class MountedSession : public Session {
     mount_.abort();
   }
 
+  bool ended() const override {
+    const std::lock_guard guard(mutex_);
+    return ended_;
+  }
+
   bool wait_reaped(std::chrono::milliseconds patience) override {
     std::unique_lock lock(mutex_);
     if (!changed_.wait_for(lock, patience, [this] { return ended_; })) return false;
@@ -181,7 +186,8 @@ class MountedSession : public Session {
   std::unique_ptr<DevTransport> dev_;
   std::unique_ptr<UringTransport> uring_;
   bool uring_refused_ = false;
-  std::mutex mutex_, join_mutex_;
+  mutable std::mutex mutex_;
+  std::mutex join_mutex_;
   std::condition_variable changed_;
   bool initialized_ = false, ended_ = false;
   std::atomic<bool> aborted_{false}, reaped_{false};

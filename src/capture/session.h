@@ -63,6 +63,8 @@ class Session {
   virtual Status unmount_and_wait(std::chrono::milliseconds patience, std::vector<Holder>* holders) = 0;
   // Fence: no request is answered from now on, blocked callers get an error. Then the mount leaves its path (lazily). Doesn't wait.
   virtual void abort() = 0;
+  // The connection is over, whoever ended it (the watchdog, `umount -f`): nothing is captured any more.
+  virtual bool ended() const = 0;
   // R23: true when every thread has ended and nothing of this session can still touch the tree below.
   virtual bool wait_reaped(std::chrono::milliseconds patience) = 0;
 

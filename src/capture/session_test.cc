@@ -113,10 +113,12 @@ TEST_P(SessionTest, AbortReleasesBlockedCallersAndReaps) {
   m->log.set_full(true);
   auto change = in_background([this] { return mkdir(m->at("d").c_str(), 0755); });
   await([this] { return m->session->stats().waiting_for_space > 0; });
+  EXPECT_FALSE(m->session->ended());
   m->session->abort();
   EXPECT_NE(sync.get(), 0);
   EXPECT_NE(change.get(), 0);
   EXPECT_TRUE(m->session->wait_reaped(5s));
+  EXPECT_TRUE(m->session->ended());
   EXPECT_EQ(m->session->stats().threads, 0U);
   EXPECT_EQ(access((m->below + "/d").c_str(), F_OK), -1) << "a change without a record reached the tree";
   close(fd);

@@ -218,13 +218,16 @@ Nack get_nack(ByteReader& r) {
 
 Body get_body(ByteReader& r, std::uint8_t kind) {
   switch (kind) {
-    case 0: return Canvass{r.u64()};
-    case 1: return get_canvass_reply(r);
+    case 0:
+      return Canvass{r.u64()};
+    case 1:
+      return get_canvass_reply(r);
     case 2: {
       const std::uint64_t round = r.u64();
       return VoteRequest{round, Epoch(r.varint())};
     }
-    case 3: return get_vote(r);
+    case 3:
+      return get_vote(r);
     case 4: {
       ValuePtr v = get_value(r);
       if (!v) r.fail();
@@ -239,13 +242,17 @@ Body get_body(ByteReader& r, std::uint8_t kind) {
       const std::uint64_t beat = r.u64();
       return Renew{recorded, beat, get_u32(r, lease_ceiling_ms)};
     }
-    case 7: return get_renewed(r);
-    case 8: return get_nack(r);
+    case 7:
+      return get_renewed(r);
+    case 8:
+      return get_nack(r);
     case 9: {
       const Epoch epoch(r.varint());
       return Resign{epoch, NodeId(r.u64())};
     }
-    default: r.fail(); return Canvass{};
+    default:
+      r.fail();
+      return Canvass{};
   }
 }
 
@@ -264,10 +271,12 @@ Bytes encode(const Envelope& e) {
 }
 
 Result<Envelope> decode_envelope(ByteView bytes) {
-  if (bytes.size() > max_message_bytes) return fail(ErrorCode::corrupt, "control message of {} bytes: too long", bytes.size());
+  if (bytes.size() > max_message_bytes)
+    return fail(ErrorCode::corrupt, "control message of {} bytes: too long", bytes.size());
   ByteReader r(bytes);
   const std::uint8_t version = r.u8();
-  if (r.ok() && version != control_version) return fail(ErrorCode::invalid, "control message of version {}: only {} is spoken here", version, control_version);
+  if (r.ok() && version != control_version)
+    return fail(ErrorCode::invalid, "control message of version {}: only {} is spoken here", version, control_version);
   Envelope e;
   e.cluster = ClusterId(r.u64());
   e.from = NodeId(r.u64());
@@ -292,9 +301,11 @@ Bytes encode(const VoterState& s) {
 }
 
 Result<VoterState> decode_voter_state(ByteView bytes) {
-  if (bytes.size() < 9 || bytes.size() > max_message_bytes) return fail(ErrorCode::corrupt, "voter state of {} bytes is damaged", bytes.size());
+  if (bytes.size() < 9 || bytes.size() > max_message_bytes)
+    return fail(ErrorCode::corrupt, "voter state of {} bytes is damaged", bytes.size());
   ByteReader tail(bytes.last(4));
-  if (tail.u32() != crc32c(bytes.first(bytes.size() - 4))) return fail(ErrorCode::corrupt, "voter state is damaged: checksum does not match");
+  if (tail.u32() != crc32c(bytes.first(bytes.size() - 4)))
+    return fail(ErrorCode::corrupt, "voter state is damaged: checksum does not match");
   ByteReader r(bytes.first(bytes.size() - 4));
   if (r.u32() != state_magic) return fail(ErrorCode::corrupt, "this is not a voter's state");
   if (const std::uint8_t version = r.u8(); version != control_version)

@@ -22,16 +22,17 @@ ValuePtr sample(std::size_t config_bytes = 10) {
 }
 
 std::vector<Envelope> one_of_each() {
-  std::vector<Body> bodies = {Canvass{1},
-                              CanvassReply{1, true, 20, Epoch(3), Incarnation(4), {Epoch(2), Sequence(9)}, true, sample()},
-                              VoteRequest{1, Epoch(8)},
-                              Vote{1, Epoch(8), Incarnation(4), {Epoch(2), Sequence(9)}, true, nullptr},
-                              Accept{sample()},
-                              Accepted{{Epoch(7), 3}, Incarnation(4)},
-                              Renew{{Epoch(7), 3}, 99, 2000},
-                              Renewed{Epoch(7), 99, Incarnation(4), {Epoch(7), 2}, true},
-                              Nack{Epoch(7), Epoch(8), 1, 30, sample()},
-                              Resign{Epoch(7), NodeId(2)}};
+  std::vector<Body> bodies = {
+      Canvass{1},
+      CanvassReply{1, true, 20, Epoch(3), Incarnation(4), {Epoch(2), Sequence(9)}, true, sample()},
+      VoteRequest{1, Epoch(8)},
+      Vote{1, Epoch(8), Incarnation(4), {Epoch(2), Sequence(9)}, true, nullptr},
+      Accept{sample()},
+      Accepted{{Epoch(7), 3}, Incarnation(4)},
+      Renew{{Epoch(7), 3}, 99, 2000},
+      Renewed{Epoch(7), 99, Incarnation(4), {Epoch(7), 2}, true},
+      Nack{Epoch(7), Epoch(8), 1, 30, sample()},
+      Resign{Epoch(7), NodeId(2)}};
   std::vector<Envelope> all;
   for (Body& b : bodies) all.push_back({ClusterId(11), NodeId(1), NodeId(2), std::move(b)});
   return all;
@@ -70,7 +71,9 @@ TEST(Codec, DamagedMessagesNeverCrash) {
         Bytes bad = good;
         bad[i] = static_cast<std::uint8_t>(bad[i] ^ (1 << bit));
         const auto r = decode_envelope(bad);  // may be another valid message; must not crash, and re-encodes
-        if (r) { EXPECT_LE(encode(*r).size(), max_message_bytes); }
+        if (r) {
+          EXPECT_LE(encode(*r).size(), max_message_bytes);
+        }
       }
   }
 }

@@ -73,7 +73,8 @@ void Core::dispatch(const Input& input, Now now, Actions& out) {
   if (const auto [command, ticket] = command_of(input); command != Command::none) {
     const Take take = commands[static_cast<std::size_t>(role_)][static_cast<std::size_t>(command)];
     if (take == Take::refuse)
-      return answer(ticket, false, role_ == Role::active ? "this node is the active already" : "this node is not the active", out);
+      return answer(ticket, false,
+                    role_ == Role::active ? "this node is the active already" : "this node is not the active", out);
     if (take == Take::ignore) return;
   }
   if (const auto* r = std::get_if<in::Received>(&input)) return on_received(r->envelope, now, out);
@@ -87,7 +88,8 @@ void Core::dispatch(const Input& input, Now now, Actions& out) {
   }
   if (take_order(input, now, out)) return;
   voter_.step(input, now, out);
-  if (const auto* f = std::get_if<in::SealFailed>(&input); f && campaign_ && role_ == Role::electing && campaign_->epoch == f->epoch)
+  if (const auto* f = std::get_if<in::SealFailed>(&input);
+      f && campaign_ && role_ == Role::electing && campaign_->epoch == f->epoch)
     abandon("the mirror here could not be sealed: " + f->reason, false, now, out);
   notice_own_voter(now, out);
   if (std::holds_alternative<in::Tick>(input)) on_tick(now, out);
@@ -107,12 +109,15 @@ void Core::on_started(const in::Started& s, Now now, Actions& out) {
   }
   note_value(state.accepted, now, out);
   // After a power loss of all the last active may have changes nobody else has: it goes first, for a while (R8).
-  if (s.machine_rebooted && !mine) others_first_until_ns_ = now.holder_ns + 4 * std::int64_t{lease_ceiling_ms} * ns_per_ms;
+  if (s.machine_rebooted && !mine)
+    others_first_until_ns_ = now.holder_ns + 4 * std::int64_t{lease_ceiling_ms} * ns_per_ms;
 }
 
 void Core::on_found(const in::Found& f, Now now, Actions& out) {
-  if (known_ || voter_.state().promised.value != 0) return answer(f.ticket, false, "this node belongs to a cluster already", out);
-  CHECK(f.value.members.size() == 1 && f.value.members[0].id == options_.self, "a cluster is founded with one member: this node");
+  if (known_ || voter_.state().promised.value != 0)
+    return answer(f.ticket, false, "this node belongs to a cluster already", out);
+  CHECK(f.value.members.size() == 1 && f.value.members[0].id == options_.self,
+        "a cluster is founded with one member: this node");
   Value first = f.value;
   first.revision = {};
   first.active = options_.self;
@@ -168,7 +173,8 @@ void Core::notice_own_voter(Now now, Actions& out) {
 
 void Core::note_value(const ValuePtr& v, Now now, Actions& out) {
   if (!v || v->revision <= revision_of(known_)) return;
-  if (office_ && v->epoch() > office_epoch()) step_down(name_of(v->active) + " is the active of a newer epoch", now, out);
+  if (office_ && v->epoch() > office_epoch())
+    step_down(name_of(v->active) + " is the active of a newer epoch", now, out);
   known_ = v;
   voter_.learn(v, out);
   if (v->active == options_.self || v->epoch() <= followed_) return;
@@ -205,7 +211,8 @@ std::int64_t Core::wake_after_ns(Now now) const {
   }
   if (role_ == Role::stopped || !known_) return 250 * ns_per_ms;
   if (campaign_ || wish_) return step;
-  const std::int64_t wait = std::max({voter_.blocked_for_ns(options_.self, now), not_before_ns_ - now.holder_ns, free_since_ns_ - now.holder_ns});
+  const std::int64_t wait = std::max(
+      {voter_.blocked_for_ns(options_.self, now), not_before_ns_ - now.holder_ns, free_since_ns_ - now.holder_ns});
   return wait > 0 ? std::min(wait, 2'000 * ns_per_ms) : step;
 }
 

@@ -24,12 +24,12 @@ struct CoreOptions {
 };
 
 enum class Role : std::uint8_t {
-  stopped,    // before Started
+  stopped,  // before Started
   passive,
-  canvassing, // asks who would vote; nothing is sealed yet
-  electing,   // seals itself, then collects votes
-  recording,  // has the votes; its first value is on its way to a majority
-  active,     // its epoch is recorded; may write while the lease word holds
+  canvassing,  // asks who would vote; nothing is sealed yet
+  electing,    // seals itself, then collects votes
+  recording,   // has the votes; its first value is on its way to a majority
+  active,      // its epoch is recorded; may write while the lease word holds
 };
 const char* to_string(Role role);
 
@@ -38,9 +38,9 @@ struct VoteStatus {
   std::string name;
   MemberKind kind = MemberKind::data;
   bool voter = false;
-  bool reachable = false;              // answered within the lease (seen from the active; from others: what they heard themselves)
-  bool granted = false;                // has promised its lease/vote to the present active
-  bool readmission_needed = false;     // its incarnation is not the one the cluster knows (R9)
+  bool reachable = false;  // answered within the lease (seen from the active; from others: what they heard themselves)
+  bool granted = false;    // has promised its lease/vote to the present active
+  bool readmission_needed = false;       // its incarnation is not the one the cluster knows (R9)
   std::int64_t last_answer_age_ns = -1;  // -1 = never
 };
 
@@ -92,14 +92,14 @@ class Core {
   struct Campaign {
     Kind kind = Kind::automatic;
     std::uint64_t round = 0;
-    Epoch epoch;             // once electing
+    Epoch epoch;  // once electing
     Epoch highest_promise;
     std::int64_t began_ns = 0;
     std::int64_t resend_ns = 0;
     bool own_vote = false;
-    bool refound = false;    // no quorum: voters become {self}
-    bool unheard = false;    // forced, and there may be epochs this node has not heard of
-    std::string obstacle;    // why somebody said no
+    bool refound = false;  // no quorum: voters become {self}
+    bool unheard = false;  // forced, and there may be epochs this node has not heard of
+    std::string obstacle;  // why somebody said no
     std::map<NodeId, Ballot> ballots;
   };
   struct Peer {
@@ -120,19 +120,20 @@ class Core {
   };
   // All that ends with the epoch. Exists while recording and active.
   struct Office {
-    ValuePtr base;     // what was recorded before `pending`; before the first record: what it was made from (null: re-founded, resumed)
+    ValuePtr
+        base;  // what was recorded before `pending`; before the first record: what it was made from (null: re-founded, resumed)
     ValuePtr pending;  // on its way to a quorum; null = none
     std::int64_t began_ns = 0;
     bool activated = false;   // its mirror captures
     bool open = false;        // {self} recorded after that: lease and joins from here on
     bool own_accept = false;  // ours is on disk: others may see it
     std::uint64_t pending_ticket = 0;
-    bool resumed = false;     // the same epoch goes on after a restart of this process
+    bool resumed = false;  // the same epoch goes on after a restart of this process
     std::map<NodeId, Peer> peers;
     std::deque<Beat> beats;
     std::int64_t beat_due_ns = 0;
     std::int64_t lease_until_ns = -1;
-    std::set<NodeId> joining;                   // the mirror waits for them, not in the set yet
+    std::set<NodeId> joining;  // the mirror waits for them, not in the set yet
     std::set<NodeId> leaving;
     std::uint64_t joins_from = 0;                // WaitingFor of an older in-sync version is from before this epoch
     std::map<NodeId, std::uint64_t> removed_at;  // in-sync version of its last removal: an older WaitingFor is void
@@ -218,8 +219,8 @@ class Core {
   const CoreOptions options_;
   VoterCore voter_;
   Role role_ = Role::stopped;
-  ValuePtr known_;     // newest seen anywhere, recorded or not
-  ValuePtr recorded_;  // newest known to be held by a quorum
+  ValuePtr known_;                    // newest seen anywhere, recorded or not
+  ValuePtr recorded_;                 // newest known to be held by a quorum
   std::optional<Campaign> campaign_;  // canvassing, electing
   std::optional<Office> office_;      // recording, active
   std::optional<Wish> wish_;
@@ -230,9 +231,10 @@ class Core {
   std::map<NodeId, std::int64_t> heard_ns_;
   // When a candidacy may start; all on the holder scale.
   std::int64_t not_before_ns_ = 0;
-  std::int64_t others_first_until_ns_ = 0;  // after a power loss of all, or in favour of a successor: no automatic candidacy here
-  std::int64_t free_since_ns_ = -1;         // since when nobody holds our promise
-  Epoch successor_in_;                      // the active of that epoch resigned in our favour
+  std::int64_t others_first_until_ns_ =
+      0;  // after a power loss of all, or in favour of a successor: no automatic candidacy here
+  std::int64_t free_since_ns_ = -1;  // since when nobody holds our promise
+  Epoch successor_in_;               // the active of that epoch resigned in our favour
   std::int64_t successor_until_ns_ = 0;
   unsigned attempts_ = 0;
   std::uint64_t random_state_;

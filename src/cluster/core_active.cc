@@ -101,10 +101,10 @@ std::int64_t Core::lease_by(const Value& value) const {
     const std::int64_t until = candidate.granted_until_ns;
     if (until <= best) continue;
     const bool enough = options_.mutation.lease_of_one || quorum(value, [&](NodeId voter, Incarnation incarnation) {
-      const auto p = office_->peers.find(voter);
-      if (p == office_->peers.end() || p->second.granted_until_ns < until) return false;
-      return p->second.incarnation == incarnation || options_.mutation.any_incarnation_votes;
-    });
+                          const auto p = office_->peers.find(voter);
+                          if (p == office_->peers.end() || p->second.granted_until_ns < until) return false;
+                          return p->second.incarnation == incarnation || options_.mutation.any_incarnation_votes;
+                        });
     if (enough) best = until;
   }
   return best;
@@ -113,13 +113,15 @@ std::int64_t Core::lease_by(const Value& value) const {
 // Alone, and its lease ran out: meanwhile an administrator may have promoted the peer. Only the peer can tell.
 bool Core::sole_voter_needs_contact(Now now) const {
   const Value& v = *recorded_;
-  if (options_.mutation.sole_voter_alone || office_->lease_until_ns < 0 || office_->lease_until_ns > now.holder_ns) return false;
+  if (options_.mutation.sole_voter_alone || office_->lease_until_ns < 0 || office_->lease_until_ns > now.holder_ns)
+    return false;
   if (v.data_nodes() < 2) return false;
   for (const Member& m : v.members) {
     if (m.id == options_.self) continue;
     if (m.voter) return false;
     const auto p = office_->peers.find(m.id);
-    if (m.kind == MemberKind::data && p != office_->peers.end() && p->second.granted_sent_ns > office_->lease_until_ns) return false;
+    if (m.kind == MemberKind::data && p != office_->peers.end() && p->second.granted_sent_ns > office_->lease_until_ns)
+      return false;
   }
   return true;
 }

@@ -18,7 +18,8 @@ constexpr std::uint64_t refound_gap = 1000;
 std::optional<Core::Kind> Core::wants_campaign(Now now, Actions& out) {
   if (!known_) return std::nullopt;
   if (wish_ && now.holder_ns > wish_->until_ns) {
-    const std::string why = last_refusal_.empty() ? "the lease of the active has not run out: it is alive" : last_refusal_;
+    const std::string why =
+        last_refusal_.empty() ? "the lease of the active has not run out: it is alive" : last_refusal_;
     answer(wish_->order.ticket, false, why, out);
     wish_.reset();
   }
@@ -31,7 +32,8 @@ std::optional<Core::Kind> Core::wants_campaign(Now now, Actions& out) {
   if (free_since_ns_ < 0) free_since_ns_ = now.holder_ns + static_cast<std::int64_t>(random() % 50) * ns_per_ms;
   if (now.holder_ns < not_before_ns_) return std::nullopt;
   if (wish_) return wish_->order.force ? Kind::forced : Kind::managed;
-  if (successor_in_ == known_->epoch() && successor_in_.value != 0 && now.holder_ns < successor_until_ns_) return Kind::successor;
+  if (successor_in_ == known_->epoch() && successor_in_.value != 0 && now.holder_ns < successor_until_ns_)
+    return Kind::successor;
   if (known_->active == options_.self) return Kind::returning;
   if (may_try_automatic(now)) return Kind::automatic;
   return std::nullopt;
@@ -45,7 +47,8 @@ bool Core::may_try_automatic(Now now) {
   if (now.holder_ns < others_first_until_ns_) return false;
   std::int64_t before_me = 0;
   for (const Member& m : known_->members)
-    if (m.id != known_->active && m.kind == MemberKind::data && m.identity < me->identity && known_->is_in_sync(m.id)) ++before_me;
+    if (m.id != known_->active && m.kind == MemberKind::data && m.identity < me->identity && known_->is_in_sync(m.id))
+      ++before_me;
   return now.holder_ns - free_since_ns_ >= before_me * rank_delay_ns;
 }
 
@@ -79,7 +82,8 @@ void Core::candidate_tick(Now now, Actions& out) {
   }
   if (age > election_patience_ns) {
     const bool sealed = campaign_->own_vote;
-    return abandon(sealed ? "no majority voted in time" : "the mirror here did not answer the seal in time", false, now, out);
+    return abandon(sealed ? "no majority voted in time" : "the mirror here did not answer the seal in time", false, now,
+                   out);
   }
   if (campaign_->own_vote && now.holder_ns >= campaign_->resend_ns) send_vote_requests(now, out);
 }
@@ -93,7 +97,8 @@ void Core::on_message_to_candidate(const Envelope& e, Now now, Actions& out) {
   } else if (const auto* n = std::get_if<Nack>(&e.body)) {
     note_value(n->newer, now, out);
     if (!campaign_ || role_ != Role::electing || n->round != campaign_->round || n->refused != campaign_->epoch) return;
-    campaign_->obstacle = name_of(e.from) + (n->promised > n->refused ? " has promised a newer epoch" : " still holds a promise to another node");
+    campaign_->obstacle = name_of(e.from) + (n->promised > n->refused ? " has promised a newer epoch"
+                                                                      : " still holds a promise to another node");
     if (n->promised >= campaign_->epoch) abandon(campaign_->obstacle, false, now, out);
   }
 }
@@ -127,7 +132,8 @@ bool Core::lacks_contact(const Value& newest) const {
   for (const Member& m : newest.members) {
     const auto b = campaign_->ballots.find(m.id);
     if (m.id == options_.self || m.kind != MemberKind::data || b == campaign_->ballots.end()) continue;
-    if (b->second.promised <= newest.epoch()) return false;  // more: it was told to found the cluster anew, and may have
+    if (b->second.promised <= newest.epoch())
+      return false;  // more: it was told to found the cluster anew, and may have
   }
   return true;
 }
@@ -135,7 +141,9 @@ bool Core::lacks_contact(const Value& newest) const {
 bool Core::better_candidate(const Value& newest) const {
   if (campaign_->kind != Kind::automatic || attempts_ > 1) return false;
   for (const auto& [id, b] : campaign_->ballots)
-    if (id != options_.self && id != newest.active && b.granted && b.complete && newest.is_in_sync(id) && b.position > position_hint_) return true;
+    if (id != options_.self && id != newest.active && b.granted && b.complete && newest.is_in_sync(id) &&
+        b.position > position_hint_)
+      return true;
   return false;
 }
 
@@ -145,10 +153,12 @@ std::string Core::why_not(const Value& newest, bool complete) const {
   if (me == nullptr || me->kind != MemberKind::data) return "this node is not a member of the cluster any more";
   if (!complete) return "the copy here is not complete";
   if (campaign_->kind == Kind::forced) return {};
-  if (campaign_->kind == Kind::returning && newest.active != options_.self) return name_of(newest.active) + " has become the active meanwhile";
+  if (campaign_->kind == Kind::returning && newest.active != options_.self)
+    return name_of(newest.active) + " has become the active meanwhile";
   if (options_.mutation.own_claim_of_in_sync) return {};
   if (!newest.is_in_sync(options_.self))
-    return "this node is not in the in-sync set (version " + std::to_string(newest.in_sync_version) + "): it may lack acknowledged writes";
+    return "this node is not in the in-sync set (version " + std::to_string(newest.in_sync_version) +
+           "): it may lack acknowledged writes";
   return {};
 }
 
@@ -160,16 +170,20 @@ void Core::judge_canvass(bool last_chance, Now now, Actions& out) {
     const auto active = campaign_->ballots.find(newest->active);
     const bool active_answers = newest->active != options_.self && active != campaign_->ballots.end();
     if (campaign_->kind != Kind::forced || active_answers)
-      return abandon(campaign_->obstacle.empty() ? "no majority of the voters answers" : campaign_->obstacle, false, now, out);
+      return abandon(campaign_->obstacle.empty() ? "no majority of the voters answers" : campaign_->obstacle, false,
+                     now, out);
     campaign_->refound = true;
   }
   // note_value() may have brought what the ballots don't show, so this is judged again with the votes.
-  if (const std::string reason = why_not(*newest, complete_hint_); !reason.empty()) return abandon(reason, true, now, out);
-  const bool alone = std::count_if(newest->members.begin(), newest->members.end(), [](const Member& m) { return m.voter; }) == 1;
+  if (const std::string reason = why_not(*newest, complete_hint_); !reason.empty())
+    return abandon(reason, true, now, out);
+  const bool alone =
+      std::count_if(newest->members.begin(), newest->members.end(), [](const Member& m) { return m.voter; }) == 1;
   if (alone && lacks_contact(*newest)) {
     const bool vouched = campaign_->kind == Kind::forced;
     campaign_->unheard = vouched && last_chance;
-    if (last_chance && !vouched) abandon("its peer does not answer, so this node can't know whether the peer was promoted", false, now, out);
+    if (last_chance && !vouched)
+      abandon("its peer does not answer, so this node can't know whether the peer was promoted", false, now, out);
     if (!campaign_ || !campaign_->unheard) return;
   }
   if (better_candidate(*newest)) return abandon("another in-sync node has newer data", false, now, out);
@@ -181,7 +195,8 @@ void Core::elect(const Value& newest, Now now, Actions& out) {
   const Epoch highest = std::max({c.highest_promise, voter_.state().promised, newest.epoch()});
   c.epoch = highest.next();
   if (c.refound || c.unheard)
-    c.epoch.value = std::max(c.epoch.value + refound_gap, wish_ ? wish_->order.at_s : 0) + newest.member(options_.self)->identity;
+    c.epoch.value =
+        std::max(c.epoch.value + refound_gap, wish_ ? wish_->order.at_s : 0) + newest.member(options_.self)->identity;
   c.round = random();
   c.ballots.clear();
   c.obstacle.clear();
@@ -209,7 +224,8 @@ void Core::judge_votes(Now now, Actions& out) {
   // Before the cluster's first value nobody has one but its founder.
   if (!newest || c.refound) newest = known_;
   if (!c.refound && !ballots_make_quorum(*newest)) return;
-  if (const std::string reason = why_not(*newest, c.ballots[options_.self].complete || known_->epoch().value == 0); !reason.empty())
+  if (const std::string reason = why_not(*newest, c.ballots[options_.self].complete || known_->epoch().value == 0);
+      !reason.empty())
     return abandon(reason, true, now, out);
   win(newest, now, out);
 }

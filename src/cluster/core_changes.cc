@@ -22,13 +22,16 @@ Member* find(Value& v, NodeId id) {
 
 // Empty when `m` may be added to (or changed in) `v`.
 std::string refusal(const Value& v, const Member& m) {
-  if (m.id.value == 0 || m.name.empty() || m.name.size() > max_name_bytes || m.site.size() > max_name_bytes) return "the member is not described properly";
+  if (m.id.value == 0 || m.name.empty() || m.name.size() > max_name_bytes || m.site.size() > max_name_bytes)
+    return "the member is not described properly";
   const bool known = v.member(m.id) != nullptr;
   if (!known && v.members.size() >= max_members) return "the cluster is full";
   if (!known && m.kind == MemberKind::data && v.data_nodes() >= 3) return "a cluster has at most three nodes";
-  if (!known && m.kind == MemberKind::witness && v.has_witness()) return "the cluster has a witness already: remove it first";
+  if (!known && m.kind == MemberKind::witness && v.has_witness())
+    return "the cluster has a witness already: remove it first";
   for (const Member& other : v.members)
-    if (other.id != m.id && other.name == m.name) return "another member is named " + m.name + " already: choose another name";
+    if (other.id != m.id && other.name == m.name)
+      return "another member is named " + m.name + " already: choose another name";
   return {};
 }
 
@@ -39,8 +42,10 @@ bool Core::take_order(const Input& input, Now now, Actions& out) {
   if (about_set && !office_->open) return true;  // nobody is waited for yet, nobody is dropped: {self} comes first
   if (const auto* w = std::get_if<in::WaitingFor>(&input)) {
     const auto removed = office_->removed_at.find(w->node);
-    const std::uint64_t floor = std::max(office_->joins_from, removed == office_->removed_at.end() ? 0 : removed->second);
-    if (w->in_sync_version < floor && !options_.mutation.joiner_without_wait) return true;  // the mirror may have stopped waiting since
+    const std::uint64_t floor =
+        std::max(office_->joins_from, removed == office_->removed_at.end() ? 0 : removed->second);
+    if (w->in_sync_version < floor && !options_.mutation.joiner_without_wait)
+      return true;  // the mirror may have stopped waiting since
     office_->leaving.erase(w->node);
     if (!recorded_->is_in_sync(w->node)) office_->joining.insert(w->node);
   } else if (const auto* l = std::get_if<in::PeerLost>(&input)) {
@@ -50,7 +55,8 @@ bool Core::take_order(const Input& input, Now now, Actions& out) {
     // Not in it and not about to be: the mirror may stop waiting for it as before it began. Not said while a change of
     // the set is on its way: who is being added would be left out.
     const bool changing = office_->pending && office_->pending->in_sync_version != recorded_->in_sync_version;
-    if (!in_set && !changing) out.push_back(out::InSyncRecorded{recorded_->epoch(), recorded_->in_sync_version, recorded_->in_sync});
+    if (!in_set && !changing)
+      out.push_back(out::InSyncRecorded{recorded_->epoch(), recorded_->in_sync_version, recorded_->in_sync});
   } else if (const auto* c = std::get_if<in::ProposeConfig>(&input)) {
     office_->orders.push_back({*c, c->ticket});
   } else if (const auto* a = std::get_if<in::AddMember>(&input)) {
@@ -74,7 +80,8 @@ void Core::take_handover(const in::Handover& h, Now now, Actions& out) {
   if (office_->handover) return answer(h.ticket, false, "a handover is under way already", out);
   if (m == nullptr || m->kind != MemberKind::data || h.successor == options_.self)
     return answer(h.ticket, false, "the successor must be another node of this cluster", out);
-  if (!office_->open || !recorded_->is_in_sync(h.successor)) return answer(h.ticket, false, m->name + " is not synchronized: wait until it is", out);
+  if (!office_->open || !recorded_->is_in_sync(h.successor))
+    return answer(h.ticket, false, m->name + " is not synchronized: wait until it is", out);
   office_->handover = h;
   office_->handover_until_ns = now.holder_ns + handover_patience_ns;
 }
@@ -92,16 +99,18 @@ void Core::pump(Now now, Actions& out) {
   ++next.revision.number;
   std::uint64_t ticket = 0;
   bool change = true;
-  if (!next.old_voters.empty()) next.old_voters.clear();
-  else if (next_removal(next) || next_voters(next, now)) {}
-  else if (office_->handover) {
+  if (!next.old_voters.empty())
+    next.old_voters.clear();
+  else if (next_removal(next) || next_voters(next, now)) {
+  } else if (office_->handover) {
     const Member* successor = recorded_->member(office_->handover->successor);
     if (successor == nullptr || !successor->voter || !recorded_->is_in_sync(successor->id)) return;
     const in::Handover h = *office_->handover;
     office_->handover.reset();
     leave_office(h.successor, now, out);
     return answer(h.ticket, true, "", out);
-  } else change = next_join(next) || next_order(next, ticket, out);
+  } else
+    change = next_join(next) || next_order(next, ticket, out);
   if (!change) return;
   if (options_.mutation.removal_before_recorded && next.in_sync_version != recorded_->in_sync_version)
     out.push_back(out::InSyncRecorded{next.epoch(), next.in_sync_version, next.in_sync});
@@ -180,7 +189,8 @@ bool Core::next_order(Value& next, std::uint64_t& ticket, Actions& out) {
     if (const auto* c = std::get_if<in::ProposeConfig>(&order.what)) {
       if (c->expected_version != next.config_version) no = "the configuration was changed meanwhile: read it again";
       if (c->config.size() > max_config_bytes) no = "the configuration is larger than 64 KiB";
-      if (c->settings.lease_ms < lease_floor_ms || c->settings.lease_ms > lease_ceiling_ms) no = "the lease must be 200 to 2000 ms";
+      if (c->settings.lease_ms < lease_floor_ms || c->settings.lease_ms > lease_ceiling_ms)
+        no = "the lease must be 200 to 2000 ms";
       next.config = c->config;
       next.settings = c->settings;
       ++next.config_version;

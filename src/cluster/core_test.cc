@@ -151,7 +151,8 @@ TEST_F(VoterTest, ALaterVoteOfTheSameEpochGivesWayToItsWinner) {
 
 TEST(Quorum, WhileVotersChangeBothSetsCount) {
   Value v;
-  for (std::uint64_t i = 1; i <= 3; ++i) v.members.push_back(Member{NodeId(i), "", "", 0, MemberKind::data, true, Incarnation(i)});
+  for (std::uint64_t i = 1; i <= 3; ++i)
+    v.members.push_back(Member{NodeId(i), "", "", 0, MemberKind::data, true, Incarnation(i)});
   v.old_voters = {{NodeId(1), Incarnation(1)}};
   const auto by = [&](std::set<std::uint64_t> yes) {
     return quorum(v, [&](NodeId id, Incarnation) { return yes.contains(id.value); });
@@ -220,8 +221,12 @@ class ClusterTest : public ::testing::Test {
     }
   }
   template <class T>
-  std::vector<T> seen(NodeId id) { return all<T>(nodes_[id].seen); }
-  void forget() { for (auto& [id, n] : nodes_) n.seen.clear(); }
+  std::vector<T> seen(NodeId id) {
+    return all<T>(nodes_[id].seen);
+  }
+  void forget() {
+    for (auto& [id, n] : nodes_) n.seen.clear();
+  }
 
   bool wait_for_activation_ = false;
   std::map<NodeId, Node> nodes_;

@@ -36,7 +36,8 @@ Availability Core::automatic_failover(Now now) const {
   if (!known_) return {false, "this node belongs to no cluster yet", "holdfast init, or holdfast join"};
   const Value& v = *value();
   if (v.data_nodes() < 2) return {false, "the cluster has one node", "holdfast join on the second node"};
-  if (!v.settings.automatic_failover) return {false, "automatic failover is switched off", "holdfast config set automatic-failover on"};
+  if (!v.settings.automatic_failover)
+    return {false, "automatic failover is switched off", "holdfast config set automatic-failover on"};
   if (!v.has_witness() && v.data_nodes() == 2)
     return {false, "a pair without witness cannot tell a dead active from a cut cable", "add a witness"};
   if (v.in_sync.size() < 2) return {false, "no passive is synchronized", "wait until one is"};
@@ -52,7 +53,8 @@ Availability Core::automatic_failover(Now now) const {
     std::string missing;
     for (const VoteStatus& s : votes_now)
       if (s.voter && !here(s.id)) missing += (missing.empty() ? "" : ", ") + s.name;
-    return {false, "without the active there would be no majority of votes: " + missing + " missing", "bring " + missing + " back"};
+    return {false, "without the active there would be no majority of votes: " + missing + " missing",
+            "bring " + missing + " back"};
   }
   for (const NodeId id : v.in_sync)
     if (id != options_.self && here(id)) return {true, "", ""};

@@ -18,7 +18,7 @@ struct CanvassReply {
   std::uint32_t retry_ms = 0;  // when not granted: how long the promise to somebody else still lasts
   Epoch promised;
   Incarnation incarnation;
-  Position position;           // a hint: nothing is sealed yet
+  Position position;  // a hint: nothing is sealed yet
   bool complete = false;
   ValuePtr accepted;
 };

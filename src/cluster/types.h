@@ -15,8 +15,9 @@
 
 namespace holdfast::cluster {
 
-using ClusterId = StrongU64<struct ClusterIdTag>;      // random, made at init
-using Incarnation = StrongU64<struct IncarnationTag>;  // random, made when a voter starts without state: who forgets is somebody else (R9)
+using ClusterId = StrongU64<struct ClusterIdTag>;  // random, made at init
+using Incarnation = StrongU64<
+    struct IncarnationTag>;  // random, made when a voter starts without state: who forgets is somebody else (R9)
 
 // Limits of the format; codec.cc refuses more, the core refuses to propose more.
 constexpr std::size_t max_config_bytes = 64 * 1024;
@@ -33,8 +34,8 @@ struct Member {
   std::string site;
   std::uint8_t identity = 0;  // 1 primary, 2 secondary, 3 tertiary; 0 for a witness
   MemberKind kind = MemberKind::data;
-  bool voter = false;         // managed by the core: see Core, "who votes"
-  Incarnation incarnation;    // its acks and votes count only under this one
+  bool voter = false;       // managed by the core: see Core, "who votes"
+  Incarnation incarnation;  // its acks and votes count only under this one
   bool operator==(const Member&) const = default;
 };
 
@@ -63,9 +64,9 @@ struct Value {
   std::uint64_t in_sync_version = 0;  // rises with every change of in_sync, across epochs
   std::vector<NodeId> in_sync;        // the active is always in it; sorted
   std::vector<Member> members;
-  std::vector<Voter> old_voters;      // while the voter set changes: the set before, whose majority is needed as well
+  std::vector<Voter> old_voters;  // while the voter set changes: the set before, whose majority is needed as well
   std::uint64_t config_version = 0;
-  std::string config;                 // opaque text, at most max_config_bytes
+  std::string config;  // opaque text, at most max_config_bytes
   Settings settings;
   bool operator==(const Value&) const = default;
 

@@ -58,8 +58,10 @@ void VoterCore::step(const Input& input, Now now, Actions& out) {
 void VoterCore::on_started(const in::Started& s, Now now) {
   CHECK(!started_, "Started twice");
   started_ = true;
-  if (s.state) state_ = *s.state;
-  else state_.incarnation = s.fresh;
+  if (s.state)
+    state_ = *s.state;
+  else
+    state_.incarnation = s.fresh;
   // Which lease was promised before the restart is forgotten: assume the longest.
   if (!mutation_.no_restart_silence)
     silent_until_ = promise_clock(now) + with_margin(std::int64_t{lease_ceiling_ms} * ns_per_ms);
@@ -103,7 +105,8 @@ void VoterCore::on_canvass(NodeId from, const Canvass& m, Now now, Actions& out)
 
 // True (and a Nack is on its way) when the candidate can't have this vote now.
 bool VoterCore::refuses(NodeId candidate, const VoteRequest& m, Now now, Actions& out) {
-  const bool promised_away = m.epoch < state_.promised || (m.epoch == state_.promised && candidate != state_.promised_to && !mutation_.votes_twice);
+  const bool promised_away = m.epoch < state_.promised ||
+                             (m.epoch == state_.promised && candidate != state_.promised_to && !mutation_.votes_twice);
   const std::int64_t wait = blocked_for_ns(candidate, now);
   if (!promised_away && wait == 0) return false;
   nack(candidate, m.epoch, m.round, wait, out);
@@ -113,7 +116,8 @@ bool VoterCore::refuses(NodeId candidate, const VoteRequest& m, Now now, Actions
 void VoterCore::on_vote_request(NodeId from, const VoteRequest& m, Now now, Actions& out) {
   if (refuses(from, m, now, out)) return;
   if (voting_ && sealing_for_newer_than(m.epoch, now)) return nack(from, m.epoch, m.round, 0, out);
-  if (voting_ && voting_->request.epoch == m.epoch && voting_->candidate != from) return nack(from, m.epoch, m.round, 0, out);
+  if (voting_ && voting_->request.epoch == m.epoch && voting_->candidate != from)
+    return nack(from, m.epoch, m.round, 0, out);
   const PendingVote vote{from, m, now.voter_ns};
   if (kind_ == MemberKind::witness) return grant(vote, {}, false, out);
   if (mutation_.vote_before_seal) {
@@ -140,8 +144,9 @@ void VoterCore::grant(const PendingVote& vote, Position position, bool complete,
     state_.promised_to = vote.candidate;
     persist(out);
   }
-  send_when_persisted(vote.candidate,
-                      Vote{vote.request.round, vote.request.epoch, state_.incarnation, position, complete, state_.accepted}, out);
+  send_when_persisted(
+      vote.candidate,
+      Vote{vote.request.round, vote.request.epoch, state_.incarnation, position, complete, state_.accepted}, out);
 }
 
 void VoterCore::on_accept(NodeId from, const Accept& m, Actions& out) {
@@ -169,7 +174,8 @@ void VoterCore::on_renew(NodeId from, const Renew& m, Now now, Actions& out) {
   if (epoch < state_.promised) return nack(from, epoch, 0, 0, out);
   if (epoch <= resigned_ || m.lease_ms > lease_ceiling_ms) return;
   if (sealing_for_newer_than(epoch, now)) return;  // our mirror already refuses what the sender would append
-  const bool current = epoch == state_.promised && from == state_.promised_to && revision_of(state_.accepted) >= m.recorded;
+  const bool current =
+      epoch == state_.promised && from == state_.promised_to && revision_of(state_.accepted) >= m.recorded;
   if (current) {
     const std::int64_t lease = std::int64_t{m.lease_ms} * ns_per_ms;
     const std::int64_t until = promise_clock(now) + (mutation_.no_drift_margin ? lease : with_margin(lease));
@@ -192,7 +198,8 @@ bool VoterCore::sealing_for_newer_than(Epoch epoch, Now now) const {
 
 void VoterCore::nack(NodeId to, Epoch refused, std::uint64_t round, std::int64_t wait_ns, Actions& out) {
   const bool newer = state_.accepted && state_.accepted->epoch() > refused;
-  send_when_persisted(to, Nack{refused, state_.promised, round, to_ms(wait_ns), newer ? state_.accepted : nullptr}, out);
+  send_when_persisted(to, Nack{refused, state_.promised, round, to_ms(wait_ns), newer ? state_.accepted : nullptr},
+                      out);
 }
 
 void VoterCore::persist(Actions& out) { out.push_back(out::Persist{++persist_id_, state_}); }
@@ -208,8 +215,10 @@ void VoterCore::on_persisted(std::uint64_t id, Actions& out) {
 // Everything a voter says shows its state, so nothing leaves before that state is on disk.
 void VoterCore::send_when_persisted(NodeId to, Body body, Actions& out) {
   Envelope e{cluster_, self_, to, std::move(body)};
-  if (all_persisted() || mutation_.ack_before_persist) out.push_back(out::Send{std::move(e)});
-  else held_.push_back({persist_id_, std::move(e)});
+  if (all_persisted() || mutation_.ack_before_persist)
+    out.push_back(out::Send{std::move(e)});
+  else
+    held_.push_back({persist_id_, std::move(e)});
 }
 
 }  // namespace holdfast::cluster

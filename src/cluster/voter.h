@@ -14,24 +14,24 @@ struct Mutation {
   bool ack_before_persist = false;
   bool no_drift_margin = false;
   bool no_restart_silence = false;
-  bool stale_promise = false;           // votes although another one's lease was promised
+  bool stale_promise = false;  // votes although another one's lease was promised
   bool vote_before_seal = false;
   bool own_claim_of_in_sync = false;
   bool any_incarnation_votes = false;
-  bool lease_from_ack = false;          // the lease counts from when the ack came
-  bool lease_of_one = false;            // any voter's ack extends the lease
-  bool joiner_without_wait = false;     // adds a joiner although the mirror does not wait for it
-  bool removal_before_recorded = false; // lets the mirror stop waiting when a removal is proposed
-  bool promise_on_holder_clock = false; // a voter's promise on the wall clock
+  bool lease_from_ack = false;           // the lease counts from when the ack came
+  bool lease_of_one = false;             // any voter's ack extends the lease
+  bool joiner_without_wait = false;      // adds a joiner although the mirror does not wait for it
+  bool removal_before_recorded = false;  // lets the mirror stop waiting when a removal is proposed
+  bool promise_on_holder_clock = false;  // a voter's promise on the wall clock
   bool propose_before_own_accept = false;
-  bool votes_twice = false;             // gives an epoch's vote to a second candidate
-  bool sole_voter_alone = false;        // a sole voter goes on after a restart without contact
+  bool votes_twice = false;       // gives an epoch's vote to a second candidate
+  bool sole_voter_alone = false;  // a sole voter goes on after a restart without contact
 };
 
 struct VoterView {
   Epoch promised;
   NodeId promised_to;
-  bool promise_holds = false;        // a lease promised to promised_to has not run out
+  bool promise_holds = false;  // a lease promised to promised_to has not run out
   std::int64_t promise_left_ns = 0;
 };
 

@@ -44,27 +44,48 @@ struct Cursor {
 
 void write_field(Cursor& out, Field field, const Record& r) {
   switch (field) {
-    case Field::file: return out.id(r.file);
-    case Field::parent: return out.id(r.parent);
-    case Field::parent2: return out.id(r.parent2);
-    case Field::replaced: return out.id(r.replaced);
-    case Field::name: return out.text(r.name);
-    case Field::name2: return out.text(r.name2);
-    case Field::offset: return out.varint(r.offset);
-    case Field::length: return out.varint(r.length);
-    case Field::size: return out.varint(r.size);
-    case Field::flags: return out.varint(r.flags);
-    case Field::valid: return out.varint(r.valid);
-    case Field::mode_flags: return out.varint(r.mode_flags);
-    case Field::mode: return out.varint(r.mode);
-    case Field::uid: return out.varint(r.uid);
-    case Field::gid: return out.varint(r.gid);
-    case Field::rdev: return out.varint(r.rdev);
-    case Field::mtime: return out.zigzag(r.mtime_ns);
-    case Field::atime: return out.zigzag(r.atime_ns);
-    case Field::parent_mtime: return out.zigzag(r.parent_mtime_ns);
-    case Field::parent2_mtime: return out.zigzag(r.parent2_mtime_ns);
-    case Field::payload: return;
+    case Field::file:
+      return out.id(r.file);
+    case Field::parent:
+      return out.id(r.parent);
+    case Field::parent2:
+      return out.id(r.parent2);
+    case Field::replaced:
+      return out.id(r.replaced);
+    case Field::name:
+      return out.text(r.name);
+    case Field::name2:
+      return out.text(r.name2);
+    case Field::offset:
+      return out.varint(r.offset);
+    case Field::length:
+      return out.varint(r.length);
+    case Field::size:
+      return out.varint(r.size);
+    case Field::flags:
+      return out.varint(r.flags);
+    case Field::valid:
+      return out.varint(r.valid);
+    case Field::mode_flags:
+      return out.varint(r.mode_flags);
+    case Field::mode:
+      return out.varint(r.mode);
+    case Field::uid:
+      return out.varint(r.uid);
+    case Field::gid:
+      return out.varint(r.gid);
+    case Field::rdev:
+      return out.varint(r.rdev);
+    case Field::mtime:
+      return out.zigzag(r.mtime_ns);
+    case Field::atime:
+      return out.zigzag(r.atime_ns);
+    case Field::parent_mtime:
+      return out.zigzag(r.parent_mtime_ns);
+    case Field::parent2_mtime:
+      return out.zigzag(r.parent2_mtime_ns);
+    case Field::payload:
+      return;
   }
 }
 
@@ -87,33 +108,75 @@ std::string_view read_name(ByteReader& in, std::size_t limit) {
 
 void read_field(ByteReader& in, Field field, Record& r) {
   switch (field) {
-    case Field::file: r.file = read_id(in); return;
-    case Field::parent: r.parent = read_id(in); return;
-    case Field::parent2: r.parent2 = read_id(in); return;
-    case Field::replaced: r.replaced = read_id(in); return;
-    case Field::name: r.name = read_name(in, max_name_bytes); return;
-    case Field::name2: r.name2 = read_name(in, max_target_bytes); return;
-    case Field::offset: r.offset = in.varint(); return;
-    case Field::length: r.length = in.varint(); return;
-    case Field::size: r.size = in.varint(); return;
-    case Field::flags: r.flags = read_u32(in); return;
-    case Field::valid: r.valid = read_u32(in); return;
-    case Field::mode_flags: r.mode_flags = read_u32(in); return;
-    case Field::mode: r.mode = read_u32(in); return;
-    case Field::uid: r.uid = read_u32(in); return;
-    case Field::gid: r.gid = read_u32(in); return;
-    case Field::rdev: r.rdev = in.varint(); return;
-    case Field::mtime: r.mtime_ns = in.zigzag(); return;
-    case Field::atime: r.atime_ns = in.zigzag(); return;
-    case Field::parent_mtime: r.parent_mtime_ns = in.zigzag(); return;
-    case Field::parent2_mtime: r.parent2_mtime_ns = in.zigzag(); return;
-    case Field::payload: return;
+    case Field::file:
+      r.file = read_id(in);
+      return;
+    case Field::parent:
+      r.parent = read_id(in);
+      return;
+    case Field::parent2:
+      r.parent2 = read_id(in);
+      return;
+    case Field::replaced:
+      r.replaced = read_id(in);
+      return;
+    case Field::name:
+      r.name = read_name(in, max_name_bytes);
+      return;
+    case Field::name2:
+      r.name2 = read_name(in, max_target_bytes);
+      return;
+    case Field::offset:
+      r.offset = in.varint();
+      return;
+    case Field::length:
+      r.length = in.varint();
+      return;
+    case Field::size:
+      r.size = in.varint();
+      return;
+    case Field::flags:
+      r.flags = read_u32(in);
+      return;
+    case Field::valid:
+      r.valid = read_u32(in);
+      return;
+    case Field::mode_flags:
+      r.mode_flags = read_u32(in);
+      return;
+    case Field::mode:
+      r.mode = read_u32(in);
+      return;
+    case Field::uid:
+      r.uid = read_u32(in);
+      return;
+    case Field::gid:
+      r.gid = read_u32(in);
+      return;
+    case Field::rdev:
+      r.rdev = in.varint();
+      return;
+    case Field::mtime:
+      r.mtime_ns = in.zigzag();
+      return;
+    case Field::atime:
+      r.atime_ns = in.zigzag();
+      return;
+    case Field::parent_mtime:
+      r.parent_mtime_ns = in.zigzag();
+      return;
+    case Field::parent2_mtime:
+      r.parent2_mtime_ns = in.zigzag();
+      return;
+    case Field::payload:
+      return;
   }
 }
 
 // A name that reaches the tree must be one: no '/', no NUL, not "." or "..". Checked here so that no damaged or hostile record gets further.
 bool is_file_name(std::string_view name) {
-  return !name.empty() && name != "." && name != ".." && name.find('/') == std::string_view::npos && name.find('\0') == std::string_view::npos;
+  return !name.empty() && name != "." && name != ".." && name.find('/') == std::string_view::npos &&
+         name.find('\0') == std::string_view::npos;
 }
 
 bool names_are_sound(const Record& r) {
@@ -121,15 +184,21 @@ bool names_are_sound(const Record& r) {
     case Kind::create:
     case Kind::mkdir:
     case Kind::symlink:
-    case Kind::mknod: return (r.kind == Kind::create && (r.flags & flag_orphan) != 0) || is_file_name(r.name);
+    case Kind::mknod:
+      return (r.kind == Kind::create && (r.flags & flag_orphan) != 0) || is_file_name(r.name);
     case Kind::link:
     case Kind::unlink:
-    case Kind::rmdir: return is_file_name(r.name);
-    case Kind::rename: return is_file_name(r.name) && is_file_name(r.name2);
+    case Kind::rmdir:
+      return is_file_name(r.name);
+    case Kind::rename:
+      return is_file_name(r.name) && is_file_name(r.name2);
     case Kind::set_xattr:
-    case Kind::remove_xattr: return !r.name.empty() && r.name.find('\0') == std::string_view::npos;
-    case Kind::ship_node: return r.name2.find('\0') == std::string_view::npos;
-    default: return true;
+    case Kind::remove_xattr:
+      return !r.name.empty() && r.name.find('\0') == std::string_view::npos;
+    case Kind::ship_node:
+      return r.name2.find('\0') == std::string_view::npos;
+    default:
+      return true;
   }
 }
 
@@ -157,7 +226,8 @@ const char* to_string(Kind kind) {
 EncodedRecord::EncodedRecord(const Record& r) {
   const KindRow* row = find_kind(static_cast<std::uint8_t>(r.kind));
   CHECK(row != nullptr, "record kind {}", static_cast<int>(r.kind));
-  CHECK(r.name.size() <= max_name_bytes && r.name2.size() <= max_target_bytes, "name of {} and {} bytes in {}", r.name.size(), r.name2.size(), row->name);
+  CHECK(r.name.size() <= max_name_bytes && r.name2.size() <= max_target_bytes, "name of {} and {} bytes in {}",
+        r.name.size(), r.name2.size(), row->name);
   if (row->fields & bit(Field::payload)) payload_ = r.payload;
   CHECK(payload_.size() <= max_payload_bytes, "payload of {} bytes in {}", payload_.size(), row->name);
   Cursor out{head_.data() + record_header_bytes};
@@ -222,11 +292,14 @@ Found inspect(ByteView bytes, RecordHead& head) {
   }
   const std::uint8_t* h = bytes.data();
   const std::size_t length = load<std::uint32_t>(h);
-  if (length == 0 && std::all_of(h, h + record_header_bytes, [](std::uint8_t b) { return b == 0; })) return Found::nothing;
+  if (length == 0 && std::all_of(h, h + record_header_bytes, [](std::uint8_t b) { return b == 0; }))
+    return Found::nothing;
   if (length < record_header_bytes || length > max_record_bytes || length % 8 != 0) return Found::damaged;
   const std::size_t address = h[33] & header_flag_addressed ? 8 : 0;
   const std::size_t payload = load<std::uint32_t>(h + 40);
-  if (payload > max_payload_bytes || length != align8(record_header_bytes + address + load<std::uint16_t>(h + 36) + payload)) return Found::damaged;
+  if (payload > max_payload_bytes ||
+      length != align8(record_header_bytes + address + load<std::uint16_t>(h + 36) + payload))
+    return Found::damaged;
   if (length > bytes.size()) return Found::cut;
   const std::uint32_t body = crc32c(bytes.subspan(record_header_bytes, length - record_header_bytes));
   if (crc32c({h + 8, record_header_bytes - 8}, body) != load<std::uint32_t>(h + 4)) return Found::damaged;
@@ -238,7 +311,9 @@ Result<Record> decode(ByteView bytes) {
   const std::uint8_t* h = bytes.data();
   const RecordHead head = head_of(h);
   const KindRow* row = find_kind(h[32]);
-  if (!row) return fail(ErrorCode::corrupt, "record {} of epoch {} is of unknown kind {}", head.sequence.value, head.epoch.value, h[32]);
+  if (!row)
+    return fail(ErrorCode::corrupt, "record {} of epoch {} is of unknown kind {}", head.sequence.value,
+                head.epoch.value, h[32]);
   Record r;
   r.epoch = head.epoch;
   r.sequence = head.sequence;
@@ -250,10 +325,13 @@ Result<Record> decode(ByteView bytes) {
   const std::size_t fields_bytes = load<std::uint16_t>(h + 36);
   ByteReader in(bytes.subspan(begin, fields_bytes));
   for_each_field(row->fields, [&](Field f) { read_field(in, f, r); });
-  if (row->fields & bit(Field::payload)) r.payload = bytes.subspan(begin + fields_bytes, load<std::uint32_t>(h + 40));
-  else if (load<std::uint32_t>(h + 40) != 0) in.fail();
+  if (row->fields & bit(Field::payload))
+    r.payload = bytes.subspan(begin + fields_bytes, load<std::uint32_t>(h + 40));
+  else if (load<std::uint32_t>(h + 40) != 0)
+    in.fail();
   if (!in.ok() || in.left() != 0 || !names_are_sound(r))
-    return fail(ErrorCode::corrupt, "record {} of epoch {} ({}) has a right checksum but unsound fields", head.sequence.value, head.epoch.value, row->name);
+    return fail(ErrorCode::corrupt, "record {} of epoch {} ({}) has a right checksum but unsound fields",
+                head.sequence.value, head.epoch.value, row->name);
   return r;
 }
 

@@ -20,11 +20,13 @@
 namespace holdfast::log {
 
 constexpr std::size_t record_header_bytes = 48;
-constexpr std::size_t max_payload_bytes = std::size_t{1} << 20;     // one FUSE write, one shipped chunk, one chunk of a listing
+constexpr std::size_t max_payload_bytes = std::size_t{1}
+                                          << 20;  // one FUSE write, one shipped chunk, one chunk of a listing
 constexpr std::size_t max_name_bytes = 255;
-constexpr std::size_t max_target_bytes = 4095;                      // symlink target in name2
-constexpr std::size_t max_fixed_fields_bytes = 4 * 16 + 16 * 10;    // ids and varints without names
-constexpr std::size_t max_head_bytes = record_header_bytes + 8 + max_fixed_fields_bytes + max_name_bytes + 3 + max_target_bytes + 3;
+constexpr std::size_t max_target_bytes = 4095;                    // symlink target in name2
+constexpr std::size_t max_fixed_fields_bytes = 4 * 16 + 16 * 10;  // ids and varints without names
+constexpr std::size_t max_head_bytes =
+    record_header_bytes + 8 + max_fixed_fields_bytes + max_name_bytes + 3 + max_target_bytes + 3;
 constexpr std::size_t max_record_bytes = (max_head_bytes + max_payload_bytes + 7) / 8 * 8;
 // What a reservation adds to payload and names.
 constexpr std::size_t record_overhead_bytes = record_header_bytes + 8 + max_fixed_fields_bytes + 6 + 8;

@@ -103,7 +103,8 @@ TEST(RecordCodec, LimitsHold) {
 TEST(RecordCodec, ACutRecordAndNothingAreToldApart) {
   const Bytes bytes = encode(full_record(Kind::write));
   RecordHead head;
-  for (std::size_t n = record_header_bytes; n < bytes.size(); n += 7) EXPECT_EQ(inspect(ByteView(bytes).first(n), head), Found::cut);
+  for (std::size_t n = record_header_bytes; n < bytes.size(); n += 7)
+    EXPECT_EQ(inspect(ByteView(bytes).first(n), head), Found::cut);
   EXPECT_EQ(inspect({}, head), Found::nothing);
   EXPECT_EQ(inspect(Bytes(100), head), Found::nothing);
   Bytes damaged = bytes;
@@ -112,7 +113,8 @@ TEST(RecordCodec, ACutRecordAndNothingAreToldApart) {
 }
 
 TEST(RecordCodec, NamesThatAreNoNamesGoNoFurther) {
-  for (const std::string& name : {std::string(), std::string("."), std::string(".."), std::string("a/b"), std::string("a\0b", 3)}) {
+  for (const std::string& name :
+       {std::string(), std::string("."), std::string(".."), std::string("a/b"), std::string("a\0b", 3)}) {
     Record r = full_record(Kind::unlink);
     r.name = name;
     EXPECT_FALSE(decode(encode(r))) << name;
@@ -130,7 +132,9 @@ TEST(RecordCodec, AHundredThousandMutatedRecords) {
   int accepted = 0;
   for (int i = 0; i < 100'000; ++i) {
     Bytes bytes = seeds[random() % seeds.size()];
-    for (unsigned n = random() % 4; n-- > 0;) bytes[random() % std::min<std::size_t>(bytes.size(), i % 2 ? bytes.size() : 160)] = static_cast<std::uint8_t>(random());
+    for (unsigned n = random() % 4; n-- > 0;)
+      bytes[random() % std::min<std::size_t>(bytes.size(), i % 2 ? bytes.size() : 160)] =
+          static_cast<std::uint8_t>(random());
     bytes.resize(random() % 8 ? bytes.size() : random() % bytes.size());
     RecordHead head;
     const Found found = inspect(bytes, head);

@@ -11,8 +11,27 @@
 namespace holdfast::log {
 
 enum class Field : std::uint8_t {
-  file, parent, parent2, replaced, name, name2, offset, length, size, flags, valid, mode_flags,
-  mode, uid, gid, rdev, mtime, atime, parent_mtime, parent2_mtime, payload,
+  file,
+  parent,
+  parent2,
+  replaced,
+  name,
+  name2,
+  offset,
+  length,
+  size,
+  flags,
+  valid,
+  mode_flags,
+  mode,
+  uid,
+  gid,
+  rdev,
+  mtime,
+  atime,
+  parent_mtime,
+  parent2_mtime,
+  payload,
 };
 using FieldSet = std::uint32_t;
 constexpr FieldSet bit(Field f) { return 1U << static_cast<unsigned>(f); }
@@ -28,8 +47,8 @@ struct KindRow {
   FieldSet fields;
 };
 
-constexpr FieldSet creation = fields({Field::file, Field::parent, Field::name, Field::flags, Field::mode, Field::uid, Field::gid,
-                                      Field::mtime, Field::atime, Field::parent_mtime, Field::payload});
+constexpr FieldSet creation = fields({Field::file, Field::parent, Field::name, Field::flags, Field::mode, Field::uid,
+                                      Field::gid, Field::mtime, Field::atime, Field::parent_mtime, Field::payload});
 constexpr FieldSet naming = fields({Field::file, Field::parent, Field::name, Field::parent_mtime});
 
 constexpr KindRow kind_rows[] = {
@@ -47,7 +66,8 @@ constexpr KindRow kind_rows[] = {
     {Kind::rename, "rename",
      naming | fields({Field::parent2, Field::name2, Field::replaced, Field::flags, Field::mode, Field::parent2_mtime})},
     {Kind::set_attributes, "set_attributes",
-     fields({Field::file, Field::valid, Field::flags, Field::mode, Field::uid, Field::gid, Field::mtime, Field::atime})},
+     fields(
+         {Field::file, Field::valid, Field::flags, Field::mode, Field::uid, Field::gid, Field::mtime, Field::atime})},
     {Kind::set_xattr, "set_xattr", fields({Field::file, Field::name, Field::flags, Field::payload})},
     {Kind::remove_xattr, "remove_xattr", fields({Field::file, Field::name, Field::flags})},
     {Kind::epoch_begin, "epoch_begin", 0},
@@ -58,7 +78,8 @@ constexpr KindRow kind_rows[] = {
     {Kind::shadow, "shadow", bit(Field::name)},
     {Kind::noop, "noop", 0},
     {Kind::ship_node, "ship_node",
-     fields({Field::file, Field::length, Field::mode, Field::uid, Field::gid, Field::rdev, Field::mtime, Field::atime, Field::name2, Field::payload})},
+     fields({Field::file, Field::length, Field::mode, Field::uid, Field::gid, Field::rdev, Field::mtime, Field::atime,
+             Field::name2, Field::payload})},
     {Kind::ship_dir, "ship_dir", fields({Field::file, Field::flags, Field::mtime, Field::payload})},
     {Kind::ship_data, "ship_data", fields({Field::file, Field::offset, Field::length, Field::mtime, Field::payload})},
     {Kind::ship_hash, "ship_hash", fields({Field::file, Field::offset, Field::length, Field::payload})},

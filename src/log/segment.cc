@@ -30,9 +30,11 @@ Bytes encode(const SegmentHeader& header) {
 Result<SegmentHeader> decode_segment_header(ByteView bytes) {
   ByteReader r(bytes);
   const ByteView magic = r.raw(sizeof segment_magic);
-  if (!r.ok() || std::memcmp(magic.data(), segment_magic, sizeof segment_magic) != 0) return fail(ErrorCode::corrupt, "not a log segment");
+  if (!r.ok() || std::memcmp(magic.data(), segment_magic, sizeof segment_magic) != 0)
+    return fail(ErrorCode::corrupt, "not a log segment");
   const std::uint32_t version = r.u32();
-  if (version != segment_version) return fail(ErrorCode::refused, "log segment of version {}; this program reads {}", version, segment_version);
+  if (version != segment_version)
+    return fail(ErrorCode::refused, "log segment of version {}; this program reads {}", version, segment_version);
   const std::uint32_t header_bytes = r.u32();
   SegmentHeader h;
   h.number = r.u64();
@@ -47,7 +49,8 @@ Result<SegmentHeader> decode_segment_header(ByteView bytes) {
 }
 
 void encode(const GroupHead& head, std::uint8_t* out) {
-  std::uint64_t words[5] = {head.length | static_cast<std::uint64_t>(head.count) << 32, head.first.value, head.last.value, head.synced.value, 0};
+  std::uint64_t words[5] = {head.length | static_cast<std::uint64_t>(head.count) << 32, head.first.value,
+                            head.last.value, head.synced.value, 0};
   std::memcpy(out + 8, words, sizeof words);
   const std::uint32_t crc = crc32c({out + 8, sizeof words});
   std::memcpy(out, &group_magic, 4);
@@ -57,13 +60,16 @@ void encode(const GroupHead& head, std::uint8_t* out) {
 bool decode_group_head(ByteView bytes, GroupHead& head) {
   ByteReader r(bytes);
   const std::uint32_t magic = r.u32(), crc = r.u32();
-  if (!r.ok() || magic != group_magic || bytes.size() < group_head_bytes || crc32c(bytes.subspan(8, group_head_bytes - 8)) != crc) return false;
+  if (!r.ok() || magic != group_magic || bytes.size() < group_head_bytes ||
+      crc32c(bytes.subspan(8, group_head_bytes - 8)) != crc)
+    return false;
   head.length = r.u32();
   head.count = r.u32();
   head.first = Sequence(r.u64());
   head.last = Sequence(r.u64());
   head.synced = Sequence(r.u64());
-  return head.length <= max_group_bytes && head.length % 8 == 0 && head.count > 0 && head.last.value - head.first.value + 1 == head.count;
+  return head.length <= max_group_bytes && head.length % 8 == 0 && head.count > 0 &&
+         head.last.value - head.first.value + 1 == head.count;
 }
 
 }  // namespace holdfast::log

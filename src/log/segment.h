@@ -32,17 +32,18 @@ constexpr std::size_t max_group_bytes = 4U << 20;  // records of one group
 struct SegmentHeader {
   std::uint64_t number = 0;
   Sequence first_sequence;
-  Position before;           // what this segment continues; {0,0} at the very start
+  Position before;  // what this segment continues; {0,0} at the very start
   std::uint64_t size = 0;
 };
-Bytes encode(const SegmentHeader& header);                       // segment_header_bytes long
-Result<SegmentHeader> decode_segment_header(ByteView bytes);     // ErrorCode::corrupt; ::refused for a version we don't read
+Bytes encode(const SegmentHeader& header);  // segment_header_bytes long
+Result<SegmentHeader> decode_segment_header(
+    ByteView bytes);  // ErrorCode::corrupt; ::refused for a version we don't read
 
 struct GroupHead {
   std::uint32_t length = 0, count = 0;
   Sequence first, last, synced;
 };
-void encode(const GroupHead& head, std::uint8_t* out);           // group_head_bytes
-bool decode_group_head(ByteView bytes, GroupHead& head);         // false: not a sound group head
+void encode(const GroupHead& head, std::uint8_t* out);    // group_head_bytes
+bool decode_group_head(ByteView bytes, GroupHead& head);  // false: not a sound group head
 
 }  // namespace holdfast::log

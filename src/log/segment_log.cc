@@ -10,11 +10,13 @@
 namespace holdfast::log {
 namespace {
 
-const char* const what_to_do = "this copy must be made anew: remove the folder of the receive log, and the node resynchronizes";
+const char* const what_to_do =
+    "this copy must be made anew: remove the folder of the receive log, and the node resynchronizes";
 
 Status read_exactly(ports::SegmentFile& file, std::uint64_t offset, std::span<std::uint8_t> into) {
   HF_ASSIGN(const std::size_t n, file.read_at(offset, into));
-  if (n != into.size()) return fail(ErrorCode::corrupt, "a log segment is shorter than its header says: {}", what_to_do);
+  if (n != into.size())
+    return fail(ErrorCode::corrupt, "a log segment is shorter than its header says: {}", what_to_do);
   return {};
 }
 
@@ -36,8 +38,10 @@ bool sound_group(ByteView records, const GroupHead& head, Position& end) {
 
 }  // namespace
 
-SegmentLog::SegmentLog(ports::SegmentStore& store, std::uint64_t segment_bytes) : store_(store), segment_bytes_(segment_bytes) {
-  CHECK(segment_bytes_ >= segment_header_bytes + group_head_bytes + max_group_bytes, "segments of {} bytes", segment_bytes_);
+SegmentLog::SegmentLog(ports::SegmentStore& store, std::uint64_t segment_bytes)
+    : store_(store), segment_bytes_(segment_bytes) {
+  CHECK(segment_bytes_ >= segment_header_bytes + group_head_bytes + max_group_bytes, "segments of {} bytes",
+        segment_bytes_);
 }
 
 Result<Recovery> SegmentLog::recover(Sequence known_durable) {
@@ -57,11 +61,18 @@ Result<Recovery> SegmentLog::recover(Sequence known_durable) {
       HF_TRY(store_.remove(numbers[i]));
       break;
     }
-    if (!header) return tl::unexpected(with_hint(Error{ErrorCode::corrupt, fmt::format("segment {} of the receive log: {}", numbers[i], header.error().message), {}, 0}, what_to_do));
+    if (!header)
+      return tl::unexpected(
+          with_hint(Error{ErrorCode::corrupt,
+                          fmt::format("segment {} of the receive log: {}", numbers[i], header.error().message),
+                          {},
+                          0},
+                    what_to_do));
     segment.header = *header;
     if (segments_.empty()) end_ = segment.header.before;
     if (segment.header.before != end_ || segment.header.number != numbers[i])
-      return fail(ErrorCode::corrupt, "segment {} of the receive log continues sequence {}, but the one before ends at {}: {}", numbers[i],
+      return fail(ErrorCode::corrupt,
+                  "segment {} of the receive log continues sequence {}, but the one before ends at {}: {}", numbers[i],
                   segment.header.before.sequence.value, end_.sequence.value, what_to_do);
     HF_TRY(scan(segment, is_last, known_durable, end_, result.cut_bytes));
     segments_.push_back(std::move(segment));
@@ -70,14 +81,16 @@ Result<Recovery> SegmentLog::recover(Sequence known_durable) {
   result.end = end_;
   if (result.found) first_kept_ = segments_.front().header.first_sequence.value;
   if (result.found && end_.sequence < known_durable)
-    return fail(ErrorCode::corrupt, "the receive log ends at sequence {}, but {} was durable once: {}", end_.sequence.value, known_durable.value, what_to_do);
+    return fail(ErrorCode::corrupt, "the receive log ends at sequence {}, but {} was durable once: {}",
+                end_.sequence.value, known_durable.value, what_to_do);
   durable_ = end_.sequence.value;
   unsynced_ = true;  // what the last life wrote may sit in the page cache only: the first sync covers it
   if (result.found) HF_TRY(sync());
   return result;
 }
 
-Result<bool> SegmentLog::scan(Segment& segment, bool is_last, Sequence known_durable, Position& end, std::uint64_t& cut) {
+Result<bool> SegmentLog::scan(Segment& segment, bool is_last, Sequence known_durable, Position& end,
+                              std::uint64_t& cut) {
   Bytes content(segment.file->size());
   HF_TRY(read_exactly(*segment.file, 0, content));
   std::size_t at = segment_header_bytes;
@@ -85,7 +98,8 @@ Result<bool> SegmentLog::scan(Segment& segment, bool is_last, Sequence known_dur
     GroupHead head;
     const ByteView rest = ByteView(content).subspan(at);
     Position after = end;
-    if (rest.size() < group_head_bytes || !decode_group_head(rest, head) || head.first != end.sequence.next() || head.length > rest.size() - group_head_bytes ||
+    if (rest.size() < group_head_bytes || !decode_group_head(rest, head) || head.first != end.sequence.next() ||
+        head.length > rest.size() - group_head_bytes ||
         !sound_group(rest.subspan(group_head_bytes, head.length), head, after))
       break;
     end = after;
@@ -103,8 +117,8 @@ Result<bool> SegmentLog::scan(Segment& segment, bool is_last, Sequence known_dur
 //   not the last segment, and the next one does not continue here                      -> damage (recover() compares `before`)
 //   no head of a group of this life                                                    -> clean end (zeros, or an earlier life's bytes)
 //   heads of this life, which nothing proves to have been durable                      -> torn tail: cut
-Status SegmentLog::judge_tail(const Segment& segment, ByteView content, std::size_t at, Sequence expected, bool is_last, Sequence known_durable,
-                              std::uint64_t& cut) {
+Status SegmentLog::judge_tail(const Segment& segment, ByteView content, std::size_t at, Sequence expected, bool is_last,
+                              Sequence known_durable, std::uint64_t& cut) {
   bool proven = known_durable >= expected && is_last;
   bool written_in_this_life = false;
   for (std::size_t i = at; i + group_head_bytes <= content.size() && !proven; i += 8) {
@@ -115,7 +129,8 @@ Status SegmentLog::judge_tail(const Segment& segment, ByteView content, std::siz
     proven = head.synced >= expected;
   }
   if (proven)
-    return fail(ErrorCode::corrupt, "segment {} of the receive log is damaged at byte {}: sequence {} was durable and cannot be read: {}",
+    return fail(ErrorCode::corrupt,
+                "segment {} of the receive log is damaged at byte {}: sequence {} was durable and cannot be read: {}",
                 segment.header.number, at, expected.value, what_to_do);
   if (written_in_this_life) cut = content.size() - at;
   return {};
@@ -152,7 +167,8 @@ Status SegmentLog::reset(Position position) {
 
 Status SegmentLog::add_segment(Position before) {
   Segment segment;
-  segment.header = {last_segment() ? last_segment()->header.number + 1 : 1, before.sequence.next(), before, segment_bytes_};
+  segment.header = {last_segment() ? last_segment()->header.number + 1 : 1, before.sequence.next(), before,
+                    segment_bytes_};
   segment.last = before.sequence;
   HF_ASSIGN(std::unique_ptr<ports::SegmentFile> file, store_.create(segment.header.number, segment_bytes_));
   segment.file = std::move(file);
@@ -166,7 +182,8 @@ Status SegmentLog::add_segment(Position before) {
 }
 
 Status SegmentLog::append(ByteView records, std::uint32_t count, Position last) {
-  CHECK(last_segment() != nullptr && records.size() <= max_group_bytes && last.sequence.value == end_.sequence.value + count,
+  CHECK(last_segment() != nullptr && records.size() <= max_group_bytes &&
+            last.sequence.value == end_.sequence.value + count,
         "append of {} records to sequence {} at {}", count, last.sequence.value, end_.sequence.value);
   if (last_segment()->used + group_head_bytes + records.size() > segment_bytes_) {
     HF_TRY(sync());  // a later segment's existence proves that the earlier ones are durable
@@ -174,7 +191,8 @@ Status SegmentLog::append(ByteView records, std::uint32_t count, Position last) 
   }
   Segment& segment = *last_segment();
   std::uint8_t head[group_head_bytes];
-  encode(GroupHead{static_cast<std::uint32_t>(records.size()), count, end_.sequence.next(), last.sequence, durable()}, head);
+  encode(GroupHead{static_cast<std::uint32_t>(records.size()), count, end_.sequence.next(), last.sequence, durable()},
+         head);
   const ByteView pieces[2] = {{head, sizeof head}, records};
   HF_TRY(segment.file->write_at(segment.used, pieces));
   {
@@ -228,7 +246,9 @@ Result<Bytes> SegmentLog::read(Sequence after, std::size_t max_bytes) {
     std::uint8_t head_bytes[group_head_bytes];
     HF_TRY(read_exactly(*file, read_offset_, head_bytes));
     GroupHead head;
-    if (!decode_group_head(head_bytes, head)) return fail(ErrorCode::corrupt, "segment {} of the receive log is damaged at byte {}: {}", read_number_, read_offset_, what_to_do);
+    if (!decode_group_head(head_bytes, head))
+      return fail(ErrorCode::corrupt, "segment {} of the receive log is damaged at byte {}: {}", read_number_,
+                  read_offset_, what_to_do);
     if (head.last > until) break;
     if (head.last >= next) {
       const std::size_t at = out.size();
@@ -236,8 +256,9 @@ Result<Bytes> SegmentLog::read(Sequence after, std::size_t max_bytes) {
       HF_TRY(read_exactly(*file, read_offset_ + group_head_bytes, std::span(out).subspan(at)));
       Position before{Epoch(0), head.first.value == 0 ? Sequence(0) : Sequence(head.first.value - 1)};
       if (!sound_group(ByteView(out).subspan(at), head, before))
-        return fail(ErrorCode::corrupt, "segment {} of the receive log is damaged after byte {} (sequences {} to {}): {}", read_number_, read_offset_,
-                    head.first.value, head.last.value, what_to_do);
+        return fail(ErrorCode::corrupt,
+                    "segment {} of the receive log is damaged after byte {} (sequences {} to {}): {}", read_number_,
+                    read_offset_, head.first.value, head.last.value, what_to_do);
       next = head.last.next();
     }
     read_offset_ += group_head_bytes + head.length;
@@ -251,7 +272,8 @@ Status SegmentLog::trim(Sequence applied) {
     std::uint64_t number = 0;
     {
       const std::lock_guard lock(segments_mutex_);
-      if (segments_.size() < 2 || segments_.front().last > applied || segments_.front().header.number == read_number_) return {};
+      if (segments_.size() < 2 || segments_.front().last > applied || segments_.front().header.number == read_number_)
+        return {};
       number = segments_.front().header.number;
       first_kept_ = segments_[1].header.first_sequence.value;
     }

@@ -16,9 +16,9 @@
 namespace holdfast::log {
 
 struct Recovery {
-  Position end;                    // last whole record, or what the log continues
-  std::uint64_t cut_bytes = 0;     // torn tail that was removed
-  bool found = false;              // false: no log here yet
+  Position end;                 // last whole record, or what the log continues
+  std::uint64_t cut_bytes = 0;  // torn tail that was removed
+  bool found = false;           // false: no log here yet
 };
 
 class SegmentLog {
@@ -32,9 +32,9 @@ class SegmentLog {
   // Forgets everything; the log continues `position` from now on. Durable.
   Status reset(Position position);
 
-  Position end() const { return end_; }                                    // appender's thread
+  Position end() const { return end_; }  // appender's thread
   Sequence durable() const { return Sequence(durable_.load()); }
-  std::uint64_t first_kept() const { return first_kept_.load(); }          // lowest sequence that read() can give
+  std::uint64_t first_kept() const { return first_kept_.load(); }  // lowest sequence that read() can give
   // Appends whole records (inspect() accepted them), of sequences end()+1..., last one = `last`. Not durable yet.
   Status append(ByteView records, std::uint32_t count, Position last);
   // Everything appended before the call is durable after it. A failure is final.
@@ -56,8 +56,8 @@ class SegmentLog {
   Segment* last_segment();
   Status add_segment(Position before);
   Result<bool> scan(Segment& segment, bool is_last, Sequence known_durable, Position& end, std::uint64_t& cut);
-  Status judge_tail(const Segment& segment, ByteView content, std::size_t at, Sequence expected, bool is_last, Sequence known_durable,
-                    std::uint64_t& cut);
+  Status judge_tail(const Segment& segment, ByteView content, std::size_t at, Sequence expected, bool is_last,
+                    Sequence known_durable, std::uint64_t& cut);
   Status zero_tail(Segment& segment, ByteView content, std::size_t at);
 
   ports::SegmentStore& store_;
@@ -65,8 +65,8 @@ class SegmentLog {
   Position end_;
   bool unsynced_ = false;
   std::atomic<std::uint64_t> durable_{0}, first_kept_{0};
-  std::mutex segments_mutex_;          // the list, not the files
-  std::deque<Segment> segments_;       // ascending numbers
+  std::mutex segments_mutex_;     // the list, not the files
+  std::deque<Segment> segments_;  // ascending numbers
   // reader's place
   std::uint64_t read_number_ = 0, read_offset_ = 0;
   Sequence read_next_;

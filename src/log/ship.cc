@@ -20,9 +20,10 @@ Result<std::optional<ShipEntry>> ShipEntryReader::next() {
   const std::uint64_t mode = in_.varint();
   e.mode = static_cast<std::uint32_t>(mode);
   e.name = in_.text();
-  const bool name_ok = !e.name.empty() && e.name.size() <= 255 && e.name != "." && e.name != ".." && e.name.find('/') == std::string_view::npos &&
-                       e.name.find('\0') == std::string_view::npos;
-  if (!in_.ok() || mode > 0xffffffffU || e.id.is_none() || !name_ok) return fail(ErrorCode::corrupt, "a shipped listing is malformed");
+  const bool name_ok = !e.name.empty() && e.name.size() <= 255 && e.name != "." && e.name != ".." &&
+                       e.name.find('/') == std::string_view::npos && e.name.find('\0') == std::string_view::npos;
+  if (!in_.ok() || mode > 0xffffffffU || e.id.is_none() || !name_ok)
+    return fail(ErrorCode::corrupt, "a shipped listing is malformed");
   return std::optional<ShipEntry>(e);
 }
 

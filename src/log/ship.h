@@ -10,7 +10,7 @@
 
 namespace holdfast::log {
 
-constexpr std::size_t max_ship_entries = 400;                 // of one chunk
+constexpr std::size_t max_ship_entries = 400;  // of one chunk
 constexpr std::size_t max_ship_entry_bytes = 16 + 3 + 2 + 255;
 
 struct ShipEntry {

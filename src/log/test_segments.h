@@ -56,7 +56,9 @@ class MemorySegments final : public ports::SegmentStore {
     for (auto& [n, f] : files) {
       for (std::size_t at = 0; at < f->now.size(); at += 512) {
         const std::size_t end = std::min(at + 512, f->now.size());
-        if (random() % 100 < keep_percent) std::copy(f->now.begin() + static_cast<long>(at), f->now.begin() + static_cast<long>(end), f->durable.begin() + static_cast<long>(at));
+        if (random() % 100 < keep_percent)
+          std::copy(f->now.begin() + static_cast<long>(at), f->now.begin() + static_cast<long>(end),
+                    f->durable.begin() + static_cast<long>(at));
       }
       f->now = f->durable;
     }
@@ -68,7 +70,8 @@ class MemorySegments final : public ports::SegmentStore {
     File(MemorySegments& store, std::shared_ptr<Content> content) : store_(store), content_(std::move(content)) {}
     std::uint64_t size() const override { return content_->now.size(); }
     Result<std::size_t> read_at(std::uint64_t offset, std::span<std::uint8_t> into) override {
-      const std::size_t n = offset >= content_->now.size() ? 0 : std::min<std::size_t>(into.size(), content_->now.size() - offset);
+      const std::size_t n =
+          offset >= content_->now.size() ? 0 : std::min<std::size_t>(into.size(), content_->now.size() - offset);
       std::copy_n(content_->now.begin() + static_cast<long>(offset), n, into.begin());
       return n;
     }

@@ -18,21 +18,47 @@ Sequence ActiveLog::durable_everywhere() const {
 std::vector<std::function<void()>> ActiveLog::take_done() {
   std::vector<std::function<void()>> done;
   const auto end = waiters_.upper_bound(durable_everywhere());
-  for (auto it = waiters_.begin(); it != end; ++it) done.push_back(std::move(it->second));
+  for (auto it = waiters_.begin(); it != end; ++it) done.push_back(std::move(it->second.done));
   waiters_.erase(waiters_.begin(), end);
   return done;
 }
 
 void ActiveLog::when_durable(Sequence sequence, std::function<void()> done) {
+  wait_for(sequence, {std::move(done), true});
+}
+
+void ActiveLog::when_held(Sequence sequence, std::function<void()> done) {
+  wait_for(sequence, {std::move(done), false});
+}
+
+void ActiveLog::wait_for(Sequence sequence, Waiter waiter) {
+  bool waits;
   {
     const std::lock_guard lock(mutex_);
-    if (sequence > durable_everywhere()) {
-      waiters_.emplace(sequence, std::move(done));
-      done = nullptr;
+    waits = (application_waits_ || !waiter.application) && sequence > durable_everywhere();
+    if (waits) waiters_.emplace(sequence, std::move(waiter));
+  }
+  if (waits)
+    hurry();
+  else
+    waiter.done();
+}
+
+void ActiveLog::set_application_waits(bool waits) {
+  std::vector<std::function<void()>> done;
+  {
+    const std::lock_guard lock(mutex_);
+    application_waits_ = waits;
+    for (auto it = waiters_.begin(); !waits && it != waiters_.end();) {
+      if (!it->second.application) {
+        ++it;
+        continue;
+      }
+      done.push_back(std::move(it->second.done));
+      it = waiters_.erase(it);
     }
   }
-  if (done) done();
-  else hurry();
+  for (auto& f : done) f();
 }
 
 void ActiveLog::hurry() {

@@ -24,7 +24,9 @@ class ActiveLog final : public CaptureLog {
   bool try_reserve(std::size_t bytes) override { return ring_.try_reserve(bytes); }
   void give_back(std::size_t bytes) override { ring_.give_back(bytes); }
   void when_space(std::function<void()> retry) override { ring_.when_space(std::move(retry)); }
-  Sequence append(const log::Record& record, std::size_t reserved_bytes) override { return ring_.append(record, reserved_bytes); }
+  Sequence append(const log::Record& record, std::size_t reserved_bytes) override {
+    return ring_.append(record, reserved_bytes);
+  }
   Sequence last_sequence() const override { return ring_.last_sequence(); }
   void when_durable(Sequence sequence, std::function<void()> done) override;
   void hurry() override;
@@ -35,10 +37,14 @@ class ActiveLog final : public CaptureLog {
   void begin_epoch();
   // Only of a peer that holds a whole copy: what an incomplete one has durable is no protection.
   void acknowledged(NodeId peer, Sequence durable);
-  void incomplete(NodeId peer);   // what it acknowledged before counts no more
+  void incomplete(NodeId peer);  // what it acknowledged before counts no more
   // Who must have an fsync's changes durably. Waits that begin after this returns, and those under way, follow the new set.
   void set_wait_set(std::set<NodeId> peers);
   std::set<NodeId> wait_set() const;
+  // False (mode async): when_durable() is done at once, and the waits under way too. The wait set is kept all the same.
+  void set_application_waits(bool waits);
+  // As when_durable(), in every mode: `done` when every peer of the wait set holds everything up to `sequence`.
+  void when_held(Sequence sequence, std::function<void()> done);
   Sequence acked(NodeId peer) const;
 
   // Hooks of the senders; set once before use.
@@ -48,13 +54,19 @@ class ActiveLog final : public CaptureLog {
 
  private:
   Sequence durable_everywhere() const;
+  struct Waiter {
+    std::function<void()> done;
+    bool application = true;  // an fsync; else somebody who needs to know in every mode
+  };
   std::vector<std::function<void()>> take_done();
+  void wait_for(Sequence sequence, Waiter waiter);
 
   LogRing ring_;
   mutable std::mutex mutex_;
   std::set<NodeId> wait_set_;
   std::map<NodeId, Sequence> acked_;
-  std::multimap<Sequence, std::function<void()>> waiters_;
+  std::multimap<Sequence, Waiter> waiters_;
+  bool application_waits_ = true;
   std::function<void()> on_hurry_;
   std::function<void(SetNumber, const FileId&)> on_moved_;
   std::atomic<int> resyncs_{0};

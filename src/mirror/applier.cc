@@ -14,7 +14,8 @@ namespace {
 bool is_mark(Kind kind) { return kind >= Kind::epoch_begin && kind <= Kind::noop; }
 // Applied alone, between two checkpoints.
 bool stands_alone(const log::Record& r) {
-  return r.kind == Kind::resync_begin || r.kind == Kind::resync_end || (r.kind == Kind::fallocate && shifts_range(r.mode_flags));
+  return r.kind == Kind::resync_begin || r.kind == Kind::resync_end ||
+         (r.kind == Kind::fallocate && shifts_range(r.mode_flags));
 }
 
 }  // namespace
@@ -113,7 +114,8 @@ Result<bool> Applier::step() {
     work.unlock();
     hooks_.applied(slice_bytes);
     work.lock();
-    if (applied() != Position{slice.back().epoch, slice.back().sequence}) return true;  // the log was replaced meanwhile
+    if (applied() != Position{slice.back().epoch, slice.back().sequence})
+      return true;  // the log was replaced meanwhile
     at = end;
   }
   return true;
@@ -166,9 +168,12 @@ Status Applier::apply_slice(std::span<const log::Record> slice) {
     if (!set || !(set->resync || set->complete)) continue;
     auto& batch = batches[r.set];
     if (!batch) batch = std::make_unique<TreeBatch>(*set->tree, set->names);
-    if (set->resync) HF_TRY(ResyncApply(*batch, set->memory, staged[r.set], hooks_.nak).apply(r));
-    else if (r.kind >= Kind::ship_node) continue;  // of a resync that was given up
-    else HF_TRY(OrdinaryApply(*batch, staged[r.set]).apply(r));
+    if (set->resync)
+      HF_TRY(ResyncApply(*batch, set->memory, staged[r.set], hooks_.nak).apply(r));
+    else if (r.kind >= Kind::ship_node)
+      continue;  // of a resync that was given up
+    else
+      HF_TRY(OrdinaryApply(*batch, staged[r.set]).apply(r));
   }
   for (auto& [number, batch] : batches) HF_TRY(batch->flush());
   {
@@ -185,9 +190,13 @@ Status Applier::apply_slice(std::span<const log::Record> slice) {
 
 Status Applier::mark(const log::Record& r) {
   switch (r.kind) {
-    case Kind::epoch_begin: purge_orphans_ = true; return {};  // open files of earlier epochs are gone with their mounts
-    case Kind::resync_begin: return begin_resync(r);
-    default: return {};
+    case Kind::epoch_begin:
+      purge_orphans_ = true;
+      return {};  // open files of earlier epochs are gone with their mounts
+    case Kind::resync_begin:
+      return begin_resync(r);
+    default:
+      return {};
   }
 }
 

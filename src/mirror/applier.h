@@ -35,22 +35,23 @@ class Applier {
     // Stores the state with these changes, durably.
     std::function<Status(const std::function<void(NodeState&)>&)> update_state;
     ResyncApply::NakSink nak;
-    std::function<void(std::uint64_t bytes)> applied;   // after each batch, with about how much it was
-    std::function<void()> resync_broken;           // a set can't be completed by what the log holds: a new session must begin it anew
-    std::function<void(SetNumber)> unknown_set;    // a record of a set that is not here yet: waits
+    std::function<void(std::uint64_t bytes)> applied;  // after each batch, with about how much it was
+    std::function<void()>
+        resync_broken;  // a set can't be completed by what the log holds: a new session must begin it anew
+    std::function<void(SetNumber)> unknown_set;  // a record of a set that is not here yet: waits
   };
   Applier(log::SegmentLog& log, UndoWriter& undo, Hooks hooks) : log_(log), undo_(undo), hooks_(std::move(hooks)) {}
 
   // Where to go on, before the first step or after the log was reset.
   Status begin(const NodeState& state);
   Status add_tree(std::shared_ptr<ports::Tree> tree);
-  void remove_tree(SetNumber set);                 // its records are skipped from now on
+  void remove_tree(SetNumber set);  // its records are skipped from now on
   std::vector<std::shared_ptr<ports::Tree>> trees() const;
   // Runs `look` on each tree while nothing is being applied.
   Status for_each_tree(const std::function<Status(ports::Tree&)>& look);
   // Nothing is applied while this is held: for whoever replaces the log's content.
   std::unique_lock<std::mutex> hold() { return std::unique_lock(work_mutex_); }
-  Status begin_held(const NodeState& state);       // begin() for who holds it
+  Status begin_held(const NodeState& state);  // begin() for who holds it
 
   // One batch. False: nothing to do now (all applied, or a set is missing). An error is final (I7).
   Result<bool> step();
@@ -63,7 +64,9 @@ class Applier {
   Position applied() const;
   // What peers are told: a batch counts when all that belongs to it is done, clearing up after a resync included.
   Sequence announced() const { return Sequence(announced_.load()); }
-  std::int64_t applied_time_ns() const { return applied_time_ns_.load(); }   // wall clock of the active at the last applied record
+  std::int64_t applied_time_ns() const {
+    return applied_time_ns_.load();
+  }  // wall clock of the active at the last applied record
   bool resyncing() const { return resyncing_count_.load() > 0; }
 
  private:
@@ -87,8 +90,8 @@ class Applier {
   log::SegmentLog& log_;
   UndoWriter& undo_;
   Hooks hooks_;
-  std::mutex work_mutex_;                       // held while a slice is applied or synced; taken before mutex_
-  mutable std::mutex mutex_;                    // for readers of sets_, removed_, applied_; writers hold both
+  std::mutex work_mutex_;     // held while a slice is applied or synced; taken before mutex_
+  mutable std::mutex mutex_;  // for readers of sets_, removed_, applied_; writers hold both
   std::map<SetNumber, SetState> sets_;
   std::set<SetNumber> removed_, resyncing_, complete_;
   Position applied_;

@@ -14,7 +14,9 @@ using log::Kind;
 using ports::Grave;
 using ports::Standing;
 
-bool creates(Kind kind) { return kind == Kind::create || kind == Kind::mkdir || kind == Kind::symlink || kind == Kind::mknod; }
+bool creates(Kind kind) {
+  return kind == Kind::create || kind == Kind::mkdir || kind == Kind::symlink || kind == Kind::mknod;
+}
 
 ports::NewNode new_node(const log::Record& r) {
   ports::NewNode node;
@@ -24,13 +26,16 @@ ports::NewNode new_node(const log::Record& r) {
   node.rdev = r.rdev;
   node.atime_ns = r.atime_ns;
   node.mtime_ns = r.mtime_ns;
-  if (r.kind == Kind::symlink) node.target = as_text(r.payload);
-  else node.xattrs = r.payload;
+  if (r.kind == Kind::symlink)
+    node.target = as_text(r.payload);
+  else
+    node.xattrs = r.payload;
   return node;
 }
 
 Status TreeBatch::write(const log::Record& r) {
-  if (!pieces_.empty() && (file_ != r.file || end_ != r.offset || pieces_.size() == max_joined_pieces)) HF_TRY(flush_write());
+  if (!pieces_.empty() && (file_ != r.file || end_ != r.offset || pieces_.size() == max_joined_pieces))
+    HF_TRY(flush_write());
   if (pieces_.empty()) {
     file_ = r.file;
     begin_ = end_ = r.offset;
@@ -67,13 +72,17 @@ Status TreeBatch::names_reached(Sequence sequence) {
   return tree_.set_names_mark({names_.log, sequence});
 }
 
-bool changes_names(Kind kind) { return creates(kind) || kind == Kind::link || kind == Kind::unlink || kind == Kind::rmdir || kind == Kind::rename; }
+bool changes_names(Kind kind) {
+  return creates(kind) || kind == Kind::link || kind == Kind::unlink || kind == Kind::rmdir || kind == Kind::rename;
+}
 
 Status OrdinaryApply::differs(const log::Record& r, Result<bool> done, const char* what) {
   if (!done) return tl::unexpected(std::move(done).error());
   if (*done && !batch_.names_settled()) return {};
-  return fail(ErrorCode::corrupt, "set {}: the tree is not what the log says before sequence {} ({} of \"{}\"): {}: this copy must be resynchronized", r.set,
-              r.sequence.value, log::to_string(r.kind), r.name, what);
+  return fail(ErrorCode::corrupt,
+              "set {}: the tree is not what the log says before sequence {} ({} of \"{}\"): {}: this copy must be "
+              "resynchronized",
+              r.set, r.sequence.value, log::to_string(r.kind), r.name, what);
 }
 
 Status OrdinaryApply::apply(const log::Record& r) {
@@ -93,11 +102,15 @@ Status OrdinaryApply::apply(const log::Record& r) {
 
 Status OrdinaryApply::change_names(const log::Record& r) {
   switch (r.kind) {
-    case Kind::link: return link(r);
+    case Kind::link:
+      return link(r);
     case Kind::unlink:
-    case Kind::rmdir: return remove(r);
-    case Kind::rename: return rename(r);
-    default: return make(r);
+    case Kind::rmdir:
+      return remove(r);
+    case Kind::rename:
+      return rename(r);
+    default:
+      return make(r);
   }
 }
 
@@ -141,7 +154,8 @@ Status OrdinaryApply::rename(const log::Record& r) {
   if (source != Standing::expected) {
     HF_ASSIGN(const Standing result, tree_.at(r.parent2, r.name2, r.file));
     HF_ASSIGN(const Standing other, tree_.at(r.parent, r.name, exchange ? r.replaced : FileId{}));
-    return differs(r, result == Standing::expected && other == (exchange ? Standing::expected : Standing::absent), "the source is not at its name");
+    return differs(r, result == Standing::expected && other == (exchange ? Standing::expected : Standing::absent),
+                   "the source is not at its name");
   }
   HF_ASSIGN(const Standing destination, tree_.at(r.parent2, r.name2, r.replaced));
   if (exchange) {
@@ -155,7 +169,8 @@ Status OrdinaryApply::rename(const log::Record& r) {
   }
   if (destination == Standing::expected) {
     HF_ASSIGN(const auto there, tree_.attributes(r.replaced));
-    if (there && (is_folder(there->mode) || there->links == 1)) HF_TRY(tree_.bury(r.parent2, r.name2, r.replaced, Grave::deleted));
+    if (there && (is_folder(there->mode) || there->links == 1))
+      HF_TRY(tree_.bury(r.parent2, r.name2, r.replaced, Grave::deleted));
   }
   return tree_.rename(r.parent, r.name, r.parent2, r.name2, 0);
 }
@@ -164,14 +179,17 @@ Status OrdinaryApply::change(const log::Record& r) {
   HF_ASSIGN(const auto there, tree_.attributes(r.file));
   if (there) return apply_content(batch_, r);
   if (r.flags & log::flag_orphan) return {};  // had lost its last name before; nobody can see it
-  return fail(ErrorCode::corrupt, "set {}: sequence {} ({}) is about the object {}, which is not in the tree: this copy must be resynchronized", r.set,
-              r.sequence.value, log::to_string(r.kind), r.file.to_hex());
+  return fail(
+      ErrorCode::corrupt,
+      "set {}: sequence {} ({}) is about the object {}, which is not in the tree: this copy must be resynchronized",
+      r.set, r.sequence.value, log::to_string(r.kind), r.file.to_hex());
 }
 
 Status apply_content(TreeBatch& batch, const log::Record& r) {
   ports::Tree& tree = batch.tree();
   switch (r.kind) {
-    case Kind::write: return batch.write(r);
+    case Kind::write:
+      return batch.write(r);
     case Kind::truncate:
       HF_TRY(tree.truncate(r.file, r.length));
       batch.touched(r.file, r.mtime_ns);
@@ -196,9 +214,12 @@ Status apply_content(TreeBatch& batch, const log::Record& r) {
       if (r.valid & log::valid_mtime) batch.touched(r.file, r.mtime_ns);
       return {};
     }
-    case Kind::set_xattr: return tree.set_xattr(r.file, r.name, r.payload);
-    case Kind::remove_xattr: return tree.remove_xattr(r.file, r.name);
-    default: return fail(ErrorCode::internal, "record kind {} has no place in a tree", log::to_string(r.kind));
+    case Kind::set_xattr:
+      return tree.set_xattr(r.file, r.name, r.payload);
+    case Kind::remove_xattr:
+      return tree.remove_xattr(r.file, r.name);
+    default:
+      return fail(ErrorCode::internal, "record kind {} has no place in a tree", log::to_string(r.kind));
   }
 }
 

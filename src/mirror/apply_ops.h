@@ -26,7 +26,7 @@ ports::NewNode new_node(const log::Record& record);
 struct NamesProgress {
   std::uint64_t log = 0;
   Sequence done;
-  bool settled = false;   // a change after the mark was seen in this life: no more doubt
+  bool settled = false;  // a change after the mark was seen in this life: no more doubt
 };
 
 // What a batch leaves to its end: neighbouring writes joined into one, and the modification times that applying disturbs.
@@ -37,7 +37,7 @@ class TreeBatch {
   bool names_done(Sequence sequence) const { return sequence <= names_.done; }
   bool names_settled() const { return names_.settled; }
   Status names_reached(Sequence sequence);
-  Status write(const log::Record& record);   // payload must stay valid until flush
+  Status write(const log::Record& record);  // payload must stay valid until flush
   Status flush_write();
   void touched(const FileId& id, std::int64_t mtime_ns) {
     if (mtime_ns != 0) times_[id] = mtime_ns;
@@ -55,7 +55,8 @@ class TreeBatch {
 
 class OrdinaryApply {
  public:
-  OrdinaryApply(TreeBatch& batch, const std::unordered_set<FileId>& staged) : batch_(batch), tree_(batch.tree()), staged_(staged) {}
+  OrdinaryApply(TreeBatch& batch, const std::unordered_set<FileId>& staged)
+      : batch_(batch), tree_(batch.tree()), staged_(staged) {}
   Status apply(const log::Record& record);
 
  private:

@@ -28,8 +28,10 @@ Result<bool> ResyncApply::known(const FileId& id) {
 void ResyncApply::note_name(const FileId& dir, std::string_view name, bool there) {
   const auto it = memory_.listings.find(dir);
   if (it == memory_.listings.end()) return;
-  if (there) it->second.emplace(name);
-  else it->second.erase(std::string(name));
+  if (there)
+    it->second.emplace(name);
+  else
+    it->second.erase(std::string(name));
 }
 
 Result<bool> ResyncApply::clear(const FileId& dir, std::string_view name, const FileId& keep) {
@@ -87,29 +89,42 @@ Status ResyncApply::apply(const log::Record& r) {
     return batch_.names_reached(r.sequence);
   }
   switch (r.kind) {
-    case Kind::ship_node: return ship_node(r);
-    case Kind::ship_data: return ship_data(r);
-    case Kind::ship_hash: return ship_hash(r);
-    default: break;
+    case Kind::ship_node:
+      return ship_node(r);
+    case Kind::ship_data:
+      return ship_data(r);
+    case Kind::ship_hash:
+      return ship_hash(r);
+    default:
+      break;
   }
   HF_ASSIGN(const bool there, known(r.file));
-  return there ? apply_content(batch_, r) : Status{};
+  if (!there) return {};
+  // Bytes that are not what they should be yet move to where the copy, or an answer to a NAK, has been already: the file comes again.
+  if (r.kind == Kind::fallocate && shifts_range(r.mode_flags)) nak_({r.set, r.file, 0, 0});
+  return apply_content(batch_, r);
 }
 
 Status ResyncApply::change_names(const log::Record& r) {
   switch (r.kind) {
-    case Kind::ship_dir: return ship_dir(r);
-    case Kind::link: return link(r);
+    case Kind::ship_dir:
+      return ship_dir(r);
+    case Kind::link:
+      return link(r);
     case Kind::unlink:
-    case Kind::rmdir: return remove(r);
-    case Kind::rename: return rename(r);
-    default: return make(r);
+    case Kind::rmdir:
+      return remove(r);
+    case Kind::rename:
+      return rename(r);
+    default:
+      return make(r);
   }
 }
 
 Status ResyncApply::note_done(const log::Record& r) {
   if (r.kind != Kind::ship_dir) {
-    const bool gone = r.kind == Kind::unlink || r.kind == Kind::rmdir || (r.kind == Kind::rename && (r.flags & log::flag_rename_exchange) == 0);
+    const bool gone = r.kind == Kind::unlink || r.kind == Kind::rmdir ||
+                      (r.kind == Kind::rename && (r.flags & log::flag_rename_exchange) == 0);
     note_name(r.parent, r.name, !gone);
     if (r.kind == Kind::rename) note_name(r.parent2, r.name2, true);
     batch_.touched(r.parent, r.parent_mtime_ns);
@@ -235,12 +250,15 @@ Status ResyncApply::ship_dir(const log::Record& r) {
   for (;;) {
     HF_ASSIGN(const auto entry, reader.next());
     if (!entry) break;
-    if (++count > log::max_ship_entries) return fail(ErrorCode::corrupt, "set {}: a listing's chunk of more than {} entries", r.set, log::max_ship_entries);
+    if (++count > log::max_ship_entries)
+      return fail(ErrorCode::corrupt, "set {}: a listing's chunk of more than {} entries", r.set,
+                  log::max_ship_entries);
     listing->second.emplace(entry->name);
     HF_ASSIGN(const auto found, tree_.lookup(r.file, entry->name));
     if (found && found->id == entry->id) continue;
     HF_ASSIGN(const bool is_known, known(entry->id));
-    if (found && found->id.is_none() && !is_known && found->mode == entry->mode && (is_regular(entry->mode) || is_folder(entry->mode))) {
+    if (found && found->id.is_none() && !is_known && found->mode == entry->mode &&
+        (is_regular(entry->mode) || is_folder(entry->mode))) {
       HF_TRY(tree_.adopt(r.file, entry->name, entry->id));
       continue;
     }
@@ -260,7 +278,9 @@ Status ResyncApply::ship_dir(const log::Record& r) {
   }
   HF_TRY(tree_.commit_ids());
   std::unordered_set<FileId> placed;
-  for (const auto& entry : to_make) HF_TRY(placed.insert(entry.id).second ? tree_.place(entry.id, r.file, entry.name) : tree_.link(entry.id, r.file, entry.name));
+  for (const auto& entry : to_make)
+    HF_TRY(placed.insert(entry.id).second ? tree_.place(entry.id, r.file, entry.name)
+                                          : tree_.link(entry.id, r.file, entry.name));
   if (r.flags & log::flag_last_chunk) HF_TRY(finish_listing(r));
   batch_.touched(r.file, r.mtime_ns);
   return {};
@@ -300,7 +320,8 @@ Status ResyncApply::ship_hash(const log::Record& r) {
     HF_ASSIGN(n, tree_.read(r.file, r.offset, own));
   }
   const auto hash = log::content_hash(ByteView(own).first(n));
-  if (n != r.length || !std::equal(hash.begin(), hash.end(), r.payload.begin(), r.payload.end())) nak_({r.set, r.file, r.offset, r.length});
+  if (n != r.length || !std::equal(hash.begin(), hash.end(), r.payload.begin(), r.payload.end()))
+    nak_({r.set, r.file, r.offset, r.length});
   return {};
 }
 

@@ -28,7 +28,7 @@ class CaptureLog {
   virtual Sequence last_sequence() const = 0;
 
   // fsync mode: `done` is called (any thread, possibly inline) when every peer of the wait set has everything up to `sequence` durable;
-  // at once when there is nothing to wait for. Never called while the wait can't be satisfied (a lost peer must first be removed).
+  // at once when there is nothing to wait for, or in mode async. Never called while the wait can't be satisfied (a lost peer must first be removed).
   virtual void when_durable(Sequence sequence, std::function<void()> done) = 0;
   // A hint: someone waits or will wait for what was appended; ship without lingering.
   virtual void hurry() = 0;

@@ -8,9 +8,13 @@ namespace {
 
 constexpr std::size_t max_text_bytes = 512;
 
-std::size_t covered(FrameType type, std::size_t length) { return type == FrameType::batch ? std::min(length, batch_head_bytes) : length; }
+std::size_t covered(FrameType type, std::size_t length) {
+  return type == FrameType::batch ? std::min(length, batch_head_bytes) : length;
+}
 
-std::uint32_t frame_crc(ByteView head, ByteView covered_payload) { return crc32c(covered_payload, crc32c(head.first(8))); }
+std::uint32_t frame_crc(ByteView head, ByteView covered_payload) {
+  return crc32c(covered_payload, crc32c(head.first(8)));
+}
 
 // Puts the head before what `out` holds after its first 16 bytes.
 void seal_frame(Bytes& out, FrameType type, std::size_t payload_bytes) {
@@ -66,11 +70,13 @@ Result<FrameHead> decode_frame_head(ByteView head) {
   h.length = r.u32();
   h.crc = r.u32();
   const std::uint32_t zero32 = r.u32();
-  if (!r.ok() || type < static_cast<std::uint8_t>(FrameType::hello) || type > static_cast<std::uint8_t>(FrameType::refuse) || zero8 || zero16 || zero32)
+  if (!r.ok() || type < static_cast<std::uint8_t>(FrameType::hello) ||
+      type > static_cast<std::uint8_t>(FrameType::refuse) || zero8 || zero16 || zero32)
     return fail(ErrorCode::corrupt, "data channel: not a frame");
   h.type = static_cast<FrameType>(type);
   const std::size_t limit = h.type == FrameType::batch ? max_frame_bytes : 256 * 1024;
-  if (h.length > limit) return fail(ErrorCode::corrupt, "data channel: a frame of type {} claims {} bytes", type, h.length);
+  if (h.length > limit)
+    return fail(ErrorCode::corrupt, "data channel: a frame of type {} claims {} bytes", type, h.length);
   return h;
 }
 
@@ -220,7 +226,8 @@ Result<Heartbeat> decode_heartbeat(ByteView payload) {
 }
 
 Bytes encode_frame(const Refuse& m) {
-  return make_frame(FrameType::refuse, [&](ByteWriter& w) { w.text(std::string_view(m.reason).substr(0, max_text_bytes)); });
+  return make_frame(FrameType::refuse,
+                    [&](ByteWriter& w) { w.text(std::string_view(m.reason).substr(0, max_text_bytes)); });
 }
 Result<Refuse> decode_refuse(ByteView payload) {
   ByteReader r(payload);

@@ -29,7 +29,7 @@ namespace holdfast::mirror {
 constexpr std::uint16_t channel_version_min = 1, channel_version_max = 1;
 constexpr std::size_t frame_head_bytes = 16;
 constexpr std::size_t batch_head_bytes = 24;
-constexpr std::size_t max_batch_bytes = std::size_t{1} << 20;     // a batch is this, or one record
+constexpr std::size_t max_batch_bytes = std::size_t{1} << 20;  // a batch is this, or one record
 constexpr std::size_t max_frame_bytes = log::max_group_bytes + batch_head_bytes;
 constexpr std::size_t max_sets = 4096;
 
@@ -41,7 +41,7 @@ struct FrameHead {
 };
 struct Hello {
   std::uint16_t version_min = channel_version_min, version_max = channel_version_max;
-  std::uint8_t highest_kind = 0;   // of records
+  std::uint8_t highest_kind = 0;  // of records
   std::string cluster_id;
   NodeId node;
   Epoch epoch;
@@ -54,13 +54,13 @@ struct Welcome {
   std::uint16_t version = channel_version_max;
   std::uint8_t highest_kind = 0;
   NodeId node;
-  Position position;               // last durable record of its log
-  bool clean = true;               // false: its tree may hold changes nobody else has (an active that was fenced or died)
-  std::uint64_t life = 0;          // changes when its process starts anew
+  Position position;       // last durable record of its log
+  bool clean = true;       // false: its tree may hold changes nobody else has (an active that was fenced or died)
+  std::uint64_t life = 0;  // changes when its process starts anew
   std::vector<PeerSetState> sets;
 };
 struct Start {
-  bool restart = false;            // forget your log: it begins anew after `base`, and all sets are resynchronized
+  bool restart = false;  // forget your log: it begins anew after `base`, and all sets are resynchronized
   Position base;
 };
 struct BatchHead {
@@ -77,10 +77,10 @@ struct Nak {
   std::uint64_t offset = 0, length = 0;
 };
 struct Heartbeat {
-  std::int64_t time_ns = 0;        // sender's wall clock
+  std::int64_t time_ns = 0;  // sender's wall clock
 };
 struct Refuse {
-  std::string reason;              // one line for people
+  std::string reason;  // one line for people
 };
 
 // ErrorCode::corrupt when it is not one.

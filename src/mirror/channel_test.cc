@@ -82,15 +82,22 @@ TEST(Channel, BatchesOfTheBiggestRecordFit) {
   const Bytes head = encode_batch_head({3, Sequence(5), Sequence(7)}, 1000);
   EXPECT_EQ(decode_frame_head(head)->length, batch_head_bytes + 1000);
   EXPECT_EQ(decode_batch_head(ByteView(head).subspan(frame_head_bytes))->last, Sequence(7));
-  EXPECT_FALSE(decode_batch_head(ByteView(encode_batch_head({2, Sequence(5), Sequence(7)}, 0)).subspan(frame_head_bytes)));
+  EXPECT_FALSE(
+      decode_batch_head(ByteView(encode_batch_head({2, Sequence(5), Sequence(7)}, 0)).subspan(frame_head_bytes)));
 }
 
 TEST(Channel, AHundredThousandMutatedFrames) {
   std::mt19937 random(4);
   Hello hello;
   hello.cluster_id = "some cluster";
-  const std::vector<Bytes> seeds = {encode_frame(hello), encode_frame(some_welcome()), encode_frame(Start{}), encode_frame(Ack{}), encode_frame(Nak{}),
-                                    encode_frame(Heartbeat{}), encode_frame(Refuse{"reason"}), encode_batch_head({1, Sequence(1), Sequence(1)}, 0)};
+  const std::vector<Bytes> seeds = {encode_frame(hello),
+                                    encode_frame(some_welcome()),
+                                    encode_frame(Start{}),
+                                    encode_frame(Ack{}),
+                                    encode_frame(Nak{}),
+                                    encode_frame(Heartbeat{}),
+                                    encode_frame(Refuse{"reason"}),
+                                    encode_batch_head({1, Sequence(1), Sequence(1)}, 0)};
   int whole = 0;
   for (int i = 0; i < 100'000; ++i) {
     Bytes bytes = seeds[random() % seeds.size()];

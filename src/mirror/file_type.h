@@ -11,5 +11,7 @@ constexpr bool is_folder(std::uint32_t mode) { return (mode & type_mask) == type
 constexpr bool is_symlink(std::uint32_t mode) { return (mode & type_mask) == type_symlink; }
 // fallocate modes that shift what follows: doing them twice is not doing them once.
 constexpr std::uint32_t fallocate_collapse = 0x08, fallocate_insert = 0x20;
-constexpr bool shifts_range(std::uint32_t mode_flags) { return (mode_flags & (fallocate_collapse | fallocate_insert)) != 0; }
+constexpr bool shifts_range(std::uint32_t mode_flags) {
+  return (mode_flags & (fallocate_collapse | fallocate_insert)) != 0;
+}
 }  // namespace holdfast::mirror

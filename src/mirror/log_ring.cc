@@ -29,8 +29,10 @@ bool makes_ids(log::Kind kind) {
     case Kind::symlink:
     case Kind::mknod:
     case Kind::ship_dir:
-    case Kind::ship_node: return true;
-    default: return false;
+    case Kind::ship_node:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -42,7 +44,8 @@ LogRing::LogRing(std::size_t bytes, ports::Times& times)
 void LogRing::open(Epoch epoch, Position base) {
   const std::lock_guard lock(mutex_);
   CHECK(!open_ && in_flight_.empty(), "an epoch is opened while another is open");
-  CHECK(epoch > last_position_.epoch || last_position_.epoch == Epoch(0), "epoch {} after {}", epoch.value, last_position_.epoch.value);
+  CHECK(epoch > last_position_.epoch || last_position_.epoch == Epoch(0), "epoch {} after {}", epoch.value,
+        last_position_.epoch.value);
   if (last_position_ != base) {
     for (auto& cursor : cursors_) cursor->attached_ = false;
     cursors_.clear();
@@ -78,7 +81,9 @@ std::uint64_t LogRing::least_release() const {
 }
 
 // One record's length is kept back: the pad at the ring's end takes at most that.
-bool LogRing::fits(std::size_t bytes) const { return (head_ - least_release()) + reserved_ + bytes + log::max_record_bytes <= size_; }
+bool LogRing::fits(std::size_t bytes) const {
+  return (head_ - least_release()) + reserved_ + bytes + log::max_record_bytes <= size_;
+}
 
 bool LogRing::try_reserve(std::size_t bytes) {
   const std::size_t need = bytes + log::record_overhead_bytes;
@@ -88,7 +93,9 @@ bool LogRing::try_reserve(std::size_t bytes) {
     return true;
   }
   while (!fits(need)) {
-    const auto idle = std::find_if(cursors_.begin(), cursors_.end(), [&](const auto& c) { return !c->connected_ && c->release_ == least_release() && c->release_ != head_; });
+    const auto idle = std::find_if(cursors_.begin(), cursors_.end(), [&](const auto& c) {
+      return !c->connected_ && c->release_ == least_release() && c->release_ != head_;
+    });
     if (idle == cursors_.end()) {
       starving_ = true;
       return false;
@@ -167,7 +174,8 @@ void LogRing::note_time(Sequence sequence) {
 
 std::int64_t LogRing::appended_at(Sequence sequence) const {
   const std::lock_guard lock(mutex_);
-  auto after = std::upper_bound(stamps_.begin(), stamps_.end(), sequence.value, [](std::uint64_t s, const Stamp& stamp) { return s < stamp.sequence; });
+  auto after = std::upper_bound(stamps_.begin(), stamps_.end(), sequence.value,
+                                [](std::uint64_t s, const Stamp& stamp) { return s < stamp.sequence; });
   if (after == stamps_.begin()) return stamps_.empty() ? times_.steady_ns() : stamps_.front().at_ns;
   return std::prev(after)->at_ns;
 }
@@ -175,7 +183,8 @@ std::int64_t LogRing::appended_at(Sequence sequence) const {
 Sequence LogRing::append(const log::Record& record, std::size_t reserved_bytes) {
   log::EncodedRecord encoded(record);
   const std::size_t bytes = encoded.total_bytes();
-  CHECK(bytes <= reserved_bytes + log::record_overhead_bytes, "{} of {} bytes with {} reserved", log::to_string(record.kind), bytes, reserved_bytes);
+  CHECK(bytes <= reserved_bytes + log::record_overhead_bytes, "{} of {} bytes with {} reserved",
+        log::to_string(record.kind), bytes, reserved_bytes);
   std::unique_lock lock(mutex_);
   reserved_ -= reserved_bytes + log::record_overhead_bytes;
   const Sequence sequence(last_.load(std::memory_order_relaxed) + 1);
@@ -229,8 +238,8 @@ Result<std::uint64_t> LogRing::find(std::uint64_t from, Position base, Position 
       if (record.sequence >= position.sequence) break;
     }
   }
-  return fail(ErrorCode::stale, "epoch {} sequence {} is not in the ring, which begins after epoch {} sequence {}", position.epoch.value,
-              position.sequence.value, base.epoch.value, base.sequence.value);
+  return fail(ErrorCode::stale, "epoch {} sequence {} is not in the ring, which begins after epoch {} sequence {}",
+              position.epoch.value, position.sequence.value, base.epoch.value, base.sequence.value);
 }
 
 Result<std::shared_ptr<LogRing::Cursor>> LogRing::attach(Position position) {
@@ -278,8 +287,9 @@ void LogRing::wake_readers(bool all) {
 LogRing::Wake LogRing::wait(Cursor& cursor, int wait_ms) {
   std::unique_lock lock(mutex_);
   cursor.waiting_ = true;
-  cursor.wake_.wait_for(lock, std::chrono::milliseconds(wait_ms),
-                        [&] { return cursor.read_ < published_ || cursor.kicks_ != cursor.seen_kicks_ || !cursor.attached_ || !open_; });
+  cursor.wake_.wait_for(lock, std::chrono::milliseconds(wait_ms), [&] {
+    return cursor.read_ < published_ || cursor.kicks_ != cursor.seen_kicks_ || !cursor.attached_ || !open_;
+  });
   cursor.waiting_ = false;
   const bool kicked = std::exchange(cursor.seen_kicks_, cursor.kicks_) != cursor.kicks_;
   return kicked ? Wake::hurry : cursor.attached_ && cursor.read_ < published_ ? Wake::data : Wake::nothing;
@@ -288,7 +298,8 @@ LogRing::Wake LogRing::wait(Cursor& cursor, int wait_ms) {
 // Appends don't wake a reader that lingers.
 void LogRing::linger(Cursor& cursor, int ms) {
   std::unique_lock lock(mutex_);
-  cursor.wake_.wait_for(lock, std::chrono::milliseconds(ms), [&] { return cursor.kicks_ != cursor.seen_kicks_ || !cursor.attached_ || !open_; });
+  cursor.wake_.wait_for(lock, std::chrono::milliseconds(ms),
+                        [&] { return cursor.kicks_ != cursor.seen_kicks_ || !cursor.attached_ || !open_; });
   cursor.seen_kicks_ = cursor.kicks_;
 }
 
@@ -374,9 +385,14 @@ void LogRing::expire(std::int64_t patience_ns) {
     if (!starving_) return;
     const std::int64_t now = times_.steady_ns();
     const std::uint64_t least = least_release();
-    const auto stuck = std::find_if(cursors_.begin(), cursors_.end(), [&](const auto& c) { return c->release_ == least && c->release_ != head_ && now - c->moved_at_ns_ > patience_ns; });
+    const auto stuck = std::find_if(cursors_.begin(), cursors_.end(), [&](const auto& c) {
+      return c->release_ == least && c->release_ != head_ && now - c->moved_at_ns_ > patience_ns;
+    });
     if (stuck == cursors_.end()) return;
-    log_warning("a peer kept the log ring full for {} ms without taking anything: it loses its place and will be resynchronized", patience_ns / 1'000'000);
+    log_warning(
+        "a peer kept the log ring full for {} ms without taking anything: it loses its place and will be "
+        "resynchronized",
+        patience_ns / 1'000'000);
     (*stuck)->attached_ = false;
     (*stuck)->wake_.notify_all();
     cursors_.erase(stuck);

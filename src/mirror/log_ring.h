@@ -59,10 +59,10 @@ class LogRing {
    private:
     friend class LogRing;
     std::atomic<bool> attached_{true};
-    bool connected_ = false;             // under the ring's mutex from here
+    bool connected_ = false;  // under the ring's mutex from here
     std::uint64_t release_ = 0, read_ = 0;
     std::uint64_t kicks_ = 0, seen_kicks_ = 0;
-    bool waiting_ = false;               // appends wake it
+    bool waiting_ = false;  // appends wake it
     std::condition_variable wake_;
     std::int64_t moved_at_ns_ = 0;
   };
@@ -84,12 +84,12 @@ class LogRing {
   std::uint64_t backlog(const Cursor& cursor) const;
 
   struct Batch {
-    std::vector<ByteView> pieces;      // whole records, contiguous; valid until released
-    std::uint64_t end = 0;             // virtual offset after them: pass to release()
+    std::vector<ByteView> pieces;  // whole records, contiguous; valid until released
+    std::uint64_t end = 0;         // virtual offset after them: pass to release()
     std::size_t bytes = 0;
     std::uint32_t count = 0;
     Sequence first, last;
-    bool carries_ids = false;          // ids must be durable before it leaves (R25)
+    bool carries_ids = false;  // ids must be durable before it leaves (R25)
   };
   // Up to `max_bytes` (at least one record). Records addressed to somebody else become no-ops, made in `scratch` (R26).
   Batch take(Cursor& cursor, std::size_t max_bytes, NodeId reader, Bytes& scratch);
@@ -123,11 +123,11 @@ class LogRing {
   Epoch epoch_;
   bool open_ = false;
   std::atomic<std::uint64_t> last_{0};
-  Position base_;                         // what the record at tail_ continues
+  Position base_;  // what the record at tail_ continues
   Position last_position_;
   std::uint64_t tail_ = 0, head_ = 0, published_ = 0;
   std::size_t reserved_ = 0;
-  bool starving_ = false;                 // somebody asked for space in vain since the last release
+  bool starving_ = false;  // somebody asked for space in vain since the last release
   std::deque<InFlight> in_flight_;
   std::vector<std::shared_ptr<Cursor>> cursors_;
   std::vector<std::function<void()>> space_waiters_;
@@ -135,7 +135,7 @@ class LogRing {
     std::uint64_t sequence;
     std::int64_t at_ns;
   };
-  std::deque<Stamp> stamps_;              // one every few milliseconds, ascending
+  std::deque<Stamp> stamps_;  // one every few milliseconds, ascending
 };
 
 }  // namespace holdfast::mirror

@@ -199,5 +199,27 @@ TEST(ActiveLogTest, AnFsyncWaitsForEveryMemberOfTheWaitSet) {
   EXPECT_EQ(done, 3) << "waiters of an epoch that is over never hear again";
 }
 
+TEST(ActiveLogTest, InModeAsyncNothingOfTheApplicationWaits) {
+  TestTimes times;
+  ActiveLog log(least_ring_bytes, times);
+  log.ring().open(Epoch(1), {});
+  log.set_wait_set({NodeId(1)});
+  int fsyncs = 0, held = 0;
+  log.when_durable(Sequence(5), [&] { ++fsyncs; });
+  log.when_held(Sequence(5), [&] { ++held; });
+  EXPECT_EQ(fsyncs, 0);
+  log.set_application_waits(false);
+  EXPECT_EQ(fsyncs, 1) << "a wait under way ends with the mode";
+  log.when_durable(Sequence(6), [&] { ++fsyncs; });
+  EXPECT_EQ(fsyncs, 2);
+  EXPECT_EQ(held, 0) << "whoever joins the wait set still has to hold all of it";
+  log.set_application_waits(true);
+  log.when_durable(Sequence(7), [&] { ++fsyncs; });
+  EXPECT_EQ(fsyncs, 2);
+  log.acknowledged(NodeId(1), Sequence(7));
+  EXPECT_EQ(fsyncs, 3);
+  EXPECT_EQ(held, 1);
+}
+
 }  // namespace
 }  // namespace holdfast::mirror

@@ -20,10 +20,14 @@ constexpr int ack_every_ticks = 5;
 
 const char* to_string(Role role) {
   switch (role) {
-    case Role::idle: return "idle";
-    case Role::passive: return "passive";
-    case Role::active: return "active";
-    case Role::fenced: return "fenced";
+    case Role::idle:
+      return "idle";
+    case Role::passive:
+      return "passive";
+    case Role::active:
+      return "active";
+    case Role::fenced:
+      return "fenced";
   }
   return "idle";
 }
@@ -34,35 +38,40 @@ NodeLog::NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events)
       events_(std::move(events)),
       active_(config_.ring_bytes, ports.times),
       log_(ports.segments, config_.segment_bytes),
-      applier_(log_, ports.undo,
-               {[this](const auto& change) { return update_state(change); },
-                [this](const Nak& nak) { receiver_.nak(nak); },
-                [this](std::uint64_t bytes) {
-                  {
-                    const std::lock_guard lock(mutex_);
-                    applied_bytes_ = applier_.applied().sequence == log_.durable() ? receiver_.appended_bytes() : applied_bytes_ + bytes;
-                    missing_set_ = 0;
-                    apply_cv_.notify_all();
-                  }
-                  receiver_.space_freed();
-                  if (applier_.resyncing()) receiver_.send_ack();
-                },
-                [this] { receiver_.disconnect(); },
-                [this](SetNumber set) {
-                  const std::lock_guard lock(mutex_);
-                  if (missing_set_ != set) log_warning("the log is about set {}, which is not configured here yet: apply waits for it", set);
-                  missing_set_ = set;
-                  apply_cv_.notify_all();
-                }}),
+      applier_(
+          log_, ports.undo,
+          {[this](const auto& change) { return update_state(change); }, [this](const Nak& nak) { receiver_.nak(nak); },
+           [this](std::uint64_t bytes) {
+             {
+               const std::lock_guard lock(mutex_);
+               applied_bytes_ =
+                   applier_.applied().sequence == log_.durable() ? receiver_.appended_bytes() : applied_bytes_ + bytes;
+               missing_set_ = 0;
+               apply_cv_.notify_all();
+             }
+             receiver_.space_freed();
+             if (applier_.resyncing()) receiver_.send_ack();
+           },
+           [this] { receiver_.disconnect(); },
+           [this](SetNumber set) {
+             const std::lock_guard lock(mutex_);
+             if (missing_set_ != set)
+               log_warning("the log is about set {}, which is not configured here yet: apply waits for it", set);
+             missing_set_ = set;
+             apply_cv_.notify_all();
+           }}),
       receiver_(log_,
                 {[this](const Hello& hello) { return admit(hello); },
-                 [this](Position base) {
-                   return restart_log(base, [](NodeState& s) {
-                     s.active_epoch = Epoch(0);
-                     s.clean = true;
-                     s.complete.clear();
-                     s.resyncing.clear();
-                   });
+                 [this](Position base, Epoch epoch) {
+                   return restart_log(
+                       base,
+                       [](NodeState& s) {
+                         s.active_epoch = Epoch(0);
+                         s.clean = true;
+                         s.complete.clear();
+                         s.resyncing.clear();
+                       },
+                       epoch);
                  },
                  [this] {
                    {
@@ -113,9 +122,13 @@ Status NodeLog::recover() {
   receiver_.set_sealed(state_.sealed);
   HF_TRY(applier_.begin(state_));
   if (check && state_.applied.sequence.value + 1 < log_.first_kept())
-    return fail(ErrorCode::corrupt, "the receive log begins at sequence {}, but the tree stands at {}: remove the folder of the receive log and the mirror's state, and the node resynchronizes",
+    return fail(ErrorCode::corrupt,
+                "the receive log begins at sequence {}, but the tree stands at {}: remove the folder of the receive "
+                "log and the mirror's state, and the node resynchronizes",
                 log_.first_kept(), state_.applied.sequence.value);
-  if (state_.active_epoch != Epoch(0)) log_info("this node was active in epoch {} and did not hand over: its tree may hold changes that nobody else has", state_.active_epoch.value);
+  if (state_.active_epoch != Epoch(0))
+    log_info("this node was active in epoch {} and did not hand over: its tree may hold changes that nobody else has",
+             state_.active_epoch.value);
   return {};
 }
 
@@ -141,8 +154,11 @@ Status NodeLog::update_state(const std::function<void(NodeState&)>& change) {
 }
 
 // The log begins anew after `base`. Crash-safe: the state says so before the log is touched, and again when it is done.
-Status NodeLog::restart_log(Position base, const std::function<void(NodeState&)>& change) {
+Status NodeLog::restart_log(Position base, const std::function<void(NodeState&)>& change,
+                            std::optional<Epoch> unless_after) {
   const auto no_append = receiver_.hold();
+  if (unless_after && receiver_.sealed() > *unless_after)
+    return fail(ErrorCode::stale, "epoch {} is over", unless_after->value);
   const auto no_apply = applier_.hold();
   HF_TRY(update_state([&](NodeState& s) {
     change(s);
@@ -271,7 +287,8 @@ Epoch NodeLog::active_epoch() const {
 }
 
 bool NodeLog::complete_locked() const {
-  return state_.resyncing.empty() && std::includes(state_.complete.begin(), state_.complete.end(), sets_.begin(), sets_.end());
+  return state_.resyncing.empty() &&
+         std::includes(state_.complete.begin(), state_.complete.end(), sets_.begin(), sets_.end());
 }
 
 void NodeLog::run_applier() {
@@ -280,14 +297,16 @@ void NodeLog::run_applier() {
     auto more = applier_.step();
     if (!more) return fault(more.error());
     const std::int64_t now = ports_.times.steady_ns();
-    if (applier_.dirty() && (now - last_checkpoint_ns >= config_.checkpoint_ms * 1'000'000 || applier_.unsynced_bytes() >= checkpoint_after_bytes)) {
+    if (applier_.dirty() && (now - last_checkpoint_ns >= config_.checkpoint_ms * 1'000'000 ||
+                             applier_.unsynced_bytes() >= checkpoint_after_bytes)) {
       if (Status done = applier_.checkpoint(); !done) return fault(done.error());
       last_checkpoint_ns = ports_.times.steady_ns();
     }
     std::unique_lock lock(mutex_);
     if (stopped_ || !fault_.empty()) return;
     if (*more) continue;
-    apply_cv_.wait_for(lock, std::chrono::milliseconds(applier_.dirty() ? config_.checkpoint_ms / 4 + 1 : 60'000), [&] { return stopped_ || apply_work_ || !fault_.empty(); });
+    apply_cv_.wait_for(lock, std::chrono::milliseconds(applier_.dirty() ? config_.checkpoint_ms / 4 + 1 : 60'000),
+                       [&] { return stopped_ || apply_work_ || !fault_.empty(); });
     apply_work_ = false;
     if (stopped_) return;
   }
@@ -338,9 +357,12 @@ NodeLogStatus NodeLog::status() const {
   s.receive.complete = complete_locked();
   s.receive.clean = state_.clean;
   s.receive.resyncing = !state_.resyncing.empty();
-  if (role_ == Role::active || role_ == Role::fenced) s.position = ring_position;
-  else if (state_.active_epoch != Epoch(0)) s.position = {state_.active_epoch, state_.applied.sequence};
-  else s.position = log_end;
+  if (role_ == Role::active || role_ == Role::fenced)
+    s.position = ring_position;
+  else if (state_.active_epoch != Epoch(0))
+    s.position = {state_.active_epoch, state_.applied.sequence};
+  else
+    s.position = log_end;
   s.fault = fault_;
   return s;
 }

@@ -17,6 +17,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,9 +44,9 @@ struct NodeLogConfig {
   std::size_t ring_bytes = default_ring_bytes;
   std::uint64_t segment_bytes = log::default_segment_bytes;
   std::uint64_t receive_limit_bytes = default_receive_limit_bytes;
-  int linger_ms = 2;                       // how long a small batch waits for company when nobody waits for it
+  int linger_ms = 2;  // how long a small batch waits for company when nobody waits for it
   std::int64_t checkpoint_ms = 5000;
-  std::uint64_t life = 0;                  // random, anew with each process
+  std::uint64_t life = 0;  // random, anew with each process
 };
 
 struct NodeLogPorts {
@@ -57,26 +58,27 @@ struct NodeLogPorts {
   UndoWriter& undo;
 };
 
-struct NodeLogEvents {                     // from any thread; must only hand over
+struct NodeLogEvents {  // from any thread; must only hand over
   std::function<void(const Error&)> fault;
   std::function<void(NodeId, PeerState)> peer_state;
-  std::function<void()> receive_changed;   // complete, connected or role changed
-  std::function<bool()> may_hold_dirty;    // asked, not told: may the kernel hold writes that have not reached the mirror (files open for write)?
+  std::function<void()> receive_changed;  // complete, connected or role changed
+  std::function<bool()>
+      may_hold_dirty;  // asked, not told: may the kernel hold writes that have not reached the mirror (files open for write)?
 };
 
 struct SealReply {
   Position position;
-  bool complete = false;                   // every set is whole
+  bool complete = false;  // every set is whole
   bool clean = true;
 };
 struct Promotion {
-  Position base;                           // the last record of the history that was taken over
-  std::int64_t recovered_time_ns = 0;      // when the active made that record (its wall clock); 0: not known
+  Position base;                       // the last record of the history that was taken over
+  std::int64_t recovered_time_ns = 0;  // when the active made that record (its wall clock); 0: not known
 };
 struct ReceiveStatus {
-  NodeId from;                             // 0: not connected
+  NodeId from;  // 0: not connected
   Sequence logged, applied;
-  std::uint64_t queue_bytes = 0;           // logged, not yet applied
+  std::uint64_t queue_bytes = 0;  // logged, not yet applied
   bool complete = false, clean = true, resyncing = false;
 };
 struct NodeLogStatus {
@@ -85,9 +87,9 @@ struct NodeLogStatus {
   Position position;
   std::vector<SetNumber> sets;
   std::size_t ring_bytes = 0, ring_used_bytes = 0;
-  std::vector<PeerStatus> peers;           // as active
-  ReceiveStatus receive;                   // as passive
-  std::string fault;                       // empty: none
+  std::vector<PeerStatus> peers;  // as active
+  ReceiveStatus receive;          // as passive
+  std::string fault;              // empty: none
 };
 
 class NodeLog {
@@ -102,7 +104,7 @@ class NodeLog {
   void set_peers(const std::vector<std::pair<NodeId, std::string>>& peers);
 
   // --- role changes
-  Result<SealReply> seal(Epoch epoch);                         // R1; an active is fenced by it
+  Result<SealReply> seal(Epoch epoch);  // R1; an active is fenced by it
   Status follow(Epoch epoch, NodeId active);
   // Drains the receive log, then opens the epoch. Refused while a set is not complete, unless `as_origin`: this node's trees are declared
   // the truth as they are (the first active of a new cluster; an administrator's word).
@@ -111,12 +113,16 @@ class NodeLog {
   Result<Position> end_epoch();
   // False: not within `timeout_ms`.
   Result<bool> wait_handed_over(NodeId successor, Position end, int timeout_ms);
-  Status step_down(Position end);                              // after the hand-over: a clean passive
-  void abort();                                                // fence: active -> fenced
+  Status step_down(Position end);  // after the hand-over: a clean passive
+  void abort();                    // fence: active -> fenced
 
   // --- as active
   CaptureLog& capture_log() { return active_; }
   void set_wait_set(std::set<NodeId> peers) { active_.set_wait_set(std::move(peers)); }
+  // Mode fsync: fsyncs wait for the wait set; mode async: nothing of the application does.
+  void set_application_waits(bool waits) { active_.set_application_waits(waits); }
+  // `done` when every peer of the wait set holds everything up to `sequence`, in both modes.
+  void when_held(Sequence sequence, std::function<void()> done) { active_.when_held(sequence, std::move(done)); }
   std::set<NodeId> wait_set() const { return active_.wait_set(); }
   // A push round that began at `began_ns` (Times::steady_ns) is complete: everything written before it is in the log (R10). Before the first
   // one recovery points are those of the log alone.
@@ -127,17 +133,19 @@ class NodeLog {
   // --- for the threads of the runtime
   std::vector<std::shared_ptr<Sender>> senders() const;
   Receiver& receiver() { return receiver_; }
-  Epoch active_epoch() const;                                  // 0: not active
-  void run_applier();                                          // until stop(); one thread
-  void tick();                                                 // every 100 ms or so
-  void stop();                                                 // ends run_applier, sessions and resyncs
-  void wait_for_change(int timeout_ms, std::uint64_t& seen);   // role, peers or sets changed since `seen`
+  Epoch active_epoch() const;                                 // 0: not active
+  void run_applier();                                         // until stop(); one thread
+  void tick();                                                // every 100 ms or so
+  void stop();                                                // ends run_applier, sessions and resyncs
+  void wait_for_change(int timeout_ms, std::uint64_t& seen);  // role, peers or sets changed since `seen`
 
  private:
   NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events);
   Status recover();
   Status update_state(const std::function<void(NodeState&)>& change);
-  Status restart_log(Position base, const std::function<void(NodeState&)>& change);
+  // Refused (stale) when an epoch later than `unless_after` was promised: a position that was voted with must not vanish.
+  Status restart_log(Position base, const std::function<void(NodeState&)>& change,
+                     std::optional<Epoch> unless_after = {});
   Result<Welcome> admit(const Hello& hello);
   Status drain();
   Status check_promotable(Epoch epoch, bool as_origin) const;
@@ -157,25 +165,25 @@ class NodeLog {
   Applier applier_;
   Receiver receiver_;
 
-  std::mutex transition_mutex_;          // one role change at a time; taken first
-  mutable std::mutex mutex_;             // everything below; never held over a system call
+  std::mutex transition_mutex_;  // one role change at a time; taken first
+  mutable std::mutex mutex_;     // everything below; never held over a system call
   std::condition_variable changed_cv_;
   std::uint64_t changes_ = 0;
   Role role_ = Role::idle;
-  Epoch epoch_;                          // of the role: led, or followed
+  Epoch epoch_;  // of the role: led, or followed
   NodeId follows_;
   std::string fault_;
   std::map<NodeId, std::shared_ptr<Sender>> senders_;
   std::set<SetNumber> sets_;
   bool stopped_ = false;
-  std::mutex state_mutex_;               // serializes stores; taken before mutex_
-  NodeState state_;                      // under mutex_
-  bool ended_ = false;                   // end_epoch was called; the role is active until step_down
-  SetNumber missing_set_ = 0;            // the log is about a set that is not here yet
-  std::uint64_t applied_bytes_ = 0;      // compared with the receiver's appended_bytes
+  std::mutex state_mutex_;           // serializes stores; taken before mutex_
+  NodeState state_;                  // under mutex_
+  bool ended_ = false;               // end_epoch was called; the role is active until step_down
+  SetNumber missing_set_ = 0;        // the log is about a set that is not here yet
+  std::uint64_t applied_bytes_ = 0;  // compared with the receiver's appended_bytes
   std::condition_variable apply_cv_;
   bool apply_work_ = false;
-  Sequence acked_applied_;               // tick's thread only
+  Sequence acked_applied_;  // tick's thread only
   int ticks_ = 0;
 };
 

@@ -22,7 +22,8 @@ Result<SealReply> NodeLog::seal(Epoch epoch) {
   bool leads_lower = false;
   {
     const std::lock_guard lock(mutex_);
-    if (role_ == Role::active && epoch < epoch_) return fail(ErrorCode::stale, "this node leads epoch {}", epoch_.value);
+    if (role_ == Role::active && epoch < epoch_)
+      return fail(ErrorCode::stale, "this node leads epoch {}", epoch_.value);
     leads_lower = role_ == Role::active && epoch > epoch_;
   }
   if (leads_lower) abort();  // a promise to another epoch: nothing of ours may be appended any more
@@ -33,8 +34,10 @@ Result<SealReply> NodeLog::seal(Epoch epoch) {
   SealReply reply;
   {
     const std::lock_guard lock(mutex_);
-    if (role_ == Role::active || role_ == Role::fenced) position = active_.ring().last_position();
-    else if (state_.active_epoch != Epoch(0)) position = {state_.active_epoch, state_.applied.sequence};
+    if (role_ == Role::active || role_ == Role::fenced)
+      position = active_.ring().last_position();
+    else if (state_.active_epoch != Epoch(0))
+      position = {state_.active_epoch, state_.applied.sequence};
     cut = role_ == Role::passive && epoch > epoch_;
     reply = {position, complete_locked(), state_.clean};
   }
@@ -50,9 +53,11 @@ Result<Welcome> NodeLog::admit(const Hello& hello) {
     if (!fault_.empty()) return fail(ErrorCode::unavailable, "this node has stopped: {}", fault_);
     if (hello.cluster_id != config_.cluster_id) return fail(ErrorCode::denied, "this node belongs to another cluster");
     if (hello.node == config_.node) return fail(ErrorCode::denied, "that is this node itself");
-    if (role_ != Role::passive) return fail(ErrorCode::unavailable, "this node is {}, and follows nobody", to_string(role_));
+    if (role_ != Role::passive)
+      return fail(ErrorCode::unavailable, "this node is {}, and follows nobody", to_string(role_));
     if (hello.epoch != epoch_ || hello.node != follows_)
-      return fail(ErrorCode::stale, "this node follows node {} in epoch {}, not node {} in epoch {}", to_hex(follows_), epoch_.value, to_hex(hello.node), hello.epoch.value);
+      return fail(ErrorCode::stale, "this node follows node {} in epoch {}, not node {} in epoch {}", to_hex(follows_),
+                  epoch_.value, to_hex(hello.node), hello.epoch.value);
     state = state_;
   }
   welcome.highest_kind = log::highest_kind;
@@ -88,8 +93,10 @@ Status NodeLog::follow(Epoch epoch, NodeId active) {
     const std::lock_guard lock(mutex_);
     if (!fault_.empty()) return fail(ErrorCode::unavailable, "this node has stopped: {}", fault_);
     if (active == config_.node) return fail(ErrorCode::invalid, "a node does not follow itself");
-    if (role_ == Role::active) return fail(ErrorCode::busy, "this node leads epoch {}: release or abort it first", epoch_.value);
-    if (epoch < receiver_.sealed()) return fail(ErrorCode::stale, "epoch {} was promised already", receiver_.sealed().value);
+    if (role_ == Role::active)
+      return fail(ErrorCode::busy, "this node leads epoch {}: release or abort it first", epoch_.value);
+    if (epoch < receiver_.sealed())
+      return fail(ErrorCode::stale, "epoch {} was promised already", receiver_.sealed().value);
     same = role_ == Role::passive && epoch_ == epoch && follows_ == active;
     role_ = Role::passive;
     epoch_ = epoch;
@@ -107,10 +114,13 @@ Status NodeLog::check_promotable(Epoch epoch, bool as_origin) const {
   const std::lock_guard lock(mutex_);
   if (!fault_.empty()) return fail(ErrorCode::unavailable, "this node has stopped: {}", fault_);
   if (role_ == Role::active) return fail(ErrorCode::busy, "this node leads epoch {} already", epoch_.value);
-  if (epoch < receiver_.sealed()) return fail(ErrorCode::stale, "epoch {} was promised already", receiver_.sealed().value);
-  if (epoch <= state_.active_epoch) return fail(ErrorCode::stale, "this node led epoch {} before", state_.active_epoch.value);
+  if (epoch < receiver_.sealed())
+    return fail(ErrorCode::stale, "epoch {} was promised already", receiver_.sealed().value);
+  if (epoch <= state_.active_epoch)
+    return fail(ErrorCode::stale, "this node led epoch {} before", state_.active_epoch.value);
   if (!as_origin && !complete_locked())
-    return tl::unexpected(Error{ErrorCode::refused, "this node holds no complete copy", "bring the active back, or let the copy finish", 0});
+    return tl::unexpected(Error{ErrorCode::refused, "this node holds no complete copy",
+                                "bring the active back, or let the copy finish", 0});
   return {};
 }
 
@@ -118,10 +128,13 @@ Status NodeLog::drain() {
   std::unique_lock lock(mutex_);
   apply_work_ = true;
   apply_cv_.notify_all();
-  apply_cv_.wait(lock, [&] { return stopped_ || !fault_.empty() || missing_set_ != 0 || applier_.applied().sequence >= log_.durable(); });
+  apply_cv_.wait(lock, [&] {
+    return stopped_ || !fault_.empty() || missing_set_ != 0 || applier_.applied().sequence >= log_.durable();
+  });
   if (stopped_) return fail(ErrorCode::unavailable, "the mirror is stopping");
   if (!fault_.empty()) return fail(ErrorCode::unavailable, "this node has stopped: {}", fault_);
-  if (missing_set_ != 0) return fail(ErrorCode::refused, "the log is about set {}, which is not configured here", missing_set_);
+  if (missing_set_ != 0)
+    return fail(ErrorCode::refused, "the log is about set {}, which is not configured here", missing_set_);
   return {};
 }
 
@@ -130,7 +143,9 @@ Result<Promotion> NodeLog::promote(Epoch epoch, bool as_origin) {
   HF_TRY(leave_ended_epoch());
   HF_TRY(check_promotable(epoch, as_origin));
   receiver_.disconnect();
-  HF_ASSIGN(Position base, receiver_.seal(epoch, [&] { return update_state([&](NodeState& s) { s.sealed = std::max(s.sealed, epoch); }); }));
+  HF_ASSIGN(Position base, receiver_.seal(epoch, [&] {
+    return update_state([&](NodeState& s) { s.sealed = std::max(s.sealed, epoch); });
+  }));
   HF_TRY(drain());
   HF_TRY(check_promotable(epoch, as_origin));  // the drained part may have begun a resync
   if (Status done = applier_.checkpoint(); !done) {
@@ -140,7 +155,8 @@ Result<Promotion> NodeLog::promote(Epoch epoch, bool as_origin) {
   const bool was_active = snapshot().active_epoch != Epoch(0);
   {
     const std::lock_guard lock(mutex_);
-    const Sequence known = std::max(state_.applied.sequence, role_ == Role::fenced ? active_.ring().last_sequence() : Sequence(0));
+    const Sequence known =
+        std::max(state_.applied.sequence, role_ == Role::fenced ? active_.ring().last_sequence() : Sequence(0));
     if (was_active) base = {state_.active_epoch, Sequence(known.value + sequence_gap_after_death)};
   }
   if (epoch <= base.epoch) return fail(ErrorCode::stale, "epoch {} is in the log already", epoch.value);
@@ -191,7 +207,10 @@ Result<Sequence> NodeLog::append_mark(log::Kind kind, std::int64_t mtime_ns) {
 }
 
 void NodeLog::mark_consistent(std::int64_t began_ns) {
-  if (active_epoch() == Epoch(0)) return;
+  {
+    const std::lock_guard lock(mutex_);
+    if (role_ != Role::active || ended_) return;  // nothing follows the end of an epoch
+  }
   const std::int64_t age = ports_.times.steady_ns() - began_ns;
   const auto mark = append_mark(log::Kind::consistent, ports_.times.realtime_ns() - age);
   if (!mark) return;
@@ -220,8 +239,9 @@ Result<bool> NodeLog::wait_handed_over(NodeId successor, Position end, int timeo
     if (s->peer() == successor) sender = s;
   if (!sender) return fail(ErrorCode::not_found, "node {} is no peer of this one", to_hex(successor));
   std::unique_lock lock(mutex_);
-  return changed_cv_.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&] { return stopped_ || role_ != Role::active || sender->holds(end.sequence); }) &&
-         sender->holds(end.sequence);
+  return changed_cv_.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&] {
+    return stopped_ || role_ != Role::active || sender->holds(end.sequence);
+  }) && sender->holds(end.sequence);
 }
 
 // An epoch that was ended in order and not handed over (the successor was too slow): nobody else holds more, so this node is clean at its end.
@@ -242,7 +262,8 @@ Status NodeLog::step_down_held(Position end) {
   {
     const std::lock_guard lock(mutex_);
     if (role_ != Role::active || !ended_) return fail(ErrorCode::invalid, "this node has ended no epoch");
-    if (active_.ring().last_position() != end) return fail(ErrorCode::internal, "something was appended after the epoch's end");
+    if (active_.ring().last_position() != end)
+      return fail(ErrorCode::internal, "something was appended after the epoch's end");
   }
   active_.ring().close();
   for (const auto& s : senders()) s->end_session();

@@ -40,9 +40,11 @@ Result<NodeState> decode_node_state(ByteView bytes) {
   if (bytes.empty()) return s;
   ByteReader r(bytes);
   const ByteView head = r.raw(sizeof magic);
-  if (!r.ok() || std::memcmp(head.data(), magic, sizeof magic) != 0 || bytes.size() < 4) return fail(ErrorCode::corrupt, "not a mirror state");
+  if (!r.ok() || std::memcmp(head.data(), magic, sizeof magic) != 0 || bytes.size() < 4)
+    return fail(ErrorCode::corrupt, "not a mirror state");
   const std::uint32_t version = r.u32();
-  if (version != node_state_version) return fail(ErrorCode::refused, "mirror state of version {}; this program reads {}", version, node_state_version);
+  if (version != node_state_version)
+    return fail(ErrorCode::refused, "mirror state of version {}; this program reads {}", version, node_state_version);
   s.sealed = Epoch(r.u64());
   s.active_epoch = Epoch(r.u64());
   const std::uint8_t bits = r.u8();
@@ -55,7 +57,8 @@ Result<NodeState> decode_node_state(ByteView bytes) {
   read_sets(r, s.resyncing);
   const std::uint32_t crc = r.u32();
   if (!r.ok() || crc32c(bytes.first(bytes.size() - 4)) != crc)
-    return fail(ErrorCode::corrupt, "the mirror's state file is damaged: remove it and the receive log, and the node resynchronizes");
+    return fail(ErrorCode::corrupt,
+                "the mirror's state file is damaged: remove it and the receive log, and the node resynchronizes");
   return s;
 }
 

@@ -12,14 +12,14 @@ namespace holdfast::mirror {
 constexpr std::uint32_t node_state_version = 1;
 
 struct NodeState {
-  Epoch sealed;                     // nothing of a lower epoch is accepted (R1)
-  Epoch active_epoch;               // this node is (or was, when not clean) the active of that epoch; 0: it is not
-  bool clean = true;                // false: the tree may hold changes that nobody else has
-  Position applied;                 // checkpoint: the trees hold everything up to here, durably
-  std::uint64_t log_life = 1;       // counts how often the receive log began anew (ports::NamesMark::log)
-  bool restarting = false;          // the log was about to begin anew after `applied`: finish that first
-  std::set<SetNumber> complete;     // sets that were whole once and have followed the log since
-  std::set<SetNumber> resyncing;    // sets between resync_begin and resync_end at the checkpoint
+  Epoch sealed;                   // nothing of a lower epoch is accepted (R1)
+  Epoch active_epoch;             // this node is (or was, when not clean) the active of that epoch; 0: it is not
+  bool clean = true;              // false: the tree may hold changes that nobody else has
+  Position applied;               // checkpoint: the trees hold everything up to here, durably
+  std::uint64_t log_life = 1;     // counts how often the receive log began anew (ports::NamesMark::log)
+  bool restarting = false;        // the log was about to begin anew after `applied`: finish that first
+  std::set<SetNumber> complete;   // sets that were whole once and have followed the log since
+  std::set<SetNumber> resyncing;  // sets between resync_begin and resync_end at the checkpoint
 };
 
 Bytes encode(const NodeState& state);

@@ -47,9 +47,13 @@ Status Receiver::session(ports::ByteStream& stream, const std::string& identity)
   if (frame.type != FrameType::hello) return fail(ErrorCode::corrupt, "data channel: the first frame is no hello");
   HF_ASSIGN(const Hello hello, decode_hello(frame.payload));
   if (hello.version_min > channel_version_max || hello.version_max < channel_version_min)
-    return refuse(stream, Error{ErrorCode::refused, fmt::format("you speak versions {} to {} of the data channel, this node {} to {}", hello.version_min,
-                                                               hello.version_max, channel_version_min, channel_version_max), "upgrade the older node", 0});
-  if (identity != to_hex(hello.node)) return refuse(stream, Error{ErrorCode::denied, "you claim another node id than your certificate", {}, 0});
+    return refuse(stream,
+                  Error{ErrorCode::refused,
+                        fmt::format("you speak versions {} to {} of the data channel, this node {} to {}",
+                                    hello.version_min, hello.version_max, channel_version_min, channel_version_max),
+                        "upgrade the older node", 0});
+  if (identity != to_hex(hello.node))
+    return refuse(stream, Error{ErrorCode::denied, "you claim another node id than your certificate", {}, 0});
   auto welcome = hooks_.admit(hello);
   if (!welcome) return refuse(stream, welcome.error());
   welcome->version = std::min(hello.version_max, channel_version_max);
@@ -61,12 +65,14 @@ Status Receiver::session(ports::ByteStream& stream, const std::string& identity)
   }
   if (frame.type != FrameType::start) return fail(ErrorCode::corrupt, "data channel: a start was expected");
   HF_ASSIGN(const Start start, decode_start(frame.payload));
-  if (sealed() > hello.epoch) return refuse(stream, Error{ErrorCode::stale, fmt::format("epoch {} is over", hello.epoch.value), {}, 0});
+  if (sealed() > hello.epoch)
+    return refuse(stream, Error{ErrorCode::stale, fmt::format("epoch {} is over", hello.epoch.value), {}, 0});
   if (start.restart) {
-    HF_TRY(hooks_.restart(start.base));
+    if (Status begun = hooks_.restart(start.base, hello.epoch); !begun) return refuse(stream, begun.error());
   } else {
     const auto held = hold();
-    if (start.base != log_.end()) return refuse(stream, Error{ErrorCode::invalid, "you continue another log than mine", {}, 0});
+    if (start.base != log_.end())
+      return refuse(stream, Error{ErrorCode::invalid, "you continue another log than mine", {}, 0});
   }
   {
     const std::lock_guard lock(mutex_);
@@ -82,12 +88,15 @@ Status Receiver::session(ports::ByteStream& stream, const std::string& identity)
         if (Status taken = take_batch(frame.payload, hello.epoch); !taken) return refuse(stream, taken.error());
         if (!stream.readable_now() || unsynced_bytes_ >= unsynced_limit_bytes) HF_TRY(sync_and_ack());
         break;
-      case FrameType::heartbeat: HF_TRY(sync_and_ack()); break;
+      case FrameType::heartbeat:
+        HF_TRY(sync_and_ack());
+        break;
       case FrameType::refuse: {
         HF_ASSIGN(const Refuse refused, decode_refuse(frame.payload));
         return fail(ErrorCode::refused, "the active ends the data channel: {}", refused.reason);
       }
-      default: return fail(ErrorCode::corrupt, "data channel: an active sends no such frame");
+      default:
+        return fail(ErrorCode::corrupt, "data channel: an active sends no such frame");
     }
   }
 }
@@ -99,13 +108,16 @@ Status Receiver::take_batch(ByteView payload, Epoch epoch) {
   std::uint32_t count = 0;
   for (ByteView rest = records; !rest.empty(); ++count) {
     log::RecordHead head;
-    if (log::inspect(rest, head) != log::Found::record) return fail(ErrorCode::corrupt, "data channel: a damaged record after sequence {}", last.sequence.value);
+    if (log::inspect(rest, head) != log::Found::record)
+      return fail(ErrorCode::corrupt, "data channel: a damaged record after sequence {}", last.sequence.value);
     if (head.sequence != last.sequence.next() || head.epoch < last.epoch || head.epoch > epoch)
-      return fail(ErrorCode::corrupt, "data channel: sequence {} of epoch {} after sequence {}", head.sequence.value, head.epoch.value, last.sequence.value);
+      return fail(ErrorCode::corrupt, "data channel: sequence {} of epoch {} after sequence {}", head.sequence.value,
+                  head.epoch.value, last.sequence.value);
     last = {head.epoch, head.sequence};
     rest = rest.subspan(head.length);
   }
-  if (count != batch.count || last.sequence != batch.last) return fail(ErrorCode::corrupt, "data channel: a batch holds other records than it says");
+  if (count != batch.count || last.sequence != batch.last)
+    return fail(ErrorCode::corrupt, "data channel: a batch holds other records than it says");
   {  // Back-pressure: the peer notices a full socket; its applications notice nothing (async).
     std::unique_lock lock(mutex_);
     while (hooks_.backlog_bytes() > limit_bytes_ && welcomed_) space_.wait_for(lock, std::chrono::milliseconds(200));
@@ -113,7 +125,8 @@ Status Receiver::take_batch(ByteView payload, Epoch epoch) {
   const std::lock_guard lock(append_mutex_);
   if (sealed() > epoch) return fail(ErrorCode::stale, "epoch {} is over", epoch.value);
   if (log_.end().sequence.next() != batch.first)
-    return fail(ErrorCode::invalid, "sequence {} was sent, {} is next", batch.first.value, log_.end().sequence.value + 1);
+    return fail(ErrorCode::invalid, "sequence {} was sent, {} is next", batch.first.value,
+                log_.end().sequence.value + 1);
   if (Status done = log_.append(records, batch.count, last); !done) {
     hooks_.fault(done.error());
     return done;
@@ -141,7 +154,10 @@ Result<Position> Receiver::seal(Epoch epoch, const std::function<Status()>& reco
   const std::lock_guard lock(append_mutex_);
   if (epoch < sealed()) return fail(ErrorCode::stale, "epoch {} was promised already", sealed().value);
   sealed_ = epoch.value;
-  HF_TRY(log_.sync());
+  if (Status synced = log_.sync(); !synced) {  // a second try would say yes without the bytes being there
+    hooks_.fault(synced.error());
+    return tl::unexpected(std::move(synced).error());
+  }
   HF_TRY(record());
   return log_.end();
 }

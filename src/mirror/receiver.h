@@ -26,11 +26,12 @@ class Receiver {
   struct Hooks {
     // May this active connect, and what do we tell it? An error's message goes to the peer.
     std::function<Result<Welcome>(const Hello&)> admit;
-    std::function<Status(Position base)> restart;         // forget the log, all sets are incomplete; durable
-    std::function<void()> logged;                         // something new is durable
+    // ErrorCode::stale: a later epoch than `epoch` was promised meanwhile; nothing was touched.
+    std::function<Status(Position base, Epoch epoch)> restart;  // forget the log, all sets are incomplete; durable
+    std::function<void()> logged;                               // something new is durable
     std::function<Sequence()> applied;
-    std::function<std::uint64_t()> backlog_bytes;         // logged and not applied
-    std::function<void(const Error&)> fault;              // our own disk failed: final (I7)
+    std::function<std::uint64_t()> backlog_bytes;  // logged and not applied
+    std::function<void(const Error&)> fault;       // our own disk failed: final (I7)
   };
   Receiver(log::SegmentLog& log, Hooks hooks, std::uint64_t limit_bytes = default_receive_limit_bytes)
       : log_(log), hooks_(std::move(hooks)), limit_bytes_(limit_bytes) {}
@@ -41,10 +42,10 @@ class Receiver {
   // R1: nothing below `epoch` is appended or acknowledged after this returned; everything that was appended is durable. The position is read
   // after that. `record` stores the promise durably.
   Result<Position> seal(Epoch epoch, const std::function<Status()>& record);
-  void disconnect();                    // ends the present session
-  void nak(const Nak& nak);             // sent before any acknowledgement that covers its record
-  void send_ack();                      // now; a no-op without a session
-  void space_freed();                   // the applier moved on
+  void disconnect();         // ends the present session
+  void nak(const Nak& nak);  // sent before any acknowledgement that covers its record
+  void send_ack();           // now; a no-op without a session
+  void space_freed();        // the applier moved on
   NodeId connected_to() const;
   Epoch sealed() const { return Epoch(sealed_.load()); }
   void set_sealed(Epoch epoch) { sealed_ = epoch.value; }
@@ -61,10 +62,10 @@ class Receiver {
   log::SegmentLog& log_;
   Hooks hooks_;
   const std::uint64_t limit_bytes_;
-  std::mutex serve_mutex_;              // one session at a time
-  mutable std::mutex append_mutex_;             // the append lock of R1
-  mutable std::mutex mutex_;            // current_, naks_
-  std::mutex ack_mutex_;                // order of naks and acks on the wire
+  std::mutex serve_mutex_;           // one session at a time
+  mutable std::mutex append_mutex_;  // the append lock of R1
+  mutable std::mutex mutex_;         // current_, naks_
+  std::mutex ack_mutex_;             // order of naks and acks on the wire
   std::condition_variable space_;
   std::shared_ptr<ports::ByteStream> current_;
   NodeId from_;

@@ -23,7 +23,12 @@ constexpr std::size_t big_node_piece_bytes = log::max_payload_bytes;
 }  // namespace
 
 Resync::Resync(ActiveLog& log, ports::LiveTree& tree, NodeId peer, SetNumber set, bool peer_empty)
-    : log_(log), tree_(tree), peer_(peer), set_(set), peer_empty_(peer_empty), buffer_(std::max(hash_chunk_bytes, data_chunk_bytes)) {
+    : log_(log),
+      tree_(tree),
+      peer_(peer),
+      set_(set),
+      peer_empty_(peer_empty),
+      buffer_(std::max(hash_chunk_bytes, data_chunk_bytes)) {
   ++log_.resyncs();
 }
 
@@ -264,7 +269,8 @@ Status Resync::ship_folder(const FileId& id) {
 }
 
 // One extent from `offset` on: a hole, bytes or a hash, in the space reserved as data_chunk_bytes.
-Result<Resync::After> Resync::append_extent(ports::LiveObject& object, const FileId& id, const ports::NodeAttributes& attributes, std::uint64_t& offset) {
+Result<Resync::After> Resync::append_extent(ports::LiveObject& object, const FileId& id,
+                                            const ports::NodeAttributes& attributes, std::uint64_t& offset) {
   if (offset >= attributes.size) return After::done;
   HF_ASSIGN(const std::uint64_t data, object.next_data(offset));
   if (data > offset) {
@@ -281,7 +287,8 @@ Result<Resync::After> Resync::append_extent(ports::LiveObject& object, const Fil
     return offset < attributes.size ? After::more : After::done;
   }
   HF_ASSIGN(const std::uint64_t hole, object.next_hole(offset));
-  const std::uint64_t length = std::min<std::uint64_t>(std::min(hole, attributes.size) - offset, peer_empty_ ? data_chunk_bytes : hash_chunk_bytes);
+  const std::uint64_t length = std::min<std::uint64_t>(std::min(hole, attributes.size) - offset,
+                                                       peer_empty_ ? data_chunk_bytes : hash_chunk_bytes);
   if (peer_empty_) {
     HF_TRY(append_bytes(object, id, attributes, offset, length));
   } else {
@@ -301,7 +308,8 @@ Result<Resync::After> Resync::append_extent(ports::LiveObject& object, const Fil
   return offset < attributes.size ? After::more : After::done;
 }
 
-Status Resync::append_bytes(ports::LiveObject& object, const FileId& id, const ports::NodeAttributes& attributes, std::uint64_t offset, std::uint64_t length) {
+Status Resync::append_bytes(ports::LiveObject& object, const FileId& id, const ports::NodeAttributes& attributes,
+                            std::uint64_t offset, std::uint64_t length) {
   HF_ASSIGN(const std::size_t n, object.read(offset, std::span(buffer_).first(length)));
   if (n == 0) return {};
   Record r;

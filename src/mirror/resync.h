@@ -20,11 +20,12 @@ namespace holdfast::mirror {
 constexpr std::size_t hash_chunk_bytes = 256 * 1024;
 constexpr std::size_t data_chunk_bytes = 512 * 1024;
 constexpr std::size_t listing_bytes = 64 * 1024;
-constexpr std::size_t resync_window_bytes = std::size_t{16} << 20;  // shipped and not yet acknowledged; also at most a quarter of the ring
+constexpr std::size_t resync_window_bytes =
+    std::size_t{16} << 20;  // shipped and not yet acknowledged; also at most a quarter of the ring
 
 struct ResyncProgress {
-  std::uint64_t done = 0, total = 0;   // objects; total grows as folders are read
-  std::uint64_t bytes = 0;             // of content, shipped or compared
+  std::uint64_t done = 0, total = 0;  // objects; total grows as folders are read
+  std::uint64_t bytes = 0;            // of content, shipped or compared
 };
 
 class Resync {
@@ -38,7 +39,7 @@ class Resync {
   void cancel();
   ResyncProgress progress() const;
   SetNumber set() const { return set_; }
-  Sequence end() const { return last_; }   // of resync_end, once run() has succeeded
+  Sequence end() const { return last_; }  // of resync_end, once run() has succeeded
 
  private:
   enum class After { done, more };
@@ -47,8 +48,10 @@ class Resync {
   Status ship(const FileId& id);
   Status ship_folder(const FileId& id);
   Status ship_bytes_again(const Nak& nak);
-  Result<After> append_extent(ports::LiveObject& object, const FileId& id, const ports::NodeAttributes& attributes, std::uint64_t& offset);
-  Status append_bytes(ports::LiveObject& object, const FileId& id, const ports::NodeAttributes& attributes, std::uint64_t offset, std::uint64_t length);
+  Result<After> append_extent(ports::LiveObject& object, const FileId& id, const ports::NodeAttributes& attributes,
+                              std::uint64_t& offset);
+  Status append_bytes(ports::LiveObject& object, const FileId& id, const ports::NodeAttributes& attributes,
+                      std::uint64_t offset, std::uint64_t length);
   Status append_mark(log::Kind kind);
   // Space for one step, before any lock (R22): what append_* use comes out of it; the rest is given back when the step ends.
   Status reserve(std::vector<std::size_t> pieces);
@@ -61,11 +64,11 @@ class Resync {
   const SetNumber set_;
   const bool peer_empty_;
 
-  std::vector<std::size_t> pieces_;      // reserved, not used yet
+  std::vector<std::size_t> pieces_;  // reserved, not used yet
   Bytes buffer_;
   std::vector<FileId> stack_;
   std::unordered_set<FileId> shipped_;
-  Sequence last_;                        // last record of ours
+  Sequence last_;  // last record of ours
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;

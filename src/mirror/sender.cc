@@ -17,11 +17,16 @@ constexpr std::size_t send_at_once_bytes = 128 * 1024;
 
 const char* to_string(PeerState state) {
   switch (state) {
-    case PeerState::lost: return "lost";
-    case PeerState::connecting: return "connecting";
-    case PeerState::resync: return "resync";
-    case PeerState::streaming: return "streaming";
-    case PeerState::synchronized: return "synchronized";
+    case PeerState::lost:
+      return "lost";
+    case PeerState::connecting:
+      return "connecting";
+    case PeerState::resync:
+      return "resync";
+    case PeerState::streaming:
+      return "streaming";
+    case PeerState::synchronized:
+      return "synchronized";
   }
   return "lost";
 }
@@ -73,9 +78,11 @@ Status Sender::place_cursor(const Welcome& welcome, Start& start) {
   applied_ = Sequence(0);
   caught_up_at_ = ring.last_sequence();
   counts_from_ = Sequence(0);
-  needs_.clear();
-  for (const SetNumber set : protected_here)
-    if (!whole.contains(set)) needs_.push_back({set, empty.contains(set)});
+  // What set_added() put there since open() began stays: `protected_here` may be older.
+  for (const SetNumber set : protected_here) {
+    const bool noted = std::any_of(needs_.begin(), needs_.end(), [&](const Need& n) { return n.set == set; });
+    if (!whole.contains(set) && !noted) needs_.push_back({set, empty.contains(set)});
+  }
   complete_ = needs_.empty();
   if (!complete_) shared_.log.incomplete(peer_);
   return {};
@@ -86,6 +93,8 @@ Status Sender::open(ports::ByteStream& stream, Epoch epoch) {
     const std::lock_guard lock(mutex_);
     connecting_ = true;
     ending_ = false;
+    needs_.clear();
+    ++session_;
   }
   update_state();
   Hello hello;
@@ -100,12 +109,15 @@ Status Sender::open(ports::ByteStream& stream, Epoch epoch) {
     HF_ASSIGN(const Refuse refuse, decode_refuse(frame.payload));
     return fail(ErrorCode::refused, "peer {} refuses the data channel: {}", name_, refuse.reason);
   }
-  if (frame.type != FrameType::welcome) return fail(ErrorCode::corrupt, "peer {} answers with something that is no welcome", name_);
+  if (frame.type != FrameType::welcome)
+    return fail(ErrorCode::corrupt, "peer {} answers with something that is no welcome", name_);
   HF_ASSIGN(const Welcome welcome, decode_welcome(frame.payload));
-  if (welcome.node != peer_) return fail(ErrorCode::refused, "peer {} says it is node {}, not {}", name_, to_hex(welcome.node), to_hex(peer_));
+  if (welcome.node != peer_)
+    return fail(ErrorCode::refused, "peer {} says it is node {}, not {}", name_, to_hex(welcome.node), to_hex(peer_));
   if (welcome.version < channel_version_min || welcome.version > channel_version_max)
-    return fail(ErrorCode::refused, "peer {} speaks version {} of the data channel, this node {} to {}: upgrade one of them", name_, welcome.version,
-                channel_version_min, channel_version_max);
+    return fail(ErrorCode::refused,
+                "peer {} speaks version {} of the data channel, this node {} to {}: upgrade one of them", name_,
+                welcome.version, channel_version_min, channel_version_max);
   Start start;
   HF_TRY(place_cursor(welcome, start));
   HF_TRY(stream.write_all(encode_frame(start)));
@@ -116,7 +128,8 @@ Status Sender::open(ports::ByteStream& stream, Epoch epoch) {
     resync_work_.notify_all();
   }
   if (status().complete) shared_.log.acknowledged(peer_, start.base.sequence);
-  log_info("peer {}: connected, {} after epoch {} sequence {}", name_, start.restart ? "resynchronized" : "continues", start.base.epoch.value, start.base.sequence.value);
+  log_info("peer {}: connected, {} after epoch {} sequence {}", name_, start.restart ? "resynchronized" : "continues",
+           start.base.epoch.value, start.base.sequence.value);
   update_state();
   return {};
 }
@@ -161,7 +174,8 @@ Status Sender::serve(ports::ByteStream& stream) {
       continue;
     }
     // A little patience makes batches; whoever waits for durability says so (hurry).
-    if (wake == LogRing::Wake::data && shared_.linger_ms > 0 && ring.unread(*cursor) < send_at_once_bytes) ring.linger(*cursor, shared_.linger_ms);
+    if (wake == LogRing::Wake::data && shared_.linger_ms > 0 && ring.unread(*cursor) < send_at_once_bytes)
+      ring.linger(*cursor, shared_.linger_ms);
     HF_TRY(send_batch(stream, *cursor, scratch));
   }
 }
@@ -182,12 +196,14 @@ Status Sender::serve_acks(ports::ByteStream& stream) {
         if (resync_ && resync_->set() == nak.set) resync_->nak(nak);
         break;
       }
-      case FrameType::heartbeat: break;
+      case FrameType::heartbeat:
+        break;
       case FrameType::refuse: {
         HF_ASSIGN(const Refuse refuse, decode_refuse(frame.payload));
         return fail(ErrorCode::refused, "peer {} ends the data channel: {}", name_, refuse.reason);
       }
-      default: return fail(ErrorCode::corrupt, "peer {} sends a frame that only an active sends", name_);
+      default:
+        return fail(ErrorCode::corrupt, "peer {} sends a frame that only an active sends", name_);
     }
   }
 }
@@ -208,7 +224,8 @@ void Sender::on_ack(const Ack& ack) {
       release = sent_batches_.front().end;
       sent_batches_.pop_front();
     }
-    for (; !rounds_.empty() && rounds_.front().first <= acked_; rounds_.pop_front()) last_round_ns_ = rounds_.front().second;
+    for (; !rounds_.empty() && rounds_.front().first <= acked_; rounds_.pop_front())
+      last_round_ns_ = rounds_.front().second;
     counts = complete_ && applied_ >= counts_from_;
     resync = resync_;
     cursor = cursor_;
@@ -246,11 +263,14 @@ void Sender::end_session() {
 void Sender::resync_loop() {
   for (;;) {
     std::shared_ptr<Resync> resync;
+    std::uint64_t session = 0;
     {
       std::unique_lock lock(mutex_);
       resync_work_.wait(lock, [&] { return stopped_ || (connected_ && !resync_barred_ && !needs_.empty()); });
       if (stopped_) return;
-      resync_ = resync = std::make_shared<Resync>(shared_.log, shared_.live, peer_, needs_.front().set, needs_.front().empty);
+      session = session_;
+      resync_ = resync =
+          std::make_shared<Resync>(shared_.log, shared_.live, peer_, needs_.front().set, needs_.front().empty);
     }
     update_state();
     log_info("peer {}: set {} is being copied", name_, resync->set());
@@ -259,8 +279,9 @@ void Sender::resync_loop() {
       const std::lock_guard lock(mutex_);
       resync_.reset();
       resync_work_.notify_all();
-      if (done && !needs_.empty()) needs_.pop_front();
-      if (done && needs_.empty()) {
+      const bool counts = done && connected_ && session == session_;
+      if (counts && !needs_.empty()) needs_.pop_front();
+      if (counts && needs_.empty()) {
         complete_ = true;
         counts_from_ = resync->end();
         caught_up_at_ = shared_.log.last_sequence();
@@ -316,7 +337,8 @@ void Sender::pushed(Sequence mark, std::int64_t began_ns) {
   const std::lock_guard lock(mutex_);
   rounds_used_ = true;
   rounds_.emplace_back(mark, began_ns);
-  if (rounds_.size() > max_rounds) rounds_.pop_front();  // a peer that is gone: the age of its last round goes on growing
+  if (rounds_.size() > max_rounds)
+    rounds_.pop_front();  // a peer that is gone: the age of its last round goes on growing
 }
 
 void Sender::epoch_began() {
@@ -338,10 +360,14 @@ void Sender::update_state() {
   PeerState now = PeerState::lost;
   {
     const std::lock_guard lock(mutex_);
-    if (connecting_) now = PeerState::connecting;
-    else if (!connected_) now = PeerState::lost;
-    else if (!complete_) now = PeerState::resync;
-    else now = acked_ >= caught_up_at_ && applied_ >= caught_up_at_ ? PeerState::synchronized : PeerState::streaming;
+    if (connecting_)
+      now = PeerState::connecting;
+    else if (!connected_)
+      now = PeerState::lost;
+    else if (!complete_)
+      now = PeerState::resync;
+    else
+      now = acked_ >= caught_up_at_ && applied_ >= caught_up_at_ ? PeerState::synchronized : PeerState::streaming;
     if (now == reported_) return;
     reported_ = now;
   }

@@ -29,9 +29,10 @@ struct PeerStatus {
   NodeId node;
   std::string name;
   PeerState state = PeerState::lost;
-  bool complete = false;              // it holds a whole copy of every set of ours
+  bool complete = false;  // it holds a whole copy of every set of ours
   Sequence sent, acked, applied;
-  std::int64_t recovery_point_ns = -1;  // upper bound of the age of the oldest change it does not hold durably; -1: it holds no whole copy
+  std::int64_t recovery_point_ns =
+      -1;  // upper bound of the age of the oldest change it does not hold durably; -1: it holds no whole copy
   std::uint64_t queue_bytes = 0;
   ResyncProgress resync;
 };
@@ -45,30 +46,31 @@ class Sender {
     ports::Times& times;
     std::string cluster_id;
     NodeId self;
-    std::function<std::set<SetNumber>()> sets;                    // protected here
-    std::function<void(NodeId, PeerState)> state_changed;         // any thread: must only hand over
-    std::function<bool()> may_hold_dirty;                         // does the kernel perhaps hold writes that never reached us?
-    std::function<void()> progress;                               // an acknowledgement came
-    std::function<void(const Error&)> fault;                      // our own disk failed
+    std::function<std::set<SetNumber>()> sets;             // protected here
+    std::function<void(NodeId, PeerState)> state_changed;  // any thread: must only hand over
+    std::function<bool()> may_hold_dirty;                  // does the kernel perhaps hold writes that never reached us?
+    std::function<void()> progress;                        // an acknowledgement came
+    std::function<void(const Error&)> fault;               // our own disk failed
     int linger_ms = 2;
   };
-  Sender(Shared shared, NodeId peer, std::string name) : shared_(std::move(shared)), peer_(peer), name_(std::move(name)) {}
+  Sender(Shared shared, NodeId peer, std::string name)
+      : shared_(std::move(shared)), peer_(peer), name_(std::move(name)) {}
 
   // Hello, welcome, start. ErrorCode::refused: the peer says no (text), or it is not who it should be.
   Status open(ports::ByteStream& stream, Epoch epoch);
-  Status serve(ports::ByteStream& stream);        // until an error or end_session()
-  Status serve_acks(ports::ByteStream& stream);   // until an error
-  void close();                                   // after both have returned
-  void end_session();                             // wakes serve()
+  Status serve(ports::ByteStream& stream);       // until an error or end_session()
+  Status serve_acks(ports::ByteStream& stream);  // until an error
+  void close();                                  // after both have returned
+  void end_session();                            // wakes serve()
 
-  void resync_loop();                             // returns after stop()
+  void resync_loop();  // returns after stop()
   void stop();
-  void set_added(SetNumber set);                  // newly protected: the peer needs a first copy of it
+  void set_added(SetNumber set);  // newly protected: the peer needs a first copy of it
   void hurry();
   void moved(SetNumber set, const FileId& id);
-  void cancel_resync();                           // and no new one begins in this epoch; returns when none runs
-  void pushed(Sequence mark, std::int64_t began_ns);   // a push round is complete in the log at `mark` (R10)
-  void epoch_began();                             // nothing acknowledged in it yet
+  void cancel_resync();                               // and no new one begins in this epoch; returns when none runs
+  void pushed(Sequence mark, std::int64_t began_ns);  // a push round is complete in the log at `mark` (R10)
+  void epoch_began();                                 // nothing acknowledged in it yet
   PeerStatus status() const;
   NodeId peer() const { return peer_; }
   // The peer has made durable, and applied, everything up to `sequence`.
@@ -94,8 +96,9 @@ class Sender {
   };
   std::deque<Sent> sent_batches_;
   Sequence sent_, acked_, applied_;
-  Sequence caught_up_at_;   // what it must have acknowledged and applied to be synchronized
-  Sequence counts_from_;    // what it must have applied before its acknowledgements protect anything: the end of its resync
+  Sequence caught_up_at_;  // what it must have acknowledged and applied to be synchronized
+  Sequence
+      counts_from_;  // what it must have applied before its acknowledgements protect anything: the end of its resync
   std::deque<std::pair<Sequence, std::int64_t>> rounds_;  // push rounds not acknowledged yet: mark, begin (steady)
   std::int64_t last_round_ns_ = 0;
   bool rounds_used_ = false;
@@ -108,6 +111,7 @@ class Sender {
   std::shared_ptr<Resync> resync_;
   PeerState reported_ = PeerState::lost;
   bool complete_ = false;
+  std::uint64_t session_ = 0;  // counts connections: a copy that ends after its own says nothing about the next
 };
 
 }  // namespace holdfast::mirror

@@ -16,7 +16,8 @@
 
 namespace holdfast::network {
 
-PeerLinks::PeerLinks(LinkEvents events, LinkTimings timings) : impl_(std::make_shared<Impl>(std::move(events), timings)) {
+PeerLinks::PeerLinks(LinkEvents events, LinkTimings timings)
+    : impl_(std::make_shared<Impl>(std::move(events), timings)) {
   impl_->thread = std::thread([impl = impl_.get()] { impl->run(); });
 }
 
@@ -45,7 +46,9 @@ void PeerLinks::remove_realm(const std::string& cluster) {
 }
 
 void PeerLinks::set_peers(const std::string& cluster, std::vector<LinkPeer> peers) {
-  impl_->post([impl = impl_.get(), cluster, peers = std::move(peers)]() mutable { impl->replace_peers(cluster, std::move(peers)); });
+  impl_->post([impl = impl_.get(), cluster, peers = std::move(peers)]() mutable {
+    impl->replace_peers(cluster, std::move(peers));
+  });
 }
 
 Status PeerLinks::listen(const std::string& address) {
@@ -73,7 +76,9 @@ Status PeerLinks::listen(const std::string& address) {
 
 void PeerLinks::adopt(int fd, SslPtr ssl) {
   auto shared = std::make_shared<SslPtr>(std::move(ssl));
-  impl_->post([impl = impl_.get(), fd, shared] { impl->add_connection(LinkConnection::accepted(fd, std::move(*shared), true)); });
+  impl_->post([impl = impl_.get(), fd, shared] {
+    impl->add_connection(LinkConnection::accepted(fd, std::move(*shared), true));
+  });
 }
 
 void PeerLinks::send(const std::string& cluster, NodeId to, Bytes message) {
@@ -100,19 +105,20 @@ void PeerLinks::set_summary(const std::string& cluster, std::string summary) {
   });
 }
 
-void PeerLinks::request(const std::string& cluster, NodeId to, std::string op, std::string body, std::chrono::milliseconds timeout,
-                        Responder done) {
-  impl_->post([impl = impl_.get(), cluster, to, op = std::move(op), body = std::move(body), timeout, done = std::move(done)] {
-    LinkConnection* c = impl->best(cluster, to);
-    if (c == nullptr) {
-      done(fail(ErrorCode::unavailable, "no connection with {}", to_hex(to)));
-      return;
-    }
-    const std::uint64_t id = impl->next_request++;
-    impl->pending[id] = Impl::Pending{c->id, std::chrono::steady_clock::now() + timeout, done};
-    c->queue(FrameType::request, encode_request({id, op, body}));
-    impl->drive(c->id);
-  });
+void PeerLinks::request(const std::string& cluster, NodeId to, std::string op, std::string body,
+                        std::chrono::milliseconds timeout, Responder done) {
+  impl_->post(
+      [impl = impl_.get(), cluster, to, op = std::move(op), body = std::move(body), timeout, done = std::move(done)] {
+        LinkConnection* c = impl->best(cluster, to);
+        if (c == nullptr) {
+          done(fail(ErrorCode::unavailable, "no connection with {}", to_hex(to)));
+          return;
+        }
+        const std::uint64_t id = impl->next_request++;
+        impl->pending[id] = Impl::Pending{c->id, std::chrono::steady_clock::now() + timeout, done};
+        c->queue(FrameType::request, encode_request({id, op, body}));
+        impl->drive(c->id);
+      });
 }
 
 std::vector<PathState> PeerLinks::paths(const std::string& cluster, NodeId peer) const {

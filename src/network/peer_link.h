@@ -29,9 +29,9 @@ namespace holdfast::network {
 
 // A realm is one cluster that this process is a member of. A node has one, a witness many.
 struct LinkRealm {
-  std::string cluster;   // cluster id; also the TLS server name, by which a witness picks the certificate
-  std::string tls_dir;   // ca.crt, node.crt, node.key
-  Hello hello;           // what we say
+  std::string cluster;  // cluster id; also the TLS server name, by which a witness picks the certificate
+  std::string tls_dir;  // ca.crt, node.crt, node.key
+  Hello hello;          // what we say
 };
 
 struct LinkPeer {
@@ -52,8 +52,8 @@ struct PathState {
 using Responder = std::function<void(Result<std::string>)>;
 
 struct LinkEvents {
-  std::function<void(const std::string& cluster, const Hello& peer)> up;            // the first connection with this peer stands
-  std::function<void(const std::string& cluster, NodeId peer)> down;                // the last one has gone
+  std::function<void(const std::string& cluster, const Hello& peer)> up;  // the first connection with this peer stands
+  std::function<void(const std::string& cluster, NodeId peer)> down;      // the last one has gone
   std::function<void(const std::string& cluster, NodeId from, ByteView)> message;
   std::function<void(const std::string& cluster, NodeId from, std::string op, std::string body, Responder)> request;
   std::function<void(const std::string& cluster, NodeId from, std::string summary)> summary;
@@ -61,8 +61,8 @@ struct LinkEvents {
 
 struct LinkTimings {
   std::chrono::milliseconds heartbeat{250};
-  std::chrono::milliseconds silence{1500};     // a connection that is silent for so long is closed
-  std::chrono::milliseconds connect{2000};     // for connect, handshake and hello together
+  std::chrono::milliseconds silence{1500};  // a connection that is silent for so long is closed
+  std::chrono::milliseconds connect{2000};  // for connect, handshake and hello together
   std::chrono::milliseconds redial_first{200};
   std::chrono::milliseconds redial_most{1500};
 };
@@ -88,7 +88,8 @@ class PeerLinks {
 
   void send(const std::string& cluster, NodeId to, Bytes message);
   void set_summary(const std::string& cluster, std::string summary);
-  void request(const std::string& cluster, NodeId to, std::string op, std::string body, std::chrono::milliseconds timeout, Responder done);
+  void request(const std::string& cluster, NodeId to, std::string op, std::string body,
+               std::chrono::milliseconds timeout, Responder done);
 
   std::vector<PathState> paths(const std::string& cluster, NodeId peer) const;
   bool connected(const std::string& cluster, NodeId peer) const;

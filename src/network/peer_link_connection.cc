@@ -54,7 +54,8 @@ std::string identity_uri(X509* certificate) {
     const GENERAL_NAME* name = sk_GENERAL_NAME_value(names, i);
     if (name->type != GEN_URI) continue;
     const ASN1_IA5STRING* uri = name->d.uniformResourceIdentifier;
-    std::string text(reinterpret_cast<const char*>(ASN1_STRING_get0_data(uri)), static_cast<std::size_t>(ASN1_STRING_length(uri)));
+    std::string text(reinterpret_cast<const char*>(ASN1_STRING_get0_data(uri)),
+                     static_cast<std::size_t>(ASN1_STRING_length(uri)));
     if (text.rfind("holdfast:", 0) == 0) found = std::move(text);
   }
   GENERAL_NAMES_free(names);
@@ -73,11 +74,13 @@ Status send_authority_along(SSL_CTX* context, const std::string& file) {
   return {};
 }
 
-int choose_control_alpn(SSL*, const unsigned char** out, unsigned char* out_length, const unsigned char* in, unsigned in_length, void*) {
-  static const std::string wanted = std::string(1, static_cast<char>(std::char_traits<char>::length(control_alpn))) + control_alpn;
+int choose_control_alpn(SSL*, const unsigned char** out, unsigned char* out_length, const unsigned char* in,
+                        unsigned in_length, void*) {
+  static const std::string wanted =
+      std::string(1, static_cast<char>(std::char_traits<char>::length(control_alpn))) + control_alpn;
   unsigned char* chosen = nullptr;
-  if (SSL_select_next_proto(&chosen, out_length, reinterpret_cast<const unsigned char*>(wanted.data()), static_cast<unsigned>(wanted.size()), in,
-                            in_length) != OPENSSL_NPN_NEGOTIATED)
+  if (SSL_select_next_proto(&chosen, out_length, reinterpret_cast<const unsigned char*>(wanted.data()),
+                            static_cast<unsigned>(wanted.size()), in, in_length) != OPENSSL_NPN_NEGOTIATED)
     return SSL_TLSEXT_ERR_ALERT_FATAL;
   *out = chosen;
   return SSL_TLSEXT_ERR_OK;
@@ -90,7 +93,8 @@ std::string remote_address(int fd) {
   socklen_t length = sizeof address;
   if (getpeername(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) return "unknown";
   char host[64] = "", port[16] = "";
-  if (getnameinfo(reinterpret_cast<sockaddr*>(&address), length, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+  if (getnameinfo(reinterpret_cast<sockaddr*>(&address), length, host, sizeof host, port, sizeof port,
+                  NI_NUMERICHOST | NI_NUMERICSERV) != 0)
     return "unknown";
   return address.ss_family == AF_INET6 ? fmt::format("[{}]:{}", host, port) : fmt::format("{}:{}", host, port);
 }
@@ -128,7 +132,8 @@ Result<SslContextPtr> control_context(const std::string& dir, bool server) {
   if (SSL_CTX_use_PrivateKey_file(c, key.c_str(), SSL_FILETYPE_PEM) != 1 || SSL_CTX_check_private_key(c) != 1)
     return fail(ErrorCode::denied, "cannot load {}: {}", key, ssl_reason(nullptr, 0));
   if (server) HF_TRY(send_authority_along(c, ca));
-  const std::string alpn = std::string(1, static_cast<char>(std::char_traits<char>::length(control_alpn))) + control_alpn;
+  const std::string alpn =
+      std::string(1, static_cast<char>(std::char_traits<char>::length(control_alpn))) + control_alpn;
   if (server) {
     SSL_CTX_set_alpn_select_cb(c, choose_control_alpn, nullptr);
   } else {
@@ -146,7 +151,8 @@ Result<SocketAddress> parse_socket_address(const std::string& text) {
   hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE;
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
-  if (getaddrinfo(host.empty() ? nullptr : host.c_str(), text.c_str() + colon + 1, &hints, &found) != 0 || found == nullptr)
+  if (getaddrinfo(host.empty() ? nullptr : host.c_str(), text.c_str() + colon + 1, &hints, &found) != 0 ||
+      found == nullptr)
     return fail(ErrorCode::invalid, "'{}' is not a numeric address with a port", text);
   SocketAddress address;
   const auto* raw = reinterpret_cast<const std::uint8_t*>(found->ai_addr);
@@ -166,7 +172,8 @@ LinkConnection::~LinkConnection() {
   if (fd_ >= 0) close(fd_);
 }
 
-Result<std::unique_ptr<LinkConnection>> LinkConnection::dial(const std::string& address, SSL_CTX* context, const std::string& sni) {
+Result<std::unique_ptr<LinkConnection>> LinkConnection::dial(const std::string& address, SSL_CTX* context,
+                                                             const std::string& sni) {
   HF_ASSIGN(const SocketAddress to, parse_socket_address(address));
   const auto* raw = reinterpret_cast<const sockaddr*>(to.bytes.data());
   const int fd = socket(raw->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -179,7 +186,8 @@ Result<std::unique_ptr<LinkConnection>> LinkConnection::dial(const std::string& 
   connection->dialled = true;
   connection->remote_ = address;
   connection->address = address;
-  if (connect(fd, raw, static_cast<socklen_t>(to.bytes.size())) != 0 && errno != EINPROGRESS) return fail_errno(errno, "{}", address);
+  if (connect(fd, raw, static_cast<socklen_t>(to.bytes.size())) != 0 && errno != EINPROGRESS)
+    return fail_errno(errno, "{}", address);
   return connection;
 }
 
@@ -205,7 +213,8 @@ Status LinkConnection::finish_connect() {
   if (error != 0) return fail_errno(error, "{}", remote_);
   sockaddr_storage peer{};
   socklen_t peer_length = sizeof peer;
-  if (getpeername(fd_, reinterpret_cast<sockaddr*>(&peer), &peer_length) != 0) return {};  // not connected yet: a spurious wake-up
+  if (getpeername(fd_, reinterpret_cast<sockaddr*>(&peer), &peer_length) != 0)
+    return {};  // not connected yet: a spurious wake-up
   state_ = State::handshaking;
   return {};
 }
@@ -250,7 +259,8 @@ Status LinkConnection::write_queued() {
   want_write_ = false;
   while (queued_bytes() > 0) {
     errno = 0;
-    const int n = SSL_write(ssl_.get(), out_.data() + out_start_, static_cast<int>(std::min<std::size_t>(queued_bytes(), 1u << 20)));
+    const int n = SSL_write(ssl_.get(), out_.data() + out_start_,
+                            static_cast<int>(std::min<std::size_t>(queued_bytes(), 1u << 20)));
     if (n <= 0) {
       const int code = SSL_get_error(ssl_.get(), n);
       if (code == SSL_ERROR_WANT_READ) return {};

@@ -47,7 +47,8 @@ Result<SocketAddress> parse_socket_address(const std::string& text);
 class LinkConnection {
  public:
   // Starts a non-blocking connect to `address`.
-  static Result<std::unique_ptr<LinkConnection>> dial(const std::string& address, SSL_CTX* context, const std::string& sni);
+  static Result<std::unique_ptr<LinkConnection>> dial(const std::string& address, SSL_CTX* context,
+                                                      const std::string& sni);
   // Takes an accepted socket; the handshake may be still to do or done already.
   static std::unique_ptr<LinkConnection> accepted(int fd, SslPtr ssl, bool handshake_done);
   ~LinkConnection();
@@ -70,14 +71,14 @@ class LinkConnection {
   // Book-keeping of the hub.
   std::uint64_t id = 0;
   bool dialled = false;
-  std::optional<Hello> hello;      // of the peer, once accepted
+  std::optional<Hello> hello;  // of the peer, once accepted
   SteadyTime opened{};
   SteadyTime last_heard{};
   SteadyTime next_heartbeat{};
   std::optional<double> rtt_ms;
-  std::string realm;               // cluster id
-  std::string address;             // as dialled
-  NodeId expected;                 // whom we dialled
+  std::string realm;    // cluster id
+  std::string address;  // as dialled
+  NodeId expected;      // whom we dialled
 
  private:
   enum class State { connecting, handshaking, secured };

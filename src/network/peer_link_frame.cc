@@ -25,8 +25,10 @@ Result<Hello> decode_hello(ByteView payload) {
   Hello hello;
   hello.version_min = r.u16();
   hello.version_max = r.u16();
-  if (!r.ok() || hello.version_min > hello.version_max) return fail(ErrorCode::corrupt, "hello without a version range");
-  if (hello.version_min > link_version_max || hello.version_max < link_version_min) return hello;  // the rest may have another form
+  if (!r.ok() || hello.version_min > hello.version_max)
+    return fail(ErrorCode::corrupt, "hello without a version range");
+  if (hello.version_min > link_version_max || hello.version_max < link_version_min)
+    return hello;  // the rest may have another form
   hello.cluster = r.text();
   hello.id = NodeId(r.u64());
   const std::uint8_t kind = r.u8();
@@ -41,8 +43,8 @@ Result<Hello> decode_hello(ByteView payload) {
 
 std::optional<std::string> version_conflict(const Hello& mine, const Hello& theirs) {
   if (mine.version_min <= theirs.version_max && theirs.version_min <= mine.version_max) return std::nullopt;
-  return fmt::format("control protocol versions do not meet: here {} to {}, there {} to {}; upgrade the older node", mine.version_min,
-                     mine.version_max, theirs.version_min, theirs.version_max);
+  return fmt::format("control protocol versions do not meet: here {} to {}, there {} to {}; upgrade the older node",
+                     mine.version_min, mine.version_max, theirs.version_min, theirs.version_max);
 }
 
 void append_frame(Bytes& out, FrameType type, ByteView payload) {
@@ -89,7 +91,8 @@ Result<ResponseFrame> decode_response(ByteView payload) {
   const std::uint8_t code = r.u8();
   std::string body(r.text());
   std::string hint(r.text());
-  if (!r.ok() || code > static_cast<unsigned>(ErrorCode::internal) + 1) return fail(ErrorCode::corrupt, "response frame damaged");
+  if (!r.ok() || code > static_cast<unsigned>(ErrorCode::internal) + 1)
+    return fail(ErrorCode::corrupt, "response frame damaged");
   if (code == 0) {
     response.result = std::move(body);
   } else {
@@ -111,7 +114,8 @@ Result<std::optional<Frame>> FrameReader::next() {
   if (left.size() < 5) return std::optional<Frame>();
   ByteReader r(left);
   const std::uint32_t length = r.u32();
-  if (length == 0 || length > max_frame_bytes) return fail(ErrorCode::corrupt, "frame length {} is out of range", length);
+  if (length == 0 || length > max_frame_bytes)
+    return fail(ErrorCode::corrupt, "frame length {} is out of range", length);
   const std::uint8_t type = r.u8();
   if (type < static_cast<std::uint8_t>(FrameType::hello) || type > static_cast<std::uint8_t>(FrameType::summary))
     return fail(ErrorCode::corrupt, "frame type {} is unknown", type);

@@ -46,7 +46,7 @@ const char* to_string(PeerKind kind);
 struct Hello {
   std::uint16_t version_min = link_version_min;
   std::uint16_t version_max = link_version_max;
-  std::string cluster;           // cluster id, not its name
+  std::string cluster;  // cluster id, not its name
   NodeId id;
   PeerKind kind = PeerKind::node;
   std::string name;

@@ -27,7 +27,8 @@ TEST(FrameReader, CutsWhatComesInPieces) {
 }
 
 TEST(FrameReader, RefusesImpossibleLengthsAndTypes) {
-  for (const Bytes& wire : {Bytes{0, 0, 0, 0, 5}, Bytes{0xff, 0xff, 0xff, 0xff, 5}, Bytes{2, 0, 0, 0, 0}, Bytes{2, 0, 0, 0, 99}}) {
+  for (const Bytes& wire :
+       {Bytes{0, 0, 0, 0, 5}, Bytes{0xff, 0xff, 0xff, 0xff, 5}, Bytes{2, 0, 0, 0, 0}, Bytes{2, 0, 0, 0, 99}}) {
     FrameReader reader;
     reader.feed(wire);
     EXPECT_FALSE(reader.next());
@@ -77,7 +78,8 @@ TEST(Hello, VersionsThatDoNotMeetAreSaidSo) {
   const auto conflict = version_conflict(mine, theirs);
   ASSERT_TRUE(conflict);
   EXPECT_NE(conflict->find("900"), std::string::npos);
-  EXPECT_TRUE(decode_hello(encode_hello(theirs))) << "a far newer hello must still be understood well enough to refuse it";
+  EXPECT_TRUE(decode_hello(encode_hello(theirs)))
+      << "a far newer hello must still be understood well enough to refuse it";
 }
 
 TEST(Response, ErrorsTravelWithCodeAndHint) {

@@ -69,20 +69,33 @@ void PeerLinks::Impl::on_frame(LinkConnection& c, const Frame& frame, Status& ve
     return;
   }
   switch (frame.type) {
-    case FrameType::heartbeat: c.queue(FrameType::heartbeat_answer, frame.payload); break;
+    case FrameType::heartbeat:
+      c.queue(FrameType::heartbeat_answer, frame.payload);
+      break;
     case FrameType::heartbeat_answer: {
       ByteReader r(frame.payload);
       const auto stamp = static_cast<std::int64_t>(r.u64());
       const std::chrono::duration<double, std::milli> took = steady_now() - SteadyTime(SteadyTime::duration(stamp));
-      if (r.ok() && took.count() >= 0 && took.count() < 60000) c.rtt_ms = c.rtt_ms ? *c.rtt_ms * 0.8 + took.count() * 0.2 : took.count();
+      if (r.ok() && took.count() >= 0 && took.count() < 60000)
+        c.rtt_ms = c.rtt_ms ? *c.rtt_ms * 0.8 + took.count() * 0.2 : took.count();
       break;
     }
-    case FrameType::message: events.message(c.realm, c.hello->id, frame.payload); break;
-    case FrameType::summary: events.summary(c.realm, c.hello->id, std::string(as_text(frame.payload))); break;
-    case FrameType::request: on_request(c, frame, verdict); break;
-    case FrameType::response: on_response(frame, verdict); break;
+    case FrameType::message:
+      events.message(c.realm, c.hello->id, frame.payload);
+      break;
+    case FrameType::summary:
+      events.summary(c.realm, c.hello->id, std::string(as_text(frame.payload)));
+      break;
+    case FrameType::request:
+      on_request(c, frame, verdict);
+      break;
+    case FrameType::response:
+      on_response(frame, verdict);
+      break;
     case FrameType::hello:
-    case FrameType::refuse: verdict = fail(ErrorCode::corrupt, "said hello twice"); break;
+    case FrameType::refuse:
+      verdict = fail(ErrorCode::corrupt, "said hello twice");
+      break;
   }
 }
 
@@ -94,13 +107,15 @@ Status PeerLinks::Impl::on_hello(LinkConnection& c, const Hello& hello) {
   if (hello.cluster != c.realm || certificate.cluster != c.realm)
     return fail(ErrorCode::denied, "it belongs to cluster {}, this machine to {}", hello.cluster, c.realm);
   if (certificate.id != hello.id || certificate.kind != hello.kind)
-    return fail(ErrorCode::denied, "says it is {} {}, its certificate says {} {}", to_string(hello.kind), to_hex(hello.id),
-                to_string(certificate.kind), to_hex(certificate.id));
+    return fail(ErrorCode::denied, "says it is {} {}, its certificate says {} {}", to_string(hello.kind),
+                to_hex(hello.id), to_string(certificate.kind), to_hex(certificate.id));
   if (hello.id == r->info.hello.id) return fail(ErrorCode::invalid, "that address is this machine's own");
-  if (c.expected.value != 0 && c.expected != hello.id) return fail(ErrorCode::denied, "another member answers at {}", c.address);
+  if (c.expected.value != 0 && c.expected != hello.id)
+    return fail(ErrorCode::denied, "another member answers at {}", c.address);
   auto peer = r->peers.find(hello.id);
   if (peer == r->peers.end()) {
-    if (r->only_listed) return fail(ErrorCode::denied, "{} ({}) is not a member of this cluster", hello.name, to_hex(hello.id));
+    if (r->only_listed)
+      return fail(ErrorCode::denied, "{} ({}) is not a member of this cluster", hello.name, to_hex(hello.id));
     peer = r->peers.emplace(hello.id, Peer{}).first;
     peer->second.info = LinkPeer{hello.id, hello.name, hello.kind, {}};
   }
@@ -160,7 +175,8 @@ void PeerLinks::Impl::note_failure(LinkConnection& c, const std::string& reason)
     if (const auto peer = r->peers.find(c.expected); peer != r->peers.end()) {
       for (Path& path : peer->second.paths) {
         if (path.connection != c.id) continue;
-        if (!c.hello && path.last_error != reason) log_info("no control connection with {} at {}: {}", peer->second.info.name, path.address, reason);
+        if (!c.hello && path.last_error != reason)
+          log_info("no control connection with {} at {}: {}", peer->second.info.name, path.address, reason);
         path.connection = 0;
         path.last_error = reason;
         path.next_dial = steady_now() + std::max(timings.redial_first, path.backoff);

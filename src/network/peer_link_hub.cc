@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "network/peer_link_hub.h"
 
-#include <csignal>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <csignal>
 
 #include "base/log.h"
 
@@ -206,7 +206,8 @@ void PeerLinks::Impl::tick_connections(SteadyTime now) {
   std::vector<std::pair<std::uint64_t, std::string>> gone;
   for (auto& [id, c] : connections) {
     if (!c->hello) {
-      if (now - c->opened > timings.connect) gone.emplace_back(id, c->secured() ? "said no hello" : "no connection in time");
+      if (now - c->opened > timings.connect)
+        gone.emplace_back(id, c->secured() ? "said no hello" : "no connection in time");
       continue;
     }
     if (now - c->last_heard > timings.silence) {

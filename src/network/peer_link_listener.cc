@@ -19,7 +19,8 @@ namespace {
 constexpr int max_busy = 128;
 constexpr int handshake_ms = 5000;
 
-int choose_alpn(SSL*, const unsigned char** out, unsigned char* out_length, const unsigned char* in, unsigned in_length, void*) {
+int choose_alpn(SSL*, const unsigned char** out, unsigned char* out_length, const unsigned char* in, unsigned in_length,
+                void*) {
   static const unsigned char ours[] = "\x12holdfast-control/1\x08http/1.1";
   unsigned char* chosen = nullptr;
   if (SSL_select_next_proto(&chosen, out_length, ours, sizeof ours - 1, in, in_length) != OPENSSL_NPN_NEGOTIATED)
@@ -53,7 +54,8 @@ Status BlockingTls::wait(int ssl_error, SteadyTime deadline) {
     ERR_clear_error();
     return fail(ErrorCode::unavailable, "{}", text);
   }
-  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()).count();
+  const auto left =
+      std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()).count();
   pollfd p{fd_, static_cast<short>(ssl_error == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT), 0};
   if (left <= 0 || poll(&p, 1, static_cast<int>(left)) == 0) return fail(ErrorCode::timeout, "no answer in time");
   return {};
@@ -96,7 +98,8 @@ Status BlockingTls::write_all(ByteView bytes, int timeout_ms) {
   return {};
 }
 
-Result<std::unique_ptr<TlsDoor>> TlsDoor::open(const std::string& address, const std::string& tls_dir, DoorEvents events) {
+Result<std::unique_ptr<TlsDoor>> TlsDoor::open(const std::string& address, const std::string& tls_dir,
+                                               DoorEvents events) {
   std::unique_ptr<TlsDoor> door(new TlsDoor(std::move(events)));
   HF_TRY(door->reload(tls_dir));
   HF_ASSIGN(const SocketAddress at, parse_socket_address(address));
@@ -166,8 +169,10 @@ void TlsDoor::serve(int fd) {
   const Status shaken = tls.handshake(handshake_ms);
   if (!shaken) {
     static std::atomic<std::int64_t> last_line_s{0};
-    const std::int64_t now_s = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
-    if (last_line_s.exchange(now_s) != now_s) log_warning("connection from {} refused: {}", address, shaken.error().message);
+    const std::int64_t now_s =
+        std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    if (last_line_s.exchange(now_s) != now_s)
+      log_warning("connection from {} refused: {}", address, shaken.error().message);
     return;
   }
   auto peer = peer_certificate(tls.ssl_.get());

@@ -44,7 +44,8 @@ struct DoorEvents {
 class TlsDoor {
  public:
   // `tls_dir`: ca.crt, node.crt, node.key, read now and on reload().
-  static Result<std::unique_ptr<TlsDoor>> open(const std::string& address, const std::string& tls_dir, DoorEvents events);
+  static Result<std::unique_ptr<TlsDoor>> open(const std::string& address, const std::string& tls_dir,
+                                               DoorEvents events);
   ~TlsDoor();  // no event runs after it; http handlers must have been told to end
   Status reload(const std::string& tls_dir);
 

@@ -35,8 +35,10 @@ struct Authority {
     X509_gmtime_adj(X509_getm_notAfter(x), 3600);
     X509_set_pubkey(x, subject_key);
     X509_NAME* subject = X509_get_subject_name(x);
-    X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>(name.c_str()), -1, -1, 0);
-    X509_NAME_add_entry_by_txt(subject, "OU", MBSTRING_ASC, reinterpret_cast<const unsigned char*>(unit.c_str()), -1, -1, 0);
+    X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>(name.c_str()), -1,
+                               -1, 0);
+    X509_NAME_add_entry_by_txt(subject, "OU", MBSTRING_ASC, reinterpret_cast<const unsigned char*>(unit.c_str()), -1,
+                               -1, 0);
     X509_set_issuer_name(x, ca ? subject : X509_get_subject_name(certificate));
     const auto add = [&](int nid, const std::string& value) {
       X509V3_CTX c;
@@ -99,7 +101,8 @@ struct PeerLinkTest : ::testing::Test {
   Authority a{cluster_a}, b{cluster_b};
   ~PeerLinkTest() override { std::filesystem::remove_all(root); }
 
-  std::unique_ptr<Side> side(Authority& authority, const std::string& cluster, NodeId id, PeerKind kind, std::uint16_t version = 1) {
+  std::unique_ptr<Side> side(Authority& authority, const std::string& cluster, NodeId id, PeerKind kind,
+                             std::uint16_t version = 1) {
     auto s = std::make_unique<Side>();
     s->cluster = cluster;
     s->id = id;
@@ -109,11 +112,17 @@ struct PeerLinkTest : ::testing::Test {
     LinkEvents events;
     events.up = [raw](const std::string&, const Hello& h) { raw->bump([&] { raw->ups.push_back(h.name); }); };
     events.down = [raw](const std::string&, NodeId) { raw->bump([&] { ++raw->downs; }); };
-    events.message = [raw](const std::string&, NodeId, ByteView m) { raw->bump([&] { raw->messages.emplace_back(m.begin(), m.end()); }); };
-    events.summary = [raw](const std::string&, NodeId, std::string t) { raw->bump([&] { raw->summaries.push_back(t); }); };
+    events.message = [raw](const std::string&, NodeId, ByteView m) {
+      raw->bump([&] { raw->messages.emplace_back(m.begin(), m.end()); });
+    };
+    events.summary = [raw](const std::string&, NodeId, std::string t) {
+      raw->bump([&] { raw->summaries.push_back(t); });
+    };
     events.request = [](const std::string&, NodeId, std::string op, std::string body, Responder respond) {
-      if (op == "echo") respond(body);
-      else if (op != "never") respond(fail(ErrorCode::refused, "not {}", op));
+      if (op == "echo")
+        respond(body);
+      else if (op != "never")
+        respond(fail(ErrorCode::refused, "not {}", op));
     };
     LinkTimings timings;
     timings.heartbeat = 50ms;
@@ -159,7 +168,8 @@ TEST_F(PeerLinkTest, MessagesRequestsHeartbeatsAndLoss) {
 
   std::vector<Result<std::string>> answers;
   const auto ask = [&](const char* op, std::chrono::milliseconds limit) {
-    node->links->request(cluster_a, NodeId(3), op, "hi", limit, [&](Result<std::string> r) { node->bump([&] { answers.push_back(std::move(r)); }); });
+    node->links->request(cluster_a, NodeId(3), op, "hi", limit,
+                         [&](Result<std::string> r) { node->bump([&] { answers.push_back(std::move(r)); }); });
     const std::size_t n = answers.size();
     EXPECT_TRUE(node->wait([&] { return answers.size() > n || !answers.empty(); }));
     auto r = answers.back();
@@ -191,7 +201,9 @@ TEST_F(PeerLinkTest, WrongClusterStrangersVersionsAndGarbageAreRefused) {
   std::vector<int> fds;
   for (int i = 0; i < 5; ++i) {
     const int fd = socket(AF_INET, SOCK_STREAM, 0);
-    ASSERT_EQ(connect(fd, reinterpret_cast<const sockaddr*>(address->bytes.data()), static_cast<socklen_t>(address->bytes.size())), 0);
+    ASSERT_EQ(connect(fd, reinterpret_cast<const sockaddr*>(address->bytes.data()),
+                      static_cast<socklen_t>(address->bytes.size())),
+              0);
     const std::string noise(static_cast<std::size_t>(i) * 1000, '\xee');
     if (i > 0) (void)!write(fd, noise.data(), noise.size());
     fds.push_back(fd);

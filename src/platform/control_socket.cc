@@ -147,7 +147,8 @@ void ControlSocket::answer(std::shared_ptr<Connection> connection, const nlohman
     second_half = [reply = malformed(e)] { return reply; };
   }
   ++busy_;
-  std::thread([this, connection, malformed, second_half = std::move(second_half), id = request.value("id", nlohmann::json())] {
+  std::thread([this, connection, malformed, second_half = std::move(second_half),
+               id = request.value("id", nlohmann::json())] {
     nlohmann::json reply;
     try {
       reply = second_half();

@@ -30,8 +30,9 @@ class ControlSocket {
 
   // Serves until stop(); call from the main thread.
   void run();
-  void stop();                                // from any thread or a signal-handling thread
-  void push(const nlohmann::json& event);     // to the connected daemon; dropped when nobody is there: a new one asks for `status`
+  void stop();  // from any thread or a signal-handling thread
+  void push(const nlohmann::json&
+                event);  // to the connected daemon; dropped when nobody is there: a new one asks for `status`
 
  private:
   struct Connection;
@@ -44,7 +45,7 @@ class ControlSocket {
   Handler handler_;
   std::mutex mutex_;
   std::shared_ptr<Connection> current_;
-  std::atomic<int> busy_{0};                  // requests being answered; run() returns only when there are none
+  std::atomic<int> busy_{0};  // requests being answered; run() returns only when there are none
 };
 
 }  // namespace holdfast::platform

@@ -9,7 +9,7 @@
 
 namespace holdfast::platform {
 
-Result<UniqueFd> duplicate(int fd);                             // close-on-exec
+Result<UniqueFd> duplicate(int fd);                              // close-on-exec
 Result<UniqueFd> open_file(const std::string& path, int flags);  // O_CLOEXEC is added
 // "major:minor" of the file system that holds it, as in mountinfo.
 Result<std::string> device_of(int fd);

@@ -21,7 +21,7 @@ Result<Bytes> read_file(const std::string& path, std::size_t limit_bytes = 64U <
 // Appends and fdatasyncs; creates the file (mode 0600, folder synced) when it is missing.
 Status append_durably(const std::string& path, ByteView content);
 
-Status make_private_dir(const std::string& path);  // mkdir -p, the last one 0700
+Status make_private_dir(const std::string& path);     // mkdir -p, the last one 0700
 Status remove_file_durably(const std::string& path);  // absent is fine
 Status sync_dir(const std::string& path);
 

@@ -18,11 +18,13 @@
 namespace holdfast::platform {
 namespace {
 
-constexpr std::size_t map_bytes = std::size_t{64} << 30;  // address space, not memory: the file grows with what is in it
+constexpr std::size_t map_bytes = std::size_t{64}
+                                  << 30;  // address space, not memory: the file grows with what is in it
 
 tl::unexpected<Error> fail_lmdb(int rc, const char* what) {
   if (rc > 0) return fail_errno(rc, "file index: cannot {}", what);
-  return fail(ErrorCode::corrupt, "file index: cannot {}: {}: remove the index folder, it is made anew by a walk", what, mdb_strerror(rc));
+  return fail(ErrorCode::corrupt, "file index: cannot {}: {}: remove the index folder, it is made anew by a walk", what,
+              mdb_strerror(rc));
 }
 
 std::string proc_path(int fd) { return fmt::format("/proc/self/fd/{}", fd); }
@@ -59,7 +61,8 @@ Result<FileHandle> decode_value(const MDB_val& v) {
   h.type_bits = r.u32();
   h.handle_type = static_cast<std::int32_t>(r.u32());
   const ByteView bytes = r.bytes();
-  if (!r.ok() || bytes.size() > h.bytes.size()) return fail(ErrorCode::corrupt, "file index: a damaged entry: remove the index folder, it is made anew by a walk");
+  if (!r.ok() || bytes.size() > h.bytes.size())
+    return fail(ErrorCode::corrupt, "file index: a damaged entry: remove the index folder, it is made anew by a walk");
   std::memcpy(h.bytes.data(), bytes.data(), bytes.size());
   h.size = static_cast<std::uint32_t>(bytes.size());
   return h;
@@ -75,8 +78,9 @@ Result<FileHandle> handle_of(int fd) {
   HandleBuffer buffer{};
   buffer.head.handle_bytes = sizeof buffer.room;
   int mount_id = 0;
-  if (::name_to_handle_at(fd, "", &buffer.head, &mount_id, AT_EMPTY_PATH) != 0) return fail_errno(errno, "cannot get a file handle (file system without them?)");
-  struct stat st{};
+  if (::name_to_handle_at(fd, "", &buffer.head, &mount_id, AT_EMPTY_PATH) != 0)
+    return fail_errno(errno, "cannot get a file handle (file system without them?)");
+  struct stat st {};
   if (::fstatat(fd, "", &st, AT_EMPTY_PATH) != 0) return fail_errno(errno, "cannot stat");
   FileHandle h;
   h.type_bits = st.st_mode & S_IFMT;
@@ -147,7 +151,7 @@ Result<FileId> FileIndex::id_of(int fd) {
 }
 
 Result<FileId> FileIndex::identify(int fd, SetNumber set) {
-  struct stat st{};
+  struct stat st {};
   if (::fstatat(fd, "", &st, AT_EMPTY_PATH) != 0) return fail_errno(errno, "cannot stat");
   const std::lock_guard lock(inode_mutexes_[(st.st_ino * 0x9E3779B97F4A7C15ULL) >> 58]);
   HF_ASSIGN(FileId id, id_of(fd));
@@ -158,7 +162,8 @@ Result<FileId> FileIndex::identify(int fd, SetNumber set) {
 }
 
 Status FileIndex::bind(int fd, SetNumber set, const FileId& id) {
-  if (::setxattr(proc_path(fd).c_str(), id_attribute, id.bytes.data(), id.bytes.size(), 0) != 0) return fail_errno(errno, "cannot set the attribute {}", id_attribute);
+  if (::setxattr(proc_path(fd).c_str(), id_attribute, id.bytes.data(), id.bytes.size(), 0) != 0)
+    return fail_errno(errno, "cannot set the attribute {}", id_attribute);
   HF_ASSIGN(const FileHandle handle, handle_of(fd));
   put(id, set, handle);
   return {};
@@ -178,14 +183,16 @@ Result<std::optional<FileHandle>> FileIndex::find(const FileId& id) {
   {
     const std::lock_guard lock(pending_mutex_);
     for (const auto* map : {&pending_, &committing_})
-      if (const auto it = map->find(id); it != map->end()) return it->second.gone ? std::nullopt : std::optional(it->second.handle);
+      if (const auto it = map->find(id); it != map->end())
+        return it->second.gone ? std::nullopt : std::optional(it->second.handle);
   }
   return find_stored(id);
 }
 
 Result<std::optional<FileHandle>> FileIndex::find_stored(const FileId& id) {
   Transaction t;
-  if (int rc = mdb_txn_begin(static_cast<MDB_env*>(env_), nullptr, MDB_RDONLY, &t.txn); rc != 0) return fail_lmdb(rc, "read");
+  if (int rc = mdb_txn_begin(static_cast<MDB_env*>(env_), nullptr, MDB_RDONLY, &t.txn); rc != 0)
+    return fail_lmdb(rc, "read");
   MDB_val key = key_of(id), value{};
   const int rc = mdb_get(t.txn, dbi_, &key, &value);
   if (rc == MDB_NOTFOUND) return std::optional<FileHandle>{};
@@ -229,7 +236,8 @@ Result<std::size_t> FileIndex::size() {
 Result<UniqueFd> FileIndex::open_by_prefix(int mount_fd, std::uint64_t prefix) {
   HF_TRY(commit());
   Transaction t;
-  if (int rc = mdb_txn_begin(static_cast<MDB_env*>(env_), nullptr, MDB_RDONLY, &t.txn); rc != 0) return fail_lmdb(rc, "read");
+  if (int rc = mdb_txn_begin(static_cast<MDB_env*>(env_), nullptr, MDB_RDONLY, &t.txn); rc != 0)
+    return fail_lmdb(rc, "read");
   MDB_cursor* cursor = nullptr;
   if (int rc = mdb_cursor_open(t.txn, dbi_, &cursor); rc != 0) return fail_lmdb(rc, "read");
   MDB_val key{sizeof prefix, &prefix}, value{};
@@ -265,7 +273,7 @@ Result<std::size_t> FileIndex::rebuild(int root_fd, SetNumber set) {
           if (++found % 10'000 == 0) HF_TRY(commit());
         }
       }
-      struct stat st{};
+      struct stat st {};
       if (name != "." && ::fstatat(child.get(), "", &st, AT_EMPTY_PATH) == 0 && S_ISDIR(st.st_mode))
         if (auto handle = handle_of(child.get())) folders.push_back(*handle);
     }

@@ -21,10 +21,10 @@ namespace holdfast::platform {
 constexpr const char* id_attribute = "trusted.holdfast.id";
 
 struct FileHandle {
-  std::uint32_t type_bits = 0;                 // S_IFMT of the object: how to open it without asking first
+  std::uint32_t type_bits = 0;  // S_IFMT of the object: how to open it without asking first
   std::int32_t handle_type = 0;
   std::uint32_t size = 0;
-  std::array<std::uint8_t, 128> bytes{};       // MAX_HANDLE_SZ
+  std::array<std::uint8_t, 128> bytes{};  // MAX_HANDLE_SZ
   bool operator==(const FileHandle& o) const;
 };
 
@@ -43,7 +43,7 @@ class FileIndex final : public ports::IdBarrier {
   // The object's id: the one it carries if the index maps that to this very inode, else a fresh one, set and indexed (R25).
   Result<FileId> identify(int fd, SetNumber set);
   FileId fresh();
-  Status bind(int fd, SetNumber set, const FileId& id);    // sets the attribute, indexes in memory; durable with commit()
+  Status bind(int fd, SetNumber set, const FileId& id);  // sets the attribute, indexes in memory; durable with commit()
   // An O_PATH descriptor of the object whose id begins with these 8 bytes (little-endian); -1 inside when there is none.
   Result<UniqueFd> open_by_prefix(int mount_fd, std::uint64_t prefix);
 
@@ -54,7 +54,7 @@ class FileIndex final : public ports::IdBarrier {
   Result<std::optional<FileHandle>> find(const FileId& id);
   void put(const FileId& id, SetNumber set, const FileHandle& handle);
   void forget(const FileId& id);
-  Status commit();                                          // durable; a no-op when nothing is pending
+  Status commit();  // durable; a no-op when nothing is pending
   Status make_ids_durable() override { return commit(); }
   Result<std::size_t> size();
 
@@ -70,11 +70,11 @@ class FileIndex final : public ports::IdBarrier {
   FileIndex() = default;
   Result<std::optional<FileHandle>> find_stored(const FileId& id);
 
-  void* env_ = nullptr;   // MDB_env*
+  void* env_ = nullptr;  // MDB_env*
   unsigned dbi_ = 0;
   std::mutex pending_mutex_, commit_mutex_;
   std::unordered_map<FileId, Value> pending_, committing_;
-  std::array<std::mutex, 64> inode_mutexes_;   // identify of one inode by two threads
+  std::array<std::mutex, 64> inode_mutexes_;  // identify of one inode by two threads
 };
 
 }  // namespace holdfast::platform

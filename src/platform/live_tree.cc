@@ -20,10 +20,11 @@ std::int64_t nanoseconds(const timespec& t) { return t.tv_sec * 1'000'000'000LL 
 
 class Object final : public ports::LiveObject {
  public:
-  Object(UniqueFd fd, SetNumber set, const FileId& id, FileIndex& index) : fd_(std::move(fd)), set_(set), id_(id), index_(index) {}
+  Object(UniqueFd fd, SetNumber set, const FileId& id, FileIndex& index)
+      : fd_(std::move(fd)), set_(set), id_(id), index_(index) {}
 
   Result<ports::NodeAttributes> attributes() override {
-    struct stat st{};
+    struct stat st {};
     if (::fstatat(fd_.get(), "", &st, AT_EMPTY_PATH) != 0) return fail_errno(errno, "cannot stat {}", id_.to_hex());
     ports::NodeAttributes a;
     a.mode = st.st_mode;
@@ -89,10 +90,13 @@ class Object final : public ports::LiveObject {
       if (name == "." || name == ".." || (id_.is_root() && name == ports::hidden_name)) continue;
       const UniqueFd child(::openat(fd_.get(), entry->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
       if (!child && errno == ENOENT) continue;
-      struct stat st{};
-      if (!child || ::fstatat(child.get(), "", &st, AT_EMPTY_PATH) != 0) status = fail_errno(errno, "cannot open \"{}\"", name);
-      else if (auto id = index_.identify(child.get(), set_); !id) status = tl::unexpected(std::move(id).error());
-      else listing.entries.push_back({std::string(name), *id, st.st_mode & S_IFMT});
+      struct stat st {};
+      if (!child || ::fstatat(child.get(), "", &st, AT_EMPTY_PATH) != 0)
+        status = fail_errno(errno, "cannot open \"{}\"", name);
+      else if (auto id = index_.identify(child.get(), set_); !id)
+        status = tl::unexpected(std::move(id).error());
+      else
+        listing.entries.push_back({std::string(name), *id, st.st_mode & S_IFMT});
       bytes += 16 + 3 + 2 + name.size();
     }
     listing.cookie = static_cast<std::uint64_t>(::telldir(stream));
@@ -143,7 +147,8 @@ void PosixLiveTree::remove(SetNumber set) {
   roots_.erase(set);
 }
 
-Status PosixLiveTree::with_object(SetNumber set, const FileId& id, const std::function<Status(ports::LiveObject&)>& body) {
+Status PosixLiveTree::with_object(SetNumber set, const FileId& id,
+                                  const std::function<Status(ports::LiveObject&)>& body) {
   std::shared_ptr<UniqueFd> root;
   {
     const std::shared_lock lock(mutex_);
@@ -154,13 +159,15 @@ Status PosixLiveTree::with_object(SetNumber set, const FileId& id, const std::fu
   if (!handle) return fail(ErrorCode::not_found, "{} is gone", id.to_hex());
   Status status;
   with_locked_(set, id, [&] {
-    const int flags = handle->type_bits == S_IFREG ? O_RDONLY | O_NOATIME : handle->type_bits == S_IFDIR ? O_RDONLY | O_DIRECTORY | O_NOATIME : O_PATH | O_NOFOLLOW;
+    const int flags = handle->type_bits == S_IFREG   ? O_RDONLY | O_NOATIME
+                      : handle->type_bits == S_IFDIR ? O_RDONLY | O_DIRECTORY | O_NOATIME
+                                                     : O_PATH | O_NOFOLLOW;
     auto fd = open_by_handle(root->get(), *handle, flags);
     if (!fd) {
       status = tl::unexpected(std::move(fd).error());
       return;
     }
-    struct stat st{};
+    struct stat st {};
     if (!*fd || ::fstatat(fd->get(), "", &st, AT_EMPTY_PATH) != 0 || st.st_nlink == 0) {
       status = fail(ErrorCode::not_found, "{} is gone", id.to_hex());
       return;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <fstream>
 #include <thread>
 
@@ -20,6 +21,12 @@ using testing::TestAuthority;
 using testing::TestNode;
 using testing::TreeDigest;
 
+// Other seeds than CI's, for long runs: HOLDFAST_TEST_SEED=7 hf_platform_test --gtest_filter='MirrorPair.*'
+unsigned seeded(unsigned seed) {
+  const char* other = std::getenv("HOLDFAST_TEST_SEED");
+  return seed + (other ? static_cast<unsigned>(std::atoi(other)) * 1000 : 0);
+}
+
 class MirrorPair : public ::testing::Test {
  protected:
   MirrorPair() : a(authority, folder / "a", NodeId(0xa)), b(authority, folder / "b", NodeId(0xb)) {}
@@ -34,7 +41,9 @@ class MirrorPair : public ::testing::Test {
     ASSERT_TRUE(followed) << followed.error().to_string();
     connect(active, passive);
   }
-  void connect(TestNode& active, TestNode& passive) { active.runtime->set_peers({{passive.id(), "peer", {passive.address()}}}); }
+  void connect(TestNode& active, TestNode& passive) {
+    active.runtime->set_peers({{passive.id(), "peer", {passive.address()}}});
+  }
 
   // Waits for an event of the active's log until `condition`.
   template <class F>
@@ -52,15 +61,20 @@ class MirrorPair : public ::testing::Test {
     return status.peers.empty() ? mirror::PeerStatus{} : status.peers.front();
   }
   ::testing::AssertionResult synchronized(TestNode& active) {
-    if (wait(active, [&] { return peer_of(active).state == PeerState::synchronized; })) return ::testing::AssertionSuccess();
+    if (wait(active, [&] { return peer_of(active).state == PeerState::synchronized; }))
+      return ::testing::AssertionSuccess();
     const auto p = peer_of(active);
-    return ::testing::AssertionFailure() << "state " << to_string(p.state) << " sent " << p.sent.value << " acked " << p.acked.value << " applied " << p.applied.value << " copied " << p.resync.done << "/" << p.resync.total;
+    return ::testing::AssertionFailure() << "state " << to_string(p.state) << " sent " << p.sent.value << " acked "
+                                         << p.acked.value << " applied " << p.applied.value << " copied "
+                                         << p.resync.done << "/" << p.resync.total;
   }
   // All of the active's log is applied on the passive, and the trees are equal.
   ::testing::AssertionResult equal(TestNode& active, TestNode& passive) {
     const Sequence end = active.log->capture_log().last_sequence();
     active.log->capture_log().hurry();
-    if (!wait(active, [&] { return peer_of(active).applied >= end; })) return ::testing::AssertionFailure() << "the passive applied " << peer_of(active).applied.value << " of " << end.value;
+    if (!wait(active, [&] { return peer_of(active).applied >= end; }))
+      return ::testing::AssertionFailure()
+             << "the passive applied " << peer_of(active).applied.value << " of " << end.value;
     const std::string diff = difference(TreeDigest::of(active.tree_path()), TreeDigest::of(passive.tree_path()));
     return diff.empty() ? ::testing::AssertionSuccess() : ::testing::AssertionFailure() << diff;
   }
@@ -74,7 +88,7 @@ TEST_F(MirrorPair, WhatTheActiveDoesStandsOnThePassive) {
   ASSERT_TRUE(a.start() && b.start());
   lead(a, b, 1);
   ASSERT_TRUE(synchronized(a));
-  RandomApplication application(a, 1);
+  RandomApplication application(a, seeded(1));
   application.run(2500);
   EXPECT_TRUE(equal(a, b));
   EXPECT_EQ(peer_of(a).recovery_point_ns, 0);
@@ -84,8 +98,8 @@ TEST_F(MirrorPair, WhatTheActiveDoesStandsOnThePassive) {
 TEST_F(MirrorPair, TwoApplicationThreads) {
   ASSERT_TRUE(a.start() && b.start());
   lead(a, b, 1);
-  std::thread other([&] { RandomApplication(a, 7).run(1500); });
-  RandomApplication(a, 8).run(1500);
+  std::thread other([&] { RandomApplication(a, seeded(7)).run(1500); });
+  RandomApplication(a, seeded(8)).run(1500);
   other.join();
   EXPECT_TRUE(synchronized(a));
   EXPECT_TRUE(equal(a, b));
@@ -96,7 +110,7 @@ TEST_F(MirrorPair, FsyncWaitsForThePeer) {
   lead(a, b, 1);
   ASSERT_TRUE(synchronized(a));
   a.log->set_wait_set({b.id()});
-  RandomApplication application(a, 3);
+  RandomApplication application(a, seeded(3));
   for (int i = 0; i < 50; ++i) {
     application.run(5);
     std::mutex mutex;
@@ -117,11 +131,11 @@ TEST_F(MirrorPair, FsyncWaitsForThePeer) {
 TEST_F(MirrorPair, FirstCopyOfAPopulatedFolderWhileItIsWrittenTo) {
   ASSERT_TRUE(a.start() && b.start(false));
   ASSERT_TRUE(a.log->promote(Epoch(1), true));
-  RandomApplication application(a, 11);
+  RandomApplication application(a, seeded(11));
   application.run(2000);
   ASSERT_TRUE(b.add_set());
   ASSERT_TRUE(b.log->follow(Epoch(1), a.id()));
-  std::thread writer([&] { RandomApplication(a, 12).run(2000); });
+  std::thread writer([&] { RandomApplication(a, seeded(12)).run(2000); });
   connect(a, b);
   EXPECT_TRUE(synchronized(a));
   writer.join();
@@ -132,15 +146,22 @@ TEST_F(MirrorPair, FirstCopyOfAPopulatedFolderWhileItIsWrittenTo) {
 TEST_F(MirrorPair, FirstCopyOntoAnOlderCopySendsDifferencesOnly) {
   ASSERT_TRUE(a.start() && b.start(false));
   ASSERT_TRUE(a.log->promote(Epoch(1), true));
-  RandomApplication application(a, 21);
+  RandomApplication application(a, seeded(21));
   application.run(2000);
   b.stop();
-  ASSERT_EQ(std::system(("cp -a --sparse=always " + a.tree_path() + "/. " + b.tree_path() + " && rm -rf " + b.tree_path() + "/.holdfast").c_str()), 0);
+  ASSERT_EQ(std::system(("cp -a --sparse=always " + a.tree_path() + "/. " + b.tree_path() + " && rm -rf " +
+                         b.tree_path() + "/.holdfast")
+                            .c_str()),
+            0);
   application.run(400);
-  ASSERT_EQ(std::system(("cd " + b.tree_path() + " && mkdir -p stranger/deep && echo x > stranger/deep/file && ln -f stranger/deep/file f0 && mv d0 d0-elsewhere 2>/dev/null; true").c_str()), 0);
+  ASSERT_EQ(std::system(("cd " + b.tree_path() +
+                         " && mkdir -p stranger/deep && echo x > stranger/deep/file && ln -f stranger/deep/file f0 && "
+                         "mv d0 d0-elsewhere 2>/dev/null; true")
+                            .c_str()),
+            0);
   ASSERT_TRUE(b.start());
   ASSERT_TRUE(b.log->follow(Epoch(1), a.id()));
-  std::thread writer([&] { RandomApplication(a, 22).run(1500); });
+  std::thread writer([&] { RandomApplication(a, seeded(22)).run(1500); });
   connect(a, b);
   EXPECT_TRUE(synchronized(a));
   writer.join();
@@ -152,12 +173,13 @@ TEST_F(MirrorPair, APassiveThatIsKilledAgainAndAgainCatchesUp) {
   ASSERT_TRUE(a.start() && b.start(true, 100'000));
   lead(a, b, 1);
   ASSERT_TRUE(synchronized(a));
-  std::mt19937 random(5);
-  RandomApplication application(a, 31);
+  std::mt19937 random(seeded(5));
+  RandomApplication application(a, seeded(31));
   for (int round = 0; round < 6; ++round) {
     application.run(600);
     const auto target = peer_of(a).applied.value + random() % 500;
-    wait(a, [&] { return peer_of(a).applied.value >= target; }, 1);
+    wait(
+        a, [&] { return peer_of(a).applied.value >= target; }, 1);
     b.stop();
     application.run(100);
     // Seldom checkpoints: most of the log is applied again over its own result. In other rounds it begins in the middle.
@@ -168,6 +190,33 @@ TEST_F(MirrorPair, APassiveThatIsKilledAgainAndAgainCatchesUp) {
   }
 }
 
+// The same in the middle of a copy onto an older tree, with the application going on.
+TEST_F(MirrorPair, APassiveThatIsKilledWhileItIsCopiedTo) {
+  ASSERT_TRUE(a.start() && b.start(true, 5));
+  lead(a, b, 1);
+  RandomApplication application(a, seeded(35));
+  application.run(1500);
+  ASSERT_TRUE(synchronized(a));
+  std::mt19937 random(seeded(6));
+  for (std::uint64_t round = 0; round < 4; ++round) {
+    a.log->abort();        // the peer must be copied anew
+    application.run(150);  // stragglers: in no log
+    ASSERT_TRUE(a.log->promote(Epoch(round + 2)));
+    ASSERT_TRUE(b.log->follow(Epoch(round + 2), a.id()));
+    application.run(50);
+    const auto until = random() % 700;
+    wait(
+        a, [&] { return peer_of(a).resync.done >= until || peer_of(a).state == PeerState::synchronized; }, 1);
+    b.stop();
+    application.run(50);
+    ASSERT_TRUE(b.start(true, random() % 2 ? 5 : 100'000));
+    ASSERT_TRUE(b.log->follow(Epoch(round + 2), a.id()));
+    application.run(100);
+    ASSERT_TRUE(synchronized(a));
+    ASSERT_TRUE(equal(a, b)) << "round " << round;
+  }
+}
+
 TEST_F(MirrorPair, SwitchoversAndBack) {
   ASSERT_TRUE(a.start() && b.start());
   lead(a, b, 1);
@@ -175,7 +224,7 @@ TEST_F(MirrorPair, SwitchoversAndBack) {
   TestNode* passive = &b;
   for (std::uint64_t epoch = 2; epoch < 6; ++epoch) {
     ASSERT_TRUE(synchronized(*active));
-    RandomApplication(*active, static_cast<unsigned>(epoch)).run(500);
+    RandomApplication(*active, seeded(static_cast<unsigned>(epoch))).run(500);
     const auto end = active->log->end_epoch();
     ASSERT_TRUE(end);
     ASSERT_TRUE(active->log->wait_handed_over(passive->id(), *end, 10'000).value());
@@ -187,7 +236,7 @@ TEST_F(MirrorPair, SwitchoversAndBack) {
     ASSERT_TRUE(synchronized(*active));
     EXPECT_TRUE(passive->log->status().receive.complete);
   }
-  RandomApplication(*active, 99).run(500);
+  RandomApplication(*active, seeded(99)).run(500);
   EXPECT_TRUE(equal(*active, *passive));
 }
 
@@ -196,18 +245,18 @@ TEST_F(MirrorPair, AnActiveThatLostItsEpochReturnsAsACopy) {
   ASSERT_TRUE(a.start() && b.start());
   lead(a, b, 1);
   ASSERT_TRUE(synchronized(a));
-  RandomApplication(a, 41).run(1500);
+  RandomApplication(a, seeded(41)).run(1500);
   ASSERT_TRUE(equal(a, b));
   a.runtime->set_peers({});
-  RandomApplication(a, 42).run(300);  // nobody hears of these
+  RandomApplication(a, seeded(42)).run(300);  // nobody hears of these
   a.log->abort();
-  RandomApplication(a, 43).run(50);   // stragglers of a fenced epoch
+  RandomApplication(a, seeded(43)).run(50);  // stragglers of a fenced epoch
   ASSERT_TRUE(b.log->seal(Epoch(2)));
   ASSERT_TRUE(b.log->promote(Epoch(2)));
-  RandomApplication(b, 44).run(500);
+  RandomApplication(b, seeded(44)).run(500);
   EXPECT_FALSE(a.log->status().receive.clean);
   ASSERT_TRUE(a.log->follow(Epoch(2), b.id()));
-  std::thread writer([&] { RandomApplication(b, 45).run(1500); });
+  std::thread writer([&] { RandomApplication(b, seeded(45)).run(1500); });
   connect(b, a);
   EXPECT_TRUE(synchronized(b));
   writer.join();
@@ -220,10 +269,10 @@ TEST_F(MirrorPair, AFencedActiveThatWinsAgainResynchronizesItsPeer) {
   ASSERT_TRUE(a.start() && b.start());
   lead(a, b, 1);
   ASSERT_TRUE(synchronized(a));
-  RandomApplication(a, 46).run(300);
+  RandomApplication(a, seeded(46)).run(300);
   ASSERT_TRUE(equal(a, b));
   a.log->abort();
-  RandomApplication(a, 47).run(50);
+  RandomApplication(a, seeded(47)).run(50);
   ASSERT_TRUE(b.log->seal(Epoch(2)));
   lead(a, b, 2);
   ASSERT_TRUE(synchronized(a));
@@ -234,7 +283,7 @@ TEST_F(MirrorPair, AnEpochEndedButNotHandedOverIsFollowedByOnesOwn) {
   ASSERT_TRUE(a.start() && b.start());
   lead(a, b, 1);
   ASSERT_TRUE(synchronized(a));
-  RandomApplication(a, 48).run(100);
+  RandomApplication(a, seeded(48)).run(100);
   ASSERT_TRUE(equal(a, b));
   b.stop();
   const auto end = a.log->end_epoch();
@@ -247,7 +296,7 @@ TEST_F(MirrorPair, AnEpochEndedButNotHandedOverIsFollowedByOnesOwn) {
   EXPECT_EQ(sealed->position, *end);
   ASSERT_TRUE(b.start());
   lead(a, b, 2);
-  RandomApplication(a, 49).run(100);
+  RandomApplication(a, seeded(49)).run(100);
   ASSERT_TRUE(synchronized(a));
   EXPECT_TRUE(equal(a, b));
 }
@@ -261,7 +310,9 @@ TEST_F(MirrorPair, FoldersTurnedInsideOut) {
   ASSERT_TRUE(synchronized(a));
   b.stop();
   a.log->abort();
-  const auto rename = [&](const char* from, const char* to) { std::filesystem::rename(a.tree_path() + from, a.tree_path() + to); };
+  const auto rename = [&](const char* from, const char* to) {
+    std::filesystem::rename(a.tree_path() + from, a.tree_path() + to);
+  };
   rename("/p/one/two/three", "/p/three");
   rename("/p/one/two", "/p/three/two");
   rename("/p/one", "/p/three/two/one");
@@ -275,7 +326,7 @@ TEST_F(MirrorPair, FoldersTurnedInsideOut) {
 TEST_F(MirrorPair, AnIncompletePeerDoesNotReleaseAnFsync) {
   ASSERT_TRUE(a.start() && b.start(false));
   ASSERT_TRUE(a.log->promote(Epoch(1), true));
-  RandomApplication(a, 91).run(200);
+  RandomApplication(a, seeded(91)).run(200);
   a.log->set_wait_set({b.id()});
   std::atomic<bool> released{false};
   a.log->capture_log().when_durable(a.log->capture_log().last_sequence(), [&] {
@@ -294,14 +345,14 @@ TEST_F(MirrorPair, AnActiveThatDiedGoesOnInALaterEpoch) {
   ASSERT_TRUE(a.start() && b.start());
   lead(a, b, 1);
   ASSERT_TRUE(synchronized(a));
-  RandomApplication(a, 51).run(500);
+  RandomApplication(a, seeded(51)).run(500);
   a.stop();
   ASSERT_TRUE(a.start());
   const auto sealed = a.log->seal(Epoch(2)).value();
   EXPECT_FALSE(sealed.clean);
   EXPECT_EQ(sealed.position.epoch, Epoch(1));
   lead(a, b, 2);
-  RandomApplication(a, 52).run(500);
+  RandomApplication(a, seeded(52)).run(500);
   EXPECT_TRUE(synchronized(a));
   EXPECT_TRUE(equal(a, b));
 }
@@ -312,7 +363,7 @@ TEST_F(MirrorPair, APromiseToALaterEpochShutsTheOldActiveOut) {
   ASSERT_TRUE(synchronized(a));
   const auto sealed = b.log->seal(Epoch(5));
   ASSERT_TRUE(sealed);
-  RandomApplication(a, 61).run(200);
+  RandomApplication(a, seeded(61)).run(200);
   ASSERT_TRUE(wait(a, [&] { return peer_of(a).state != PeerState::synchronized; }));
   EXPECT_EQ(b.log->status().position, sealed->position) << "nothing was appended after the promise";
   EXPECT_FALSE(b.log->seal(Epoch(4)));
@@ -324,7 +375,8 @@ TEST_F(MirrorPair, AnotherClustersNodeIsRefused) {
   ASSERT_TRUE(a.start() && b.start());
   ASSERT_TRUE(a.log->promote(Epoch(1), true));
   connect(a, b);  // b follows nobody
-  EXPECT_FALSE(wait(a, [&] { return peer_of(a).state == PeerState::synchronized; }, 1));
+  EXPECT_FALSE(wait(
+      a, [&] { return peer_of(a).state == PeerState::synchronized; }, 1));
 }
 
 TEST_F(MirrorPair, ASecondSetIsCopiedWhileTheFirstIsFollowed) {
@@ -342,7 +394,7 @@ TEST_F(MirrorPair, ASecondSetIsCopiedWhileTheFirstIsFollowed) {
     node->live->add(2, root());
     ASSERT_TRUE(node->log->add_set(std::move(*tree)));
   }
-  RandomApplication(a, 71).run(500);
+  RandomApplication(a, seeded(71)).run(500);
   ASSERT_TRUE(synchronized(a));
   EXPECT_TRUE(equal(a, b));
   EXPECT_EQ(difference(TreeDigest::of(folder / "a2"), TreeDigest::of(folder / "b2")), "");
@@ -351,7 +403,7 @@ TEST_F(MirrorPair, ASecondSetIsCopiedWhileTheFirstIsFollowed) {
 TEST_F(MirrorPair, ADamagedSegmentStopsThePassiveWithAClearMessage) {
   ASSERT_TRUE(a.start() && b.start(true, 100'000));
   lead(a, b, 1);
-  RandomApplication(a, 81).run(1000);
+  RandomApplication(a, seeded(81)).run(1000);
   ASSERT_TRUE(synchronized(a));
   ASSERT_TRUE(equal(a, b));
   b.stop();
@@ -363,7 +415,8 @@ TEST_F(MirrorPair, ADamagedSegmentStopsThePassiveWithAClearMessage) {
   const auto started = b.start();
   ASSERT_FALSE(started);
   EXPECT_EQ(started.error().code, ErrorCode::corrupt);
-  EXPECT_NE(started.error().message.find("segment 1 of the receive log is damaged"), std::string::npos) << started.error().message;
+  EXPECT_NE(started.error().message.find("segment 1 of the receive log is damaged"), std::string::npos)
+      << started.error().message;
 }
 
 TEST_F(MirrorPair, SparseFilesStaySparse) {
@@ -381,7 +434,8 @@ TEST_F(MirrorPair, SparseFilesStaySparse) {
   ASSERT_TRUE(b.log->follow(Epoch(1), a.id()));
   connect(a, b);
   ASSERT_TRUE(synchronized(a));
-  struct stat here{}, there{};
+  struct stat here {
+  }, there{};
   ASSERT_EQ(::stat(path.c_str(), &here), 0);
   ASSERT_EQ(::stat((b.tree_path() + "/sparse").c_str(), &there), 0);
   EXPECT_EQ(here.st_size, there.st_size);

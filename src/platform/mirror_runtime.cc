@@ -18,7 +18,8 @@ Result<std::pair<std::string, std::uint16_t>> split_address(const std::string& t
   const auto colon = text.rfind(':');
   std::uint16_t port = data_channel_port;
   std::string host = text;
-  const bool has_port = colon != std::string::npos && (text.front() == '[' ? colon > text.find(']') : text.find(':') == colon);
+  const bool has_port =
+      colon != std::string::npos && (text.front() == '[' ? colon > text.find(']') : text.find(':') == colon);
   if (has_port) {
     const char* end = text.data() + text.size();
     const auto [stop, error] = std::from_chars(text.data() + colon + 1, end, port);
@@ -32,11 +33,11 @@ Result<std::pair<std::string, std::uint16_t>> split_address(const std::string& t
 }  // namespace
 
 struct MirrorRuntime::Link {
-  PeerAddresses peer;                       // under the runtime's mutex
+  PeerAddresses peer;  // under the runtime's mutex
   std::shared_ptr<mirror::Sender> sender;
-  std::shared_ptr<TlsStream> stream;        // of the present session; under the runtime's mutex
+  std::shared_ptr<TlsStream> stream;  // of the present session; under the runtime's mutex
   std::string path;
-  std::string last_error;                   // link's thread: one line per new reason, not per attempt
+  std::string last_error;  // link's thread: one line per new reason, not per attempt
   std::atomic<bool> stopping{false};
   std::thread dialer, copier;
 };
@@ -51,7 +52,14 @@ Result<std::unique_ptr<MirrorRuntime>> MirrorRuntime::start(Options options, mir
   return made;
 }
 
-MirrorRuntime::MirrorRuntime(Options options, mirror::NodeLog& log) : options_(std::move(options)), log_(log) {}
+struct MirrorRuntime::Incoming {
+  std::mutex mutex;
+  std::condition_variable left;
+  int count = 0;
+};
+
+MirrorRuntime::MirrorRuntime(Options options, mirror::NodeLog& log)
+    : options_(std::move(options)), log_(log), incoming_(std::make_shared<Incoming>()) {}
 
 MirrorRuntime::~MirrorRuntime() {
   {
@@ -66,10 +74,12 @@ MirrorRuntime::~MirrorRuntime() {
   acceptor_.join();
   ticker_.join();
   applier_.join();
-  for (int n = incoming_.load(); n != 0; n = incoming_.load()) {
+  std::unique_lock lock(incoming_->mutex);
+  while (incoming_->count != 0) {  // one that was in its handshake may have become a session after stop()
+    lock.unlock();
     log_.receiver().disconnect();
-    std::unique_lock lock(mutex_);
-    wake_.wait_for(lock, std::chrono::milliseconds(tick_ms), [&] { return incoming_.load() == 0; });
+    lock.lock();
+    incoming_->left.wait_for(lock, std::chrono::milliseconds(tick_ms), [&] { return incoming_->count == 0; });
   }
 }
 
@@ -92,16 +102,19 @@ void MirrorRuntime::accept_loop() {
       wake_.wait_for(lock, std::chrono::milliseconds(tick_ms), [&] { return stopping_.load(); });
       continue;
     }
-    if (incoming_.load() >= max_incoming) {
-      log_warning("data channel: too many connections at once: {} was turned away", socket->peer_address());
-      continue;
+    {
+      const std::lock_guard lock(incoming_->mutex);
+      if (incoming_->count >= max_incoming) {
+        log_warning("data channel: too many connections at once: {} was turned away", socket->peer_address());
+        continue;
+      }
+      ++incoming_->count;
     }
-    ++incoming_;
-    std::thread([this, s = std::make_shared<TcpSocket>(std::move(*socket))] {
+    std::thread([this, incoming = incoming_, s = std::make_shared<TcpSocket>(std::move(*socket))] {
       serve_incoming(std::move(*s));
-      const std::lock_guard lock(mutex_);
-      --incoming_;
-      wake_.notify_all();
+      const std::lock_guard lock(incoming->mutex);
+      --incoming->count;
+      incoming->left.notify_all();
     }).detach();
   }
 }
@@ -204,7 +217,8 @@ Status MirrorRuntime::run_session(Link& link, const std::shared_ptr<TlsStream>& 
   if (status) {
     link.last_error.clear();
     std::thread acks([&] {
-      if (Status ended = link.sender->serve_acks(*stream); !ended) log_info("peer {}: {}", link.peer.name, ended.error().message);
+      if (Status ended = link.sender->serve_acks(*stream); !ended)
+        log_info("peer {}: {}", link.peer.name, ended.error().message);
       link.sender->end_session();
       stream->shutdown();
     });
@@ -239,7 +253,8 @@ void MirrorRuntime::link_loop(Link& link) {
     }
     if (connected && status.error().code != ErrorCode::refused) backoff_ms = least_backoff_ms;
     std::unique_lock lock(mutex_);
-    wake_.wait_for(lock, std::chrono::milliseconds(backoff_ms), [&] { return stopping_.load() || link.stopping.load(); });
+    wake_.wait_for(lock, std::chrono::milliseconds(backoff_ms),
+                   [&] { return stopping_.load() || link.stopping.load(); });
     backoff_ms = std::min(backoff_ms * 2, most_backoff_ms);
   }
 }

@@ -23,16 +23,16 @@ constexpr std::uint16_t data_channel_port = 9728;
 struct PeerAddresses {
   NodeId node;
   std::string name;
-  std::vector<std::string> addresses;   // "10.0.0.2:9728" or "[fd00::2]:9728", tried in order
+  std::vector<std::string> addresses;  // "10.0.0.2:9728" or "[fd00::2]:9728", tried in order
 };
 
 class MirrorRuntime {
  public:
   struct Options {
     std::string listen_address = "::";
-    std::uint16_t listen_port = data_channel_port;   // 0: any, see port()
-    std::string tls_dir;                             // read anew for each connection
-    int idle_timeout_ms = 5000;                      // both sides send something every half second
+    std::uint16_t listen_port = data_channel_port;  // 0: any, see port()
+    std::string tls_dir;                            // read anew for each connection
+    int idle_timeout_ms = 5000;                     // both sides send something every half second
   };
   // `log` outlives the runtime.
   static Result<std::unique_ptr<MirrorRuntime>> start(Options options, mirror::NodeLog& log);
@@ -59,7 +59,8 @@ class MirrorRuntime {
   mirror::NodeLog& log_;
   std::unique_ptr<TlsListener> listener_;
   std::atomic<bool> stopping_{false};
-  std::atomic<int> incoming_{0};
+  struct Incoming;  // outlives the threads that serve connections
+  std::shared_ptr<Incoming> incoming_;
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::map<NodeId, std::unique_ptr<Link>> links_;

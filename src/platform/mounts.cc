@@ -253,7 +253,8 @@ Status remove_dead_captures(const std::string& path) {
   for (auto mount = mounts.rbegin(); mount != mounts.rend(); ++mount) {
     if (mount->point != path || !is_our_fuse(*mount)) continue;
     log_warning("{}: taking away the capture that an earlier mirror left behind", path);
-    if (::syscall(SYS_umount2, path.c_str(), detach_no_follow) < 0) return fail_errno(errno, "cannot unmount the dead capture at {}", path);
+    if (::syscall(SYS_umount2, path.c_str(), detach_no_follow) < 0)
+      return fail_errno(errno, "cannot unmount the dead capture at {}", path);
   }
   return {};
 }

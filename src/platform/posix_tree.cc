@@ -20,7 +20,8 @@
 namespace holdfast::platform {
 namespace {
 
-constexpr std::size_t cached_nodes = 800;  // more than a batch stages (mirror/applier.h) or a listing's chunk names (log/ship.h)
+constexpr std::size_t cached_nodes =
+    800;  // more than a batch stages (mirror/applier.h) or a listing's chunk names (log/ship.h)
 
 std::string text(std::string_view s) { return std::string(s); }
 std::string proc_path(int fd) { return fmt::format("/proc/self/fd/{}", fd); }
@@ -32,7 +33,9 @@ int rename_at(int dir, const std::string& name, int dir2, const std::string& nam
 }
 
 // An empty or older descriptor table must not follow a symlink out of the tree: every name is taken with O_NOFOLLOW, relative to its folder.
-UniqueFd open_path(int dir, const std::string& name) { return UniqueFd(::openat(dir, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC)); }
+UniqueFd open_path(int dir, const std::string& name) {
+  return UniqueFd(::openat(dir, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+}
 
 Result<UniqueFd> make_folder(int dir, const char* name) {
   if (::mkdirat(dir, name, 0700) != 0 && errno != EEXIST) return fail_errno(errno, "cannot make {}", name);
@@ -50,10 +53,11 @@ Result<std::unique_ptr<PosixTree>> PosixTree::open(UniqueFd root, SetNumber set,
 }
 
 Status PosixTree::prepare() {
-  struct stat before{};
+  struct stat before {};
   ::fstat(root_.get(), &before);
   HF_ASSIGN(hidden_, make_folder(root_.get(), text(ports::hidden_name).c_str()));
-  if (::fchmod(hidden_.get(), 0700) != 0 || ::fchown(hidden_.get(), 0, 0) != 0) return fail_errno(errno, "cannot own {}", ports::hidden_name);
+  if (::fchmod(hidden_.get(), 0700) != 0 || ::fchown(hidden_.get(), 0, 0) != 0)
+    return fail_errno(errno, "cannot own {}", ports::hidden_name);
   HF_ASSIGN(grave_, make_folder(hidden_.get(), "grave"));
   HF_TRY(remove_below(hidden_.get(), "new"));
   HF_ASSIGN(staging_, make_folder(hidden_.get(), "new"));
@@ -100,7 +104,7 @@ Result<PosixTree::Node*> PosixTree::find(const FileId& id) {
                                                    : O_PATH | O_NOFOLLOW;
   HF_ASSIGN(UniqueFd fd, open_by_handle(root_.get(), *handle, flags));
   if (!fd) return nullptr;
-  struct stat st{};
+  struct stat st {};
   if (::fstatat(fd.get(), "", &st, AT_EMPTY_PATH) != 0) return fail_errno(errno, "cannot stat {}", id.to_hex());
   // An inode without a name can still be opened by handle while something holds it; to the log it is gone.
   if (st.st_nlink == 0) return nullptr;
@@ -119,8 +123,10 @@ Result<PosixTree::Node*> PosixTree::need(const FileId& id) {
 
 Status PosixTree::dress(int fd, const ports::NewNode& node) {
   const std::string path = proc_path(fd);
-  if (::fchownat(fd, "", node.uid, node.gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0) return fail_errno(errno, "cannot set the owner of a new object");
-  if (!S_ISLNK(node.mode) && ::chmod(path.c_str(), node.mode & 07777) != 0) return fail_errno(errno, "cannot set the mode of a new object");
+  if (::fchownat(fd, "", node.uid, node.gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0)
+    return fail_errno(errno, "cannot set the owner of a new object");
+  if (!S_ISLNK(node.mode) && ::chmod(path.c_str(), node.mode & 07777) != 0)
+    return fail_errno(errno, "cannot set the mode of a new object");
   HF_ASSIGN(const auto list, log::decode_xattrs(node.xattrs));
   for (const auto& x : list)
     if (::setxattr(path.c_str(), text(x.name).c_str(), x.value.data(), x.value.size(), 0) != 0)
@@ -131,8 +137,10 @@ Status PosixTree::dress(int fd, const ports::NewNode& node) {
     if (t.tv_nsec < 0) t.tv_nsec += 1'000'000'000, --t.tv_sec;
     return t;
   };
-  const timespec times[2] = {node.atime_ns ? to_timespec(node.atime_ns) : timespec{0, UTIME_OMIT}, to_timespec(node.mtime_ns)};
-  if (::utimensat(fd, "", times, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0) return fail_errno(errno, "cannot set the times of a new object");
+  const timespec times[2] = {node.atime_ns ? to_timespec(node.atime_ns) : timespec{0, UTIME_OMIT},
+                             to_timespec(node.mtime_ns)};
+  if (::utimensat(fd, "", times, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0)
+    return fail_errno(errno, "cannot set the times of a new object");
   return {};
 }
 
@@ -141,7 +149,7 @@ Status PosixTree::stage_file(const FileId& id, const ports::NewNode& node) {
   if (!fd) return fail_errno(errno, "cannot make a file (file system without O_TMPFILE?)");
   HF_TRY(index_.bind(fd.get(), set_, id));
   HF_TRY(dress(fd.get(), node));
-  struct stat st{};
+  struct stat st {};
   ::fstat(fd.get(), &st);
   Node made;
   made.fd = std::move(fd);
@@ -157,16 +165,20 @@ Status PosixTree::stage_other(const FileId& id, const ports::NewNode& node) {
   const std::string name = id.to_hex();
   const mode_t type = node.mode & S_IFMT;
   int rc = 0;
-  if (type == S_IFDIR) rc = ::mkdirat(staging_.get(), name.c_str(), 0700);
-  else if (type == S_IFLNK) rc = ::symlinkat(text(node.target).c_str(), staging_.get(), name.c_str());
-  else rc = ::mknodat(staging_.get(), name.c_str(), type | 0600, node.rdev);
+  if (type == S_IFDIR)
+    rc = ::mkdirat(staging_.get(), name.c_str(), 0700);
+  else if (type == S_IFLNK)
+    rc = ::symlinkat(text(node.target).c_str(), staging_.get(), name.c_str());
+  else
+    rc = ::mknodat(staging_.get(), name.c_str(), type | 0600, node.rdev);
   if (rc != 0) return fail_errno(errno, "cannot make an object of type {:o}", type);
-  UniqueFd fd = type == S_IFDIR ? UniqueFd(::openat(staging_.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | O_NOATIME))
+  UniqueFd fd = type == S_IFDIR ? UniqueFd(::openat(staging_.get(), name.c_str(),
+                                                    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | O_NOATIME))
                                 : open_path(staging_.get(), name);
   if (!fd) return fail_errno(errno, "cannot open a new object");
   HF_TRY(index_.bind(fd.get(), set_, id));
   HF_TRY(dress(fd.get(), node));
-  struct stat st{};
+  struct stat st {};
   ::fstatat(fd.get(), "", &st, AT_EMPTY_PATH);
   Node made;
   made.fd = std::move(fd);
@@ -186,7 +198,8 @@ Status PosixTree::place(const FileId& id, const FileId& dir, std::string_view na
   HF_ASSIGN(Node * node, need(id));
   const int rc = node->staged_file ? ::linkat(node->fd.get(), "", folder_fd, text(name).c_str(), AT_EMPTY_PATH)
                                    : rename_at(staging_.get(), id.to_hex(), folder_fd, text(name), RENAME_NOREPLACE);
-  if (rc != 0) return fail_errno(errno, "set {}: cannot place {} as \"{}\" in {}", set_, id.to_hex(), name, dir.to_hex());
+  if (rc != 0)
+    return fail_errno(errno, "set {}: cannot place {} as \"{}\" in {}", set_, id.to_hex(), name, dir.to_hex());
   node->staged_file = false;
   return {};
 }
@@ -203,7 +216,7 @@ Status PosixTree::place_in_grave(const FileId& id, ports::Grave why) {
 
 Result<ports::Standing> PosixTree::at(const FileId& dir, std::string_view name, const FileId& expected) {
   HF_ASSIGN(Node * folder, need(dir));
-  struct stat st{};
+  struct stat st {};
   if (::fstatat(folder->fd.get(), text(name).c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
     if (errno == ENOENT) return ports::Standing::absent;
     return fail_errno(errno, "set {}: cannot look at \"{}\"", set_, name);
@@ -220,8 +233,9 @@ Result<std::optional<ports::TreeEntry>> PosixTree::lookup(const FileId& dir, std
     if (errno == ENOENT) return std::optional<ports::TreeEntry>{};
     return fail_errno(errno, "set {}: cannot look at \"{}\"", set_, name);
   }
-  struct stat st{};
-  if (::fstatat(fd.get(), "", &st, AT_EMPTY_PATH) != 0) return fail_errno(errno, "set {}: cannot stat \"{}\"", set_, name);
+  struct stat st {};
+  if (::fstatat(fd.get(), "", &st, AT_EMPTY_PATH) != 0)
+    return fail_errno(errno, "set {}: cannot stat \"{}\"", set_, name);
   HF_ASSIGN(const FileId id, index_.id_of(fd.get()));
   return std::optional(ports::TreeEntry{text(name), id, st.st_mode & S_IFMT});
 }
@@ -267,11 +281,13 @@ Status PosixTree::link(const FileId& id, const FileId& dir, std::string_view nam
 
 Status PosixTree::unlink(const FileId& dir, std::string_view name) {
   HF_ASSIGN(Node * folder, need(dir));
-  if (::unlinkat(folder->fd.get(), text(name).c_str(), 0) != 0) return fail_errno(errno, "set {}: cannot remove \"{}\"", set_, name);
+  if (::unlinkat(folder->fd.get(), text(name).c_str(), 0) != 0)
+    return fail_errno(errno, "set {}: cannot remove \"{}\"", set_, name);
   return {};
 }
 
-Status PosixTree::rename(const FileId& dir, std::string_view name, const FileId& dir2, std::string_view name2, std::uint32_t flags) {
+Status PosixTree::rename(const FileId& dir, std::string_view name, const FileId& dir2, std::string_view name2,
+                         std::uint32_t flags) {
   HF_ASSIGN(Node * folder, need(dir));
   const int from = folder->fd.get();
   HF_ASSIGN(Node * folder2, need(dir2));
@@ -288,11 +304,13 @@ Status PosixTree::rename(const FileId& dir, std::string_view name, const FileId&
 
 // --- graveyard: .holdfast/grave/{d,o,l}-<id>
 
-Result<std::string> PosixTree::grave_name(const FileId& id, ports::Grave why) const { return fmt::format("{}-{}", corner(why), id.to_hex()); }
+Result<std::string> PosixTree::grave_name(const FileId& id, ports::Grave why) const {
+  return fmt::format("{}-{}", corner(why), id.to_hex());
+}
 
 Result<std::optional<ports::Grave>> PosixTree::in_grave(const FileId& id) {
   for (const auto why : {ports::Grave::deleted, ports::Grave::orphan, ports::Grave::limbo}) {
-    struct stat st{};
+    struct stat st {};
     HF_ASSIGN(const std::string name, grave_name(id, why));
     if (::fstatat(grave_.get(), name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0) return std::optional(why);
     if (errno != ENOENT) return fail_errno(errno, "set {}: cannot look into the graveyard", set_);
@@ -303,7 +321,8 @@ Result<std::optional<ports::Grave>> PosixTree::in_grave(const FileId& id) {
 Status PosixTree::bury(const FileId& dir, std::string_view name, const FileId& id, ports::Grave why) {
   HF_ASSIGN(Node * folder, need(dir));
   std::string target;
-  if (id.is_none()) target = fmt::format("{}-{}", corner(why), index_.fresh().to_hex());
+  if (id.is_none())
+    target = fmt::format("{}-{}", corner(why), index_.fresh().to_hex());
   else {
     HF_ASSIGN(target, grave_name(id, why));
   }
@@ -316,7 +335,8 @@ Status PosixTree::exhume(const FileId& id, ports::Grave from, const FileId& dir,
   HF_ASSIGN(Node * folder, need(dir));
   HF_ASSIGN(const std::string source, grave_name(id, from));
   if (rename_at(grave_.get(), source, folder->fd.get(), text(name), RENAME_NOREPLACE) != 0) {
-    Error e = errno_error(errno, fmt::format("set {}: cannot take {} back from the graveyard as \"{}\"", set_, id.to_hex(), name));
+    Error e = errno_error(
+        errno, fmt::format("set {}: cannot take {} back from the graveyard as \"{}\"", set_, id.to_hex(), name));
     if (e.sys_errno == EINVAL) e.code = ErrorCode::invalid;
     return tl::unexpected(std::move(e));
   }
@@ -330,8 +350,9 @@ Status PosixTree::remove_below(int dir_fd, const char* name) {
     if (errno == ENOENT) return {};
     return fail_errno(errno, "set {}: cannot remove a dead object", set_);
   }
-  struct stat st{};
-  if (::fstatat(fd.get(), "", &st, AT_EMPTY_PATH) != 0) return fail_errno(errno, "set {}: cannot stat a dead object", set_);
+  struct stat st {};
+  if (::fstatat(fd.get(), "", &st, AT_EMPTY_PATH) != 0)
+    return fail_errno(errno, "set {}: cannot stat a dead object", set_);
   if (!S_ISDIR(st.st_mode)) {
     if (st.st_nlink == 1) {
       HF_ASSIGN(const FileId id, index_.id_of(fd.get()));
@@ -360,7 +381,8 @@ Status PosixTree::remove_below(int dir_fd, const char* name) {
     drop(id);
     index_.forget(id);
   }
-  if (::unlinkat(dir_fd, name, AT_REMOVEDIR) != 0) return fail_errno(errno, "set {}: cannot remove a dead folder", set_);
+  if (::unlinkat(dir_fd, name, AT_REMOVEDIR) != 0)
+    return fail_errno(errno, "set {}: cannot remove a dead folder", set_);
   return {};
 }
 
@@ -396,7 +418,8 @@ Result<std::pair<UniqueFd, std::string>> PosixTree::locate_folder(Node& node) {
   while (name.empty()) {
     const dirent* entry = ::readdir(stream);
     if (!entry) break;
-    if (entry->d_ino == node.ino && std::strcmp(entry->d_name, ".") != 0 && std::strcmp(entry->d_name, "..") != 0) name = entry->d_name;
+    if (entry->d_ino == node.ino && std::strcmp(entry->d_name, ".") != 0 && std::strcmp(entry->d_name, "..") != 0)
+      name = entry->d_name;
   }
   ::closedir(stream);
   if (name.empty()) return fail(ErrorCode::corrupt, "set {}: a folder is not in its parent", set_);

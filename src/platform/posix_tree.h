@@ -42,7 +42,8 @@ class PosixTree final : public ports::Tree {
   Result<ports::TreeListing> list(const FileId& dir, std::uint64_t cookie, std::size_t max_entries) override;
   Status link(const FileId& id, const FileId& dir, std::string_view name) override;
   Status unlink(const FileId& dir, std::string_view name) override;
-  Status rename(const FileId& dir, std::string_view name, const FileId& dir2, std::string_view name2, std::uint32_t flags) override;
+  Status rename(const FileId& dir, std::string_view name, const FileId& dir2, std::string_view name2,
+                std::uint32_t flags) override;
 
   Result<std::optional<ports::Grave>> in_grave(const FileId& id) override;
   Status bury(const FileId& dir, std::string_view name, const FileId& id, ports::Grave why) override;
@@ -58,16 +59,16 @@ class PosixTree final : public ports::Tree {
 
  private:
   struct Node {
-    UniqueFd fd;            // regular: read and write; folder: read; others: O_PATH
-    std::uint32_t type = 0; // S_IFMT
+    UniqueFd fd;             // regular: read and write; folder: read; others: O_PATH
+    std::uint32_t type = 0;  // S_IFMT
     std::uint64_t ino = 0;
-    bool staged_file = false;   // O_TMPFILE without a name yet: must not be dropped from the cache
+    bool staged_file = false;  // O_TMPFILE without a name yet: must not be dropped from the cache
     std::list<FileId>::iterator place;
   };
   PosixTree(UniqueFd root, SetNumber set, FileIndex& index) : root_(std::move(root)), set_(set), index_(index) {}
   Status prepare();
-  Result<Node*> find(const FileId& id);                 // nullptr: absent
-  Result<Node*> need(const FileId& id);                 // absent is an error
+  Result<Node*> find(const FileId& id);  // nullptr: absent
+  Result<Node*> need(const FileId& id);  // absent is an error
   Node& remember(const FileId& id, Node node);
   void drop(const FileId& id);
   Status stage_file(const FileId& id, const ports::NewNode& node);
@@ -82,8 +83,8 @@ class PosixTree final : public ports::Tree {
   FileIndex& index_;
   UniqueFd hidden_, staging_, grave_;
   std::unordered_map<FileId, Node> nodes_;
-  std::list<FileId> recent_;      // front = used last
-  std::uint64_t nameless_ = 0;    // displaced objects without an id
+  std::list<FileId> recent_;    // front = used last
+  std::uint64_t nameless_ = 0;  // displaced objects without an id
 };
 
 }  // namespace holdfast::platform

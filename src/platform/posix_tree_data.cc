@@ -34,8 +34,9 @@ timespec to_timespec(std::int64_t ns) {
 Result<std::optional<ports::NodeAttributes>> PosixTree::attributes(const FileId& id) {
   HF_ASSIGN(Node * node, find(id));
   if (!node) return std::optional<ports::NodeAttributes>{};
-  struct stat st{};
-  if (::fstatat(node->fd.get(), "", &st, AT_EMPTY_PATH) != 0) return fail_errno(errno, "set {}: cannot stat {}", set_, id.to_hex());
+  struct stat st {};
+  if (::fstatat(node->fd.get(), "", &st, AT_EMPTY_PATH) != 0)
+    return fail_errno(errno, "set {}: cannot stat {}", set_, id.to_hex());
   ports::NodeAttributes a;
   a.mode = st.st_mode;
   a.uid = st.st_uid;
@@ -52,7 +53,8 @@ Result<std::size_t> PosixTree::read(const FileId& id, std::uint64_t offset, std:
   HF_ASSIGN(Node * node, need(id));
   std::size_t done = 0;
   while (done < into.size()) {
-    const ssize_t n = ::pread(node->fd.get(), into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
+    const ssize_t n =
+        ::pread(node->fd.get(), into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
     if (n == 0) break;
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return fail_errno(errno, "set {}: cannot read {}", set_, id.to_hex());
@@ -102,14 +104,17 @@ Status PosixTree::write(const FileId& id, std::uint64_t offset, std::span<const 
 
 Status PosixTree::truncate(const FileId& id, std::uint64_t size) {
   HF_ASSIGN(Node * node, need(id));
-  if (::ftruncate(node->fd.get(), static_cast<off_t>(size)) != 0) return fail_errno(errno, "set {}: cannot truncate {}", set_, id.to_hex());
+  if (::ftruncate(node->fd.get(), static_cast<off_t>(size)) != 0)
+    return fail_errno(errno, "set {}: cannot truncate {}", set_, id.to_hex());
   return {};
 }
 
 Status PosixTree::fallocate(const FileId& id, std::uint32_t mode_flags, std::uint64_t offset, std::uint64_t length) {
   HF_ASSIGN(Node * node, need(id));
   int rc = 0;
-  do rc = ::fallocate(node->fd.get(), static_cast<int>(mode_flags), static_cast<off_t>(offset), static_cast<off_t>(length));
+  do
+    rc = ::fallocate(node->fd.get(), static_cast<int>(mode_flags), static_cast<off_t>(offset),
+                     static_cast<off_t>(length));
   while (rc != 0 && errno == EINTR);
   if (rc != 0) return fail_errno(errno, "set {}: cannot allocate in {} (mode {:#x})", set_, id.to_hex(), mode_flags);
   return {};
@@ -129,8 +134,10 @@ Status PosixTree::set_attributes(const FileId& id, std::uint32_t valid, const po
     return fail_errno(errno, "set {}: cannot set the mode of {}", set_, id.to_hex());
   if (valid & (log::valid_atime | log::valid_mtime)) {
     const timespec omit{0, UTIME_OMIT};
-    const timespec times[2] = {valid & log::valid_atime ? to_timespec(to.atime_ns) : omit, valid & log::valid_mtime ? to_timespec(to.mtime_ns) : omit};
-    if (::utimensat(fd, "", times, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0) return fail_errno(errno, "set {}: cannot set the times of {}", set_, id.to_hex());
+    const timespec times[2] = {valid & log::valid_atime ? to_timespec(to.atime_ns) : omit,
+                               valid & log::valid_mtime ? to_timespec(to.mtime_ns) : omit};
+    if (::utimensat(fd, "", times, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0)
+      return fail_errno(errno, "set {}: cannot set the times of {}", set_, id.to_hex());
   }
   return {};
 }
@@ -157,7 +164,8 @@ Status PosixTree::replace_xattrs(const FileId& id, ByteView list) {
   for (const auto& x : wanted) keep.insert(x.name);
   std::vector<char> names(65536);
   const ssize_t n = ::listxattr(path.c_str(), names.data(), names.size());
-  if (n < 0 && errno != ENOTSUP) return fail_errno(errno, "set {}: cannot list the attributes of {}", set_, id.to_hex());
+  if (n < 0 && errno != ENOTSUP)
+    return fail_errno(errno, "set {}: cannot list the attributes of {}", set_, id.to_hex());
   for (std::string_view rest(names.data(), n > 0 ? static_cast<std::size_t>(n) : 0); !rest.empty();) {
     const std::string_view name = rest.substr(0, rest.find('\0'));
     rest.remove_prefix(name.size() + 1);
@@ -171,19 +179,22 @@ Result<ports::NamesMark> PosixTree::names_mark() {
   ports::NamesMark mark;
   std::uint64_t words[2] = {};
   const ssize_t n = ::fgetxattr(hidden_.get(), names_attribute, words, sizeof words);
-  if (n < 0 && errno != ENODATA) return fail_errno(errno, "set {}: cannot read the attribute {}", set_, names_attribute);
+  if (n < 0 && errno != ENODATA)
+    return fail_errno(errno, "set {}: cannot read the attribute {}", set_, names_attribute);
   if (n == sizeof words) mark = {words[0], Sequence(words[1])};
   return mark;
 }
 
 Status PosixTree::set_names_mark(ports::NamesMark mark) {
   const std::uint64_t words[2] = {mark.log, mark.sequence.value};
-  if (::fsetxattr(hidden_.get(), names_attribute, words, sizeof words, 0) != 0) return fail_errno(errno, "set {}: cannot set the attribute {}", set_, names_attribute);
+  if (::fsetxattr(hidden_.get(), names_attribute, words, sizeof words, 0) != 0)
+    return fail_errno(errno, "set {}: cannot set the attribute {}", set_, names_attribute);
   return {};
 }
 
 Status PosixTree::sync() {
-  if (::syncfs(root_.get()) != 0) return fail_errno(errno, "set {}: the file system could not write what it holds", set_);
+  if (::syncfs(root_.get()) != 0)
+    return fail_errno(errno, "set {}: the file system could not write what it holds", set_);
   return {};
 }
 

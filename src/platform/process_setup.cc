@@ -46,22 +46,26 @@ void raise_descriptor_limit() {
 void prepare_process() {
   raise_descriptor_limit();
   if (::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
-    log_warning("cannot become an I/O flusher ({}): under extreme memory pressure writes may stall", std::strerror(errno));
+    log_warning("cannot become an I/O flusher ({}): under extreme memory pressure writes may stall",
+                std::strerror(errno));
   if (!write_file("/proc/self/oom_score_adj", "-1000"))
-    log_warning("cannot lower the OOM score ({}): the kernel may choose the mirror when memory runs out", std::strerror(errno));
+    log_warning("cannot lower the OOM score ({}): the kernel may choose the mirror when memory runs out",
+                std::strerror(errno));
   // Few arenas: many threads that each hold little would otherwise keep an arena of their own locked in memory.
   ::mallopt(M_ARENA_MAX, 2);
 }
 
 void lock_memory() {
   // ONFAULT: locks what is used, not every reserved stack and buffer whole.
-  if (::mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0) log_warning("cannot lock memory: {}", std::strerror(errno));
+  if (::mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
+    log_warning("cannot lock memory: {}", std::strerror(errno));
 }
 
 void enable_fuse_io_uring() {
   constexpr const char* path = "/sys/module/fuse/parameters/enable_uring";
   if (::access(path, F_OK) != 0) return;
-  if (!write_file(path, "Y")) log_warning("cannot switch on FUSE over io_uring ({}); /dev/fuse is used", std::strerror(errno));
+  if (!write_file(path, "Y"))
+    log_warning("cannot switch on FUSE over io_uring ({}); /dev/fuse is used", std::strerror(errno));
 }
 
 }  // namespace holdfast::platform

@@ -67,12 +67,14 @@ std::string name_of(const char* prefix, std::uint64_t number) { return fmt::form
 
 }  // namespace
 
-Result<std::unique_ptr<FolderSegmentStore>> FolderSegmentStore::open(const std::string& dir, std::uint64_t segment_bytes) {
+Result<std::unique_ptr<FolderSegmentStore>> FolderSegmentStore::open(const std::string& dir,
+                                                                     std::uint64_t segment_bytes) {
   HF_TRY(make_private_dir(dir));
   std::unique_ptr<FolderSegmentStore> made(new FolderSegmentStore(dir));
   HF_ASSIGN(const auto segments, made->numbers("seg-"));
   HF_ASSIGN(const auto spares, made->numbers("spare-"));
-  for (std::size_t n = spares.size(); segments.empty() && n < first_spares; ++n) HF_TRY(made->make_spare(segment_bytes));
+  for (std::size_t n = spares.size(); segments.empty() && n < first_spares; ++n)
+    HF_TRY(made->make_spare(segment_bytes));
   return made;
 }
 
@@ -113,7 +115,7 @@ Result<std::unique_ptr<ports::SegmentFile>> FolderSegmentStore::create(std::uint
   HF_ASSIGN(const auto spares, numbers("spare-"));
   for (const std::uint64_t spare : spares) {
     const std::string old = dir_ + "/" + name_of("spare-", spare);
-    struct stat st{};
+    struct stat st {};
     if (::stat(old.c_str(), &st) != 0 || static_cast<std::uint64_t>(st.st_size) != bytes) {
       ::unlink(old.c_str());
       continue;
@@ -123,7 +125,8 @@ Result<std::unique_ptr<ports::SegmentFile>> FolderSegmentStore::create(std::uint
   }
   UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (!fd) return fail_errno(errno, "cannot make {}", path);
-  if (const int rc = ::posix_fallocate(fd.get(), 0, static_cast<off_t>(bytes)); rc != 0) return fail_errno(rc, "cannot make room for {}", path);
+  if (const int rc = ::posix_fallocate(fd.get(), 0, static_cast<off_t>(bytes)); rc != 0)
+    return fail_errno(rc, "cannot make room for {}", path);
   HF_TRY(sync_dir(dir_));
   return std::make_unique<File>(std::move(fd), bytes, path);
 }
@@ -131,7 +134,7 @@ Result<std::unique_ptr<ports::SegmentFile>> FolderSegmentStore::create(std::uint
 Result<std::unique_ptr<ports::SegmentFile>> FolderSegmentStore::open(std::uint64_t number) {
   const std::string path = dir_ + "/" + name_of("seg-", number);
   UniqueFd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC));
-  struct stat st{};
+  struct stat st {};
   if (!fd || ::fstat(fd.get(), &st) != 0) return fail_errno(errno, "cannot open {}", path);
   return std::make_unique<File>(std::move(fd), static_cast<std::uint64_t>(st.st_size), path);
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <arpa/inet.h>
-#include <cerrno>
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -9,6 +8,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <cerrno>
 
 #include "platform/tls_stream.h"
 
@@ -34,16 +34,19 @@ Status resolve(const std::string& host, std::uint16_t port, int flags, AddressLi
 Status bind_local(int fd, const std::string& local_address) {
   AddressList local;
   HF_TRY(resolve(local_address, 0, AI_NUMERICHOST | AI_PASSIVE, local));
-  if (::bind(fd, local.first->ai_addr, local.first->ai_addrlen) != 0) return fail_errno(errno, "cannot use the local address {}", local_address);
+  if (::bind(fd, local.first->ai_addr, local.first->ai_addrlen) != 0)
+    return fail_errno(errno, "cannot use the local address {}", local_address);
   return {};
 }
 
-Result<TcpSocket> connect_one(const addrinfo& to, const std::string& label, int timeout_ms, const std::string& local_address) {
+Result<TcpSocket> connect_one(const addrinfo& to, const std::string& label, int timeout_ms,
+                              const std::string& local_address) {
   TcpSocket socket(::socket(to.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (socket.fd() < 0) return fail_errno(errno, "cannot make a socket");
   if (!local_address.empty()) HF_TRY(bind_local(socket.fd(), local_address));
   if (::connect(socket.fd(), to.ai_addr, to.ai_addrlen) != 0 && errno != EINPROGRESS)
-    return tl::unexpected(Error{ErrorCode::unavailable, errno_error(errno, "cannot connect to " + label).message, {}, errno});
+    return tl::unexpected(
+        Error{ErrorCode::unavailable, errno_error(errno, "cannot connect to " + label).message, {}, errno});
   pollfd waiting{socket.fd(), POLLOUT, 0};
   int ready = 0;
   do ready = ::poll(&waiting, 1, timeout_ms);
@@ -52,7 +55,9 @@ Result<TcpSocket> connect_one(const addrinfo& to, const std::string& label, int 
   int error = 0;
   socklen_t length = sizeof error;
   ::getsockopt(socket.fd(), SOL_SOCKET, SO_ERROR, &error, &length);
-  if (error != 0) return tl::unexpected(Error{ErrorCode::unavailable, errno_error(error, "cannot connect to " + label).message, {}, error});
+  if (error != 0)
+    return tl::unexpected(
+        Error{ErrorCode::unavailable, errno_error(error, "cannot connect to " + label).message, {}, error});
   return socket;
 }
 
@@ -75,12 +80,14 @@ std::string TcpSocket::peer_address() const {
   socklen_t length = sizeof address;
   char host[NI_MAXHOST], port[NI_MAXSERV];
   if (::getpeername(fd_, reinterpret_cast<sockaddr*>(&address), &length) != 0 ||
-      ::getnameinfo(reinterpret_cast<sockaddr*>(&address), length, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+      ::getnameinfo(reinterpret_cast<sockaddr*>(&address), length, host, sizeof host, port, sizeof port,
+                    NI_NUMERICHOST | NI_NUMERICSERV) != 0)
     return "?";
   return address.ss_family == AF_INET6 ? fmt::format("[{}]:{}", host, port) : fmt::format("{}:{}", host, port);
 }
 
-Result<TcpSocket> tcp_connect(const std::string& host, std::uint16_t port, int timeout_ms, const std::string& local_address) {
+Result<TcpSocket> tcp_connect(const std::string& host, std::uint16_t port, int timeout_ms,
+                              const std::string& local_address) {
   AddressList list;
   HF_TRY(resolve(host, port, 0, list));
   const std::string label = fmt::format("{} port {}", host, port);
@@ -108,7 +115,8 @@ Result<std::unique_ptr<TlsListener>> TlsListener::open(const std::string& addres
   sockaddr_storage bound{};
   socklen_t length = sizeof bound;
   ::getsockname(made->fd_, reinterpret_cast<sockaddr*>(&bound), &length);
-  made->port_ = ntohs(bound.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&bound)->sin6_port : reinterpret_cast<sockaddr_in*>(&bound)->sin_port);
+  made->port_ = ntohs(bound.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&bound)->sin6_port
+                                                  : reinterpret_cast<sockaddr_in*>(&bound)->sin_port);
   return made;
 }
 
@@ -125,7 +133,8 @@ Result<TcpSocket> TlsListener::accept() {
     const int fd = ::accept4(fd_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd >= 0) return TcpSocket(fd);
     // A connection that broke before we took it is not our failure; out of descriptors is, and is worth a line, not a spin.
-    if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) return fail_errno(errno, "cannot accept a connection");
+    if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+      return fail_errno(errno, "cannot accept a connection");
   }
 }
 

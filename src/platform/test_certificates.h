@@ -45,7 +45,8 @@ class TestAuthority {
     std::fclose(f);
   }
 
-  static X509* make(EVP_PKEY* key, const std::string& common_name, EVP_PKEY* issuer_key, X509* issuer, long from_s, long until_s) {
+  static X509* make(EVP_PKEY* key, const std::string& common_name, EVP_PKEY* issuer_key, X509* issuer, long from_s,
+                    long until_s) {
     X509* c = X509_new();
     X509_set_version(c, 2);
     static long serial = 1;
@@ -53,7 +54,8 @@ class TestAuthority {
     X509_gmtime_adj(X509_getm_notBefore(c), from_s);
     X509_gmtime_adj(X509_getm_notAfter(c), until_s);
     X509_set_pubkey(c, key);
-    X509_NAME_add_entry_by_txt(X509_get_subject_name(c), "CN", MBSTRING_UTF8, reinterpret_cast<const unsigned char*>(common_name.c_str()), -1, -1, 0);
+    X509_NAME_add_entry_by_txt(X509_get_subject_name(c), "CN", MBSTRING_UTF8,
+                               reinterpret_cast<const unsigned char*>(common_name.c_str()), -1, -1, 0);
     X509_set_issuer_name(c, X509_get_subject_name(issuer ? issuer : c));
     X509V3_CTX context;
     X509V3_set_ctx_nodb(&context);

@@ -106,7 +106,7 @@ class TestNode {
   std::uint64_t segment_bytes = 5U << 20;
   std::size_t ring_bytes = 32U << 20;
   std::uint16_t listen_port = 0;
-  std::mutex object_mutex;   // stands for capture's object locks
+  std::mutex object_mutex;  // stands for capture's object locks
   std::mutex fault_mutex;
   std::string fault;
   SystemTimes times;
@@ -173,26 +173,29 @@ class RandomApplication {
   UniqueFd some_folder(int depth = 0) {
     UniqueFd at(::openat(root_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     for (; depth < 4 && pick(3) != 0; ++depth) {
-      UniqueFd down(::openat(at.get(), fmt::format("d{}", pick(4)).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
+      UniqueFd down(
+          ::openat(at.get(), fmt::format("d{}", pick(4)).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
       if (!down) break;
       at = std::move(down);
     }
     return at;
   }
   std::string file_name() { return fmt::format("f{}", pick(8)); }
-  std::string any_name() { return pick(3) == 0 ? fmt::format("d{}", pick(4)) : pick(4) == 0 ? fmt::format("s{}", pick(4)) : file_name(); }
+  std::string any_name() {
+    return pick(3) == 0 ? fmt::format("d{}", pick(4)) : pick(4) == 0 ? fmt::format("s{}", pick(4)) : file_name();
+  }
 
   FileId id_of(int fd) { return node_.index->identify(fd, set_).value(); }
   FileId id_at(int dir, const std::string& name, mode_t* mode = nullptr) {
     UniqueFd fd(::openat(dir, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
     if (!fd) return {};
-    struct stat st{};
+    struct stat st {};
     ::fstatat(fd.get(), "", &st, AT_EMPTY_PATH);
     if (mode) *mode = st.st_mode;
     return id_of(fd.get());
   }
   static std::int64_t mtime(int fd) {
-    struct stat st{};
+    struct stat st {};
     ::fstatat(fd, "", &st, AT_EMPTY_PATH);
     return st.st_mtim.tv_sec * 1'000'000'000LL + st.st_mtim.tv_nsec;
   }
@@ -204,24 +207,48 @@ class RandomApplication {
 
   void choose() {
     switch (pick(24)) {
-      case 0: case 1: case 2: case 3: case 4: return create();
-      case 5: case 6: case 7: case 8: return write();
-      case 9: return truncate();
-      case 10: return fallocate();
-      case 11: case 12: return make_folder();
-      case 13: return symlink();
-      case 14: return make_node();
-      case 15: return link();
-      case 16: case 17: return remove();
-      case 18: case 19: case 20: case 21: return rename();
-      case 22: return set_attributes();
-      default: return xattr();
+      case 0:
+      case 1:
+      case 2:
+      case 3:
+      case 4:
+        return create();
+      case 5:
+      case 6:
+      case 7:
+      case 8:
+        return write();
+      case 9:
+        return truncate();
+      case 10:
+        return fallocate();
+      case 11:
+      case 12:
+        return make_folder();
+      case 13:
+        return symlink();
+      case 14:
+        return make_node();
+      case 15:
+        return link();
+      case 16:
+      case 17:
+        return remove();
+      case 18:
+      case 19:
+      case 20:
+      case 21:
+        return rename();
+      case 22:
+        return set_attributes();
+      default:
+        return xattr();
     }
   }
 
   void created(Record& r, int dir, const std::string& name) {
     UniqueFd fd(::openat(dir, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
-    struct stat st{};
+    struct stat st {};
     ::fstatat(fd.get(), "", &st, AT_EMPTY_PATH);
     r.file = node_.index->fresh();
     CHECK(node_.index->bind(fd.get(), set_, r.file), "bind");
@@ -250,7 +277,7 @@ class RandomApplication {
     for (int attempt = 0; attempt < 4; ++attempt) {
       const UniqueFd dir = some_folder();
       UniqueFd fd(::openat(dir.get(), file_name().c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-      struct stat st{};
+      struct stat st {};
       if (fd && ::fstat(fd.get(), &st) == 0 && S_ISREG(st.st_mode)) return fd;
     }
     return UniqueFd();
@@ -261,10 +288,11 @@ class RandomApplication {
     if (!fd) return;
     Bytes data(pick(10) == 0 ? pick(150'000) + 1 : pick(9000) + 1);
     for (auto& b : data) b = static_cast<std::uint8_t>(random_());
-    struct stat st{};
+    struct stat st {};
     ::fstat(fd.get(), &st);
     const std::uint64_t offset = pick(2) ? static_cast<std::uint64_t>(st.st_size) : pick(400'000);
-    CHECK(::pwrite(fd.get(), data.data(), data.size(), static_cast<off_t>(offset)) == static_cast<ssize_t>(data.size()), "pwrite");
+    CHECK(::pwrite(fd.get(), data.data(), data.size(), static_cast<off_t>(offset)) == static_cast<ssize_t>(data.size()),
+          "pwrite");
     Record r;
     r.kind = Kind::write;
     r.file = id_of(fd.get());
@@ -289,17 +317,22 @@ class RandomApplication {
   void fallocate() {
     const UniqueFd fd = some_file();
     if (!fd) return;
-    struct stat st{};
+    struct stat st {};
     ::fstat(fd.get(), &st);
     Record r;
     r.kind = Kind::fallocate;
-    static constexpr std::uint32_t modes[] = {0, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE, FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE};
+    static constexpr std::uint32_t modes[] = {0, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE,
+                                              FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE};
     r.mode_flags = modes[pick(20) == 0 ? 3 + pick(2) : pick(3)];
     r.offset = pick(20) * 4096;
     r.length = (1 + pick(10)) * 4096;
     // Refused only after it has changed the modification time (ext4).
-    if (r.mode_flags & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE) && r.offset + r.length >= static_cast<std::uint64_t>(st.st_size)) return;
-    if (::fallocate(fd.get(), static_cast<int>(r.mode_flags), static_cast<off_t>(r.offset), static_cast<off_t>(r.length)) != 0) return;
+    if (r.mode_flags & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE) &&
+        r.offset + r.length >= static_cast<std::uint64_t>(st.st_size))
+      return;
+    if (::fallocate(fd.get(), static_cast<int>(r.mode_flags), static_cast<off_t>(r.offset),
+                    static_cast<off_t>(r.length)) != 0)
+      return;
     ::fstat(fd.get(), &st);
     r.size = static_cast<std::uint64_t>(st.st_size);
     r.file = id_of(fd.get());
@@ -331,7 +364,9 @@ class RandomApplication {
     const std::string name = fmt::format("s{}", pick(4));
     static constexpr mode_t types[] = {S_IFIFO, S_IFSOCK, S_IFCHR, S_IFBLK};
     const mode_t type = types[pick(4)];
-    if (::mknodat(dir.get(), name.c_str(), type | 0640, type == S_IFCHR || type == S_IFBLK ? makedev(7, pick(100)) : 0) != 0) return;
+    if (::mknodat(dir.get(), name.c_str(), type | 0640,
+                  type == S_IFCHR || type == S_IFBLK ? makedev(7, pick(100)) : 0) != 0)
+      return;
     Record r;
     r.kind = Kind::mknod;
     created(r, dir.get(), name);
@@ -343,7 +378,8 @@ class RandomApplication {
     mode_t mode = 0;
     Record r;
     r.file = id_at(from.get(), name, &mode);
-    if (r.file.is_none() || S_ISDIR(mode) || ::linkat(from.get(), name.c_str(), to.get(), name2.c_str(), 0) != 0) return;
+    if (r.file.is_none() || S_ISDIR(mode) || ::linkat(from.get(), name.c_str(), to.get(), name2.c_str(), 0) != 0)
+      return;
     r.kind = Kind::link;
     r.mode = mode & S_IFMT;
     r.parent = id_of(to.get());
@@ -370,14 +406,18 @@ class RandomApplication {
   void rename() {
     const UniqueFd from = some_folder(), to = some_folder();
     const std::string name = any_name();
-    const std::string name2 = name[0] == 'd' ? fmt::format("d{}", pick(4)) : name[0] == 's' ? fmt::format("s{}", pick(4)) : file_name();
+    const std::string name2 = name[0] == 'd'   ? fmt::format("d{}", pick(4))
+                              : name[0] == 's' ? fmt::format("s{}", pick(4))
+                                               : file_name();
     mode_t mode = 0, mode2 = 0;
     Record r;
     r.file = id_at(from.get(), name, &mode);
     r.replaced = id_at(to.get(), name2, &mode2);
     if (r.file.is_none() || r.file == r.replaced) return;
     const bool exchange = pick(5) == 0 && !r.replaced.is_none();
-    if (::syscall(SYS_renameat2, from.get(), name.c_str(), to.get(), name2.c_str(), exchange ? RENAME_EXCHANGE : 0) != 0) return;
+    if (::syscall(SYS_renameat2, from.get(), name.c_str(), to.get(), name2.c_str(), exchange ? RENAME_EXCHANGE : 0) !=
+        0)
+      return;
     r.kind = Kind::rename;
     r.mode = mode & S_IFMT;
     r.flags = exchange ? log::flag_rename_exchange : 0;
@@ -403,7 +443,8 @@ class RandomApplication {
     r.gid = pick(5);
     r.mtime_ns = 1'600'000'000'123'456'789 + pick(1000);
     const timespec times[2] = {{0, UTIME_OMIT}, {r.mtime_ns / 1'000'000'000, r.mtime_ns % 1'000'000'000}};
-    CHECK(::fchown(fd.get(), r.uid, r.gid) == 0 && ::fchmod(fd.get(), r.mode) == 0 && ::futimens(fd.get(), times) == 0, "attributes");
+    CHECK(::fchown(fd.get(), r.uid, r.gid) == 0 && ::fchmod(fd.get(), r.mode) == 0 && ::futimens(fd.get(), times) == 0,
+          "attributes");
     r.file = id_of(fd.get());
     append(r);
   }
@@ -449,9 +490,10 @@ class TreeDigest {
   explicit TreeDigest(bool with_ids) : with_ids_(with_ids) {}
   void walk(const std::string& root, const std::string& relative) {
     const std::string path = root + "/" + relative;
-    struct stat st{};
+    struct stat st {};
     CHECK(::lstat(path.c_str(), &st) == 0, "lstat {}", path);
-    std::string line = fmt::format("mode={:o} uid={} gid={} mtime={}.{:09}", st.st_mode, st.st_uid, st.st_gid, st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+    std::string line = fmt::format("mode={:o} uid={} gid={} mtime={}.{:09}", st.st_mode, st.st_uid, st.st_gid,
+                                   st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
     if (!S_ISDIR(st.st_mode)) line += fmt::format(" links={} rdev={}", st.st_nlink, st.st_rdev);
     if (S_ISREG(st.st_mode)) line += fmt::format(" size={} content={:08x}", st.st_size, content_crc(path));
     if (S_ISLNK(st.st_mode)) line += " target=" + std::filesystem::read_symlink(path).string();
@@ -465,7 +507,8 @@ class TreeDigest {
     UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     Bytes block(1U << 20);
     std::uint32_t crc = 0;
-    for (ssize_t n = 0; (n = ::read(fd.get(), block.data(), block.size())) > 0;) crc = crc32c(ByteView(block).first(static_cast<std::size_t>(n)), crc);
+    for (ssize_t n = 0; (n = ::read(fd.get(), block.data(), block.size())) > 0;)
+      crc = crc32c(ByteView(block).first(static_cast<std::size_t>(n)), crc);
     return crc;
   }
   std::string xattrs(const std::string& path) const {
@@ -477,7 +520,9 @@ class TreeDigest {
       at += static_cast<ssize_t>(name.size()) + 1;
       char value[4096];
       const ssize_t size = ::lgetxattr(path.c_str(), name.c_str(), value, sizeof value);
-      if (name != id_attribute || with_ids_) sorted[name] = fmt::format("{:08x}", crc32c({reinterpret_cast<std::uint8_t*>(value), static_cast<std::size_t>(std::max<ssize_t>(size, 0))}));
+      if (name != id_attribute || with_ids_)
+        sorted[name] = fmt::format("{:08x}", crc32c({reinterpret_cast<std::uint8_t*>(value),
+                                                     static_cast<std::size_t>(std::max<ssize_t>(size, 0))}));
     }
     std::string out;
     for (const auto& [name, value] : sorted) out += " " + name + "=" + value;
@@ -487,13 +532,15 @@ class TreeDigest {
   std::map<std::string, std::string> lines_;
 };
 
-inline std::string difference(const std::map<std::string, std::string>& a, const std::map<std::string, std::string>& b) {
+inline std::string difference(const std::map<std::string, std::string>& a,
+                              const std::map<std::string, std::string>& b) {
   std::string out;
   int shown = 0;
   for (const auto& [path, line] : a) {
     const auto it = b.find(path);
     if (it != b.end() && it->second == line) continue;
-    if (++shown <= 8) out += fmt::format("\n  {}\n    here:  {}\n    there: {}", path, line, it == b.end() ? "absent" : it->second);
+    if (++shown <= 8)
+      out += fmt::format("\n  {}\n    here:  {}\n    there: {}", path, line, it == b.end() ? "absent" : it->second);
   }
   for (const auto& [path, line] : b)
     if (!a.contains(path) && ++shown <= 8) out += fmt::format("\n  {}\n    here:  absent\n    there: {}", path, line);

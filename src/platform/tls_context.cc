@@ -30,14 +30,18 @@ std::string hex(const unsigned char* bytes, std::size_t n) {
 
 Result<std::string> pin_from_hex(std::string_view text) {
   std::string pin;
-  if (text.size() != 64) return fail(ErrorCode::invalid, "a certificate fingerprint has 64 hex digits, not {}", text.size());
+  if (text.size() != 64)
+    return fail(ErrorCode::invalid, "a certificate fingerprint has 64 hex digits, not {}", text.size());
   for (std::size_t i = 0; i < text.size(); i += 2) {
     unsigned value = 0;
     for (std::size_t k = i; k < i + 2; ++k) {
       const char c = text[k];
-      if (c >= '0' && c <= '9') value = value * 16 + static_cast<unsigned>(c - '0');
-      else if (c >= 'a' && c <= 'f') value = value * 16 + static_cast<unsigned>(c - 'a' + 10);
-      else return fail(ErrorCode::invalid, "not a certificate fingerprint: {}", text);
+      if (c >= '0' && c <= '9')
+        value = value * 16 + static_cast<unsigned>(c - '0');
+      else if (c >= 'a' && c <= 'f')
+        value = value * 16 + static_cast<unsigned>(c - 'a' + 10);
+      else
+        return fail(ErrorCode::invalid, "not a certificate fingerprint: {}", text);
     }
     pin.push_back(static_cast<char>(value));
   }
@@ -54,7 +58,8 @@ int verify_against_pin(X509_STORE_CTX* store_context, void* argument) {
     unsigned char digest[EVP_MAX_MD_SIZE];
     unsigned length = 0;
     X509* candidate = sk_X509_value(chain, i);
-    if (X509_digest(candidate, EVP_sha256(), digest, &length) == 1 && pin == std::string_view(reinterpret_cast<char*>(digest), length))
+    if (X509_digest(candidate, EVP_sha256(), digest, &length) == 1 &&
+        pin == std::string_view(reinterpret_cast<char*>(digest), length))
       authority = candidate;
   }
   if (!authority) {
@@ -83,7 +88,8 @@ struct TlsContextBuilder {
     SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION);
     SSL_CTX_set_num_tickets(ctx, 0);  // no resumption: each connection proves the identity anew
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
-    SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_mode(ctx,
+                     SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
     return made;
   }
@@ -97,7 +103,8 @@ struct TlsContextBuilder {
       return fail(ErrorCode::denied, "cannot use this node's certificate {}: {}", crt, openssl_reason());
     if (SSL_CTX_use_PrivateKey_file(ctx, key.c_str(), SSL_FILETYPE_PEM) != 1 || SSL_CTX_check_private_key(ctx) != 1)
       return fail(ErrorCode::denied, "cannot use this node's key {}: {}", key, openssl_reason());
-    if (FILE* file = std::fopen(ca.c_str(), "re")) {  // sent along, so that a joiner with only a fingerprint can find it
+    if (FILE* file =
+            std::fopen(ca.c_str(), "re")) {  // sent along, so that a joiner with only a fingerprint can find it
       if (X509* authority = PEM_read_X509(file, nullptr, nullptr, nullptr)) SSL_CTX_add0_chain_cert(ctx, authority);
       std::fclose(file);
     }

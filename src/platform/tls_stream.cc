@@ -28,9 +28,11 @@ namespace {
 using SteadyClock = std::chrono::steady_clock;
 constexpr std::size_t encrypt_chunk_bytes = 128 * 1024;  // how long a writer keeps a reader from the SSL object
 constexpr std::size_t receive_bytes = 256 * 1024;
-constexpr std::uint64_t key_update_bytes = 64ULL << 30;   // well below AES-GCM's limit of 2^24.5 records a key
+constexpr std::uint64_t key_update_bytes = 64ULL << 30;  // well below AES-GCM's limit of 2^24.5 records a key
 
-std::int64_t now_ms() { return std::chrono::duration_cast<std::chrono::milliseconds>(SteadyClock::now().time_since_epoch()).count(); }
+std::int64_t now_ms() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(SteadyClock::now().time_since_epoch()).count();
+}
 
 std::string last_openssl_error() {
   std::string text;
@@ -61,13 +63,14 @@ std::string alpn_wire(const std::vector<std::string>& protocols) {
 }
 
 // Each stream has its own list (the context is shared): it hangs at the SSL object. No list: the extension is ignored.
-int choose_alpn(SSL* ssl, const unsigned char** out, unsigned char* out_length, const unsigned char* in, unsigned in_length, void*) {
+int choose_alpn(SSL* ssl, const unsigned char** out, unsigned char* out_length, const unsigned char* in,
+                unsigned in_length, void*) {
   const auto* list = static_cast<const std::string*>(SSL_get_app_data(ssl));
   if (!list || list->empty()) return SSL_TLSEXT_ERR_NOACK;
   const std::string& wire = *list;
   unsigned char* selected = nullptr;
-  if (SSL_select_next_proto(&selected, out_length, reinterpret_cast<const unsigned char*>(wire.data()), static_cast<unsigned>(wire.size()), in, in_length) !=
-      OPENSSL_NPN_NEGOTIATED)
+  if (SSL_select_next_proto(&selected, out_length, reinterpret_cast<const unsigned char*>(wire.data()),
+                            static_cast<unsigned>(wire.size()), in, in_length) != OPENSSL_NPN_NEGOTIATED)
     return SSL_TLSEXT_ERR_ALERT_FATAL;
   *out = selected;
   return SSL_TLSEXT_ERR_OK;
@@ -80,15 +83,21 @@ void collect_names(X509* certificate, std::string& common_name, std::vector<std:
   auto* list = static_cast<GENERAL_NAMES*>(X509_get_ext_d2i(certificate, NID_subject_alt_name, nullptr, nullptr));
   for (int i = 0; list && i < sk_GENERAL_NAME_num(list); ++i) {
     const GENERAL_NAME* entry = sk_GENERAL_NAME_value(list, i);
-    const ASN1_IA5STRING* text = entry->type == GEN_DNS ? entry->d.dNSName : entry->type == GEN_URI ? entry->d.uniformResourceIdentifier : nullptr;
-    if (text) names.emplace_back(reinterpret_cast<const char*>(ASN1_STRING_get0_data(text)), static_cast<std::size_t>(ASN1_STRING_length(text)));
+    const ASN1_IA5STRING* text = entry->type == GEN_DNS   ? entry->d.dNSName
+                                 : entry->type == GEN_URI ? entry->d.uniformResourceIdentifier
+                                                          : nullptr;
+    if (text)
+      names.emplace_back(reinterpret_cast<const char*>(ASN1_STRING_get0_data(text)),
+                         static_cast<std::size_t>(ASN1_STRING_length(text)));
   }
   GENERAL_NAMES_free(list);
 }
 
 }  // namespace
 
-void install_alpn_chooser(void* context) { SSL_CTX_set_alpn_select_cb(static_cast<SSL_CTX*>(context), choose_alpn, nullptr); }
+void install_alpn_chooser(void* context) {
+  SSL_CTX_set_alpn_select_cb(static_cast<SSL_CTX*>(context), choose_alpn, nullptr);
+}
 
 struct TlsStream::State {
   std::shared_ptr<TlsContext> context;
@@ -98,11 +107,11 @@ struct TlsStream::State {
   BIO* out = nullptr;  // owned by ssl
   std::string alpn;
   std::mutex ssl_mutex;
-  std::mutex writer_mutex;               // one write_pieces at a time; taken first
-  std::mutex send_mutex;                 // serializes what leaves; taken before ssl_mutex
-  Bytes receive_buffer, send_buffer;     // reader's; under send_mutex
-  std::uint64_t sent_with_key = 0;       // under ssl_mutex
-  bool broken = false;                   // under ssl_mutex: a fatal error; SSL must not be used any more
+  std::mutex writer_mutex;            // one write_pieces at a time; taken first
+  std::mutex send_mutex;              // serializes what leaves; taken before ssl_mutex
+  Bytes receive_buffer, send_buffer;  // reader's; under send_mutex
+  std::uint64_t sent_with_key = 0;    // under ssl_mutex
+  bool broken = false;                // under ssl_mutex: a fatal error; SSL must not be used any more
   std::atomic<bool> closed{false};
   std::atomic<std::int64_t> deadline_ms{-1};
   std::atomic<int> idle_timeout_ms{-1};
@@ -112,7 +121,8 @@ struct TlsStream::State {
   // Waits for the socket; an error when the time is over or the stream was shut down.
   Status wait(short events) {
     const std::int64_t deadline = deadline_ms.load(), idle = idle_timeout_ms.load();
-    const std::int64_t until = deadline < 0 ? (idle < 0 ? -1 : now_ms() + idle) : (idle < 0 ? deadline : std::min(deadline, now_ms() + idle));
+    const std::int64_t until =
+        deadline < 0 ? (idle < 0 ? -1 : now_ms() + idle) : (idle < 0 ? deadline : std::min(deadline, now_ms() + idle));
     for (;;) {
       if (closed) return fail(ErrorCode::unavailable, "the connection was closed");
       const std::int64_t left = until < 0 ? -1 : until - now_ms();
@@ -163,12 +173,14 @@ Status TlsStream::flush(bool wait) {
     }
     for (std::size_t done = 0; done < buffer.size();) {
       const ssize_t n = ::send(state_->socket.fd(), buffer.data() + done, buffer.size() - done, MSG_NOSIGNAL);
-      if (n > 0) done += static_cast<std::size_t>(n);
+      if (n > 0)
+        done += static_cast<std::size_t>(n);
       else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
         if (!wait) return fail(ErrorCode::unavailable, "the connection takes no more");
         HF_TRY(state_->wait(POLLOUT));
       } else if (n < 0 && errno != EINTR) {
-        return tl::unexpected(Error{ErrorCode::unavailable, errno_error(errno, "connection to " + peer_address_).message, {}, errno});
+        return tl::unexpected(
+            Error{ErrorCode::unavailable, errno_error(errno, "connection to " + peer_address_).message, {}, errno});
       }
     }
   }
@@ -185,8 +197,11 @@ Status TlsStream::pump_in() {
       return {};
     }
     if (n == 0) return fail(ErrorCode::unavailable, "{} closed the connection", peer_address_);
-    if (errno == EAGAIN || errno == EWOULDBLOCK) HF_TRY(state_->wait(POLLIN));
-    else if (errno != EINTR) return tl::unexpected(Error{ErrorCode::unavailable, errno_error(errno, "connection to " + peer_address_).message, {}, errno});
+    if (errno == EAGAIN || errno == EWOULDBLOCK)
+      HF_TRY(state_->wait(POLLIN));
+    else if (errno != EINTR)
+      return tl::unexpected(
+          Error{ErrorCode::unavailable, errno_error(errno, "connection to " + peer_address_).message, {}, errno});
   }
 }
 
@@ -197,10 +212,15 @@ Status TlsStream::handshake(const TlsOptions& options) {
   s.alpn = alpn_wire(options.alpn);
   const bool server = s.context->role() == TlsRole::server;
   if (!options.server_name.empty())
-    SSL_ctrl(s.ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, const_cast<char*>(options.server_name.c_str()));
-  if (server) SSL_set_accept_state(s.ssl);
-  else SSL_set_connect_state(s.ssl);
-  if (!s.alpn.empty() && !server) SSL_set_alpn_protos(s.ssl, reinterpret_cast<const unsigned char*>(s.alpn.data()), static_cast<unsigned>(s.alpn.size()));
+    SSL_ctrl(s.ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name,
+             const_cast<char*>(options.server_name.c_str()));
+  if (server)
+    SSL_set_accept_state(s.ssl);
+  else
+    SSL_set_connect_state(s.ssl);
+  if (!s.alpn.empty() && !server)
+    SSL_set_alpn_protos(s.ssl, reinterpret_cast<const unsigned char*>(s.alpn.data()),
+                        static_cast<unsigned>(s.alpn.size()));
   set_deadline(options.handshake_timeout_ms);
   for (;;) {
     int rc = 0, error = 0;
@@ -232,24 +252,28 @@ Status TlsStream::handshake(const TlsOptions& options) {
   SSL_get0_alpn_selected(s.ssl, &chosen, &chosen_length);
   if (chosen) alpn_.assign(reinterpret_cast<const char*>(chosen), chosen_length);
   if (!options.expected_common_name.empty() && options.expected_common_name != peer_common_name_)
-    return fail(ErrorCode::denied, "{} is \"{}\", not \"{}\"", peer_address_, peer_common_name_, options.expected_common_name);
+    return fail(ErrorCode::denied, "{} is \"{}\", not \"{}\"", peer_address_, peer_common_name_,
+                options.expected_common_name);
   return {};
 }
 
-Result<std::unique_ptr<TlsStream>> TlsStream::connect(std::shared_ptr<TlsContext> context, TcpSocket socket, const TlsOptions& options) {
+Result<std::unique_ptr<TlsStream>> TlsStream::connect(std::shared_ptr<TlsContext> context, TcpSocket socket,
+                                                      const TlsOptions& options) {
   CHECK(context->role() == TlsRole::client, "a client connects");
   std::unique_ptr<TlsStream> made(new TlsStream(std::move(context), std::move(socket)));
   HF_TRY(made->handshake(options));
   return made;
 }
 
-Result<std::unique_ptr<TlsStream>> TlsStream::connect(std::shared_ptr<TlsContext> context, const std::string& host, std::uint16_t port,
-                                                      const TlsOptions& options, int connect_timeout_ms) {
+Result<std::unique_ptr<TlsStream>> TlsStream::connect(std::shared_ptr<TlsContext> context, const std::string& host,
+                                                      std::uint16_t port, const TlsOptions& options,
+                                                      int connect_timeout_ms) {
   HF_ASSIGN(TcpSocket socket, tcp_connect(host, port, connect_timeout_ms));
   return connect(std::move(context), std::move(socket), options);
 }
 
-Result<std::unique_ptr<TlsStream>> TlsStream::accept(std::shared_ptr<TlsContext> context, TcpSocket socket, const TlsOptions& options) {
+Result<std::unique_ptr<TlsStream>> TlsStream::accept(std::shared_ptr<TlsContext> context, TcpSocket socket,
+                                                     const TlsOptions& options) {
   CHECK(context->role() == TlsRole::server, "a server accepts");
   std::unique_ptr<TlsStream> made(new TlsStream(std::move(context), std::move(socket)));
   HF_TRY(made->handshake(options));
@@ -301,7 +325,8 @@ Status TlsStream::write_pieces(std::span<const ByteView> pieces) {
         const std::lock_guard lock(s.ssl_mutex);
         if (s.broken) return fail(ErrorCode::unavailable, "the connection to {} broke", peer_address_);
         ERR_clear_error();
-        while (done < part.size()) {  // the out BIO is memory and takes everything; partial writes are OpenSSL's records
+        while (done <
+               part.size()) {  // the out BIO is memory and takes everything; partial writes are OpenSSL's records
           std::size_t n = 0;
           if (SSL_write_ex(s.ssl, part.data() + done, part.size() - done, &n) != 1) {
             s.broken = true;

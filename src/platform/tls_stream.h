@@ -27,7 +27,8 @@ enum class TlsPeerPolicy {
 class TlsContext {
  public:
   // Reads the three files now; load again after they were replaced.
-  static Result<std::shared_ptr<TlsContext>> load(const std::string& tls_dir, TlsRole role, TlsPeerPolicy policy = TlsPeerPolicy::required);
+  static Result<std::shared_ptr<TlsContext>> load(const std::string& tls_dir, TlsRole role,
+                                                  TlsPeerPolicy policy = TlsPeerPolicy::required);
   // A client without a certificate of its own, for join: the server must show a chain to an authority whose certificate (DER) has this
   // SHA-256 fingerprint, 64 hex digits. Servers made by load() send their authority's certificate along.
   static Result<std::shared_ptr<TlsContext>> pinned_client(std::string_view ca_sha256_hex);
@@ -57,7 +58,11 @@ class TcpSocket {
   TcpSocket& operator=(TcpSocket&& other) noexcept;
   ~TcpSocket();
   int fd() const { return fd_; }
-  int release() { const int fd = fd_; fd_ = -1; return fd; }
+  int release() {
+    const int fd = fd_;
+    fd_ = -1;
+    return fd;
+  }
   std::string peer_address() const;  // "10.0.0.2:41234", for messages
 
  private:
@@ -65,7 +70,8 @@ class TcpSocket {
 };
 
 // Connects within `timeout_ms`; `local_address` (may be empty) chooses the network path.
-Result<TcpSocket> tcp_connect(const std::string& host, std::uint16_t port, int timeout_ms, const std::string& local_address = {});
+Result<TcpSocket> tcp_connect(const std::string& host, std::uint16_t port, int timeout_ms,
+                              const std::string& local_address = {});
 
 class TlsListener {
  public:
@@ -86,19 +92,22 @@ class TlsListener {
 };
 
 struct TlsOptions {
-  std::vector<std::string> alpn;      // client: offered; server: accepted, in order of preference. Empty: ALPN is not used
+  std::vector<std::string> alpn;  // client: offered; server: accepted, in order of preference. Empty: ALPN is not used
   int handshake_timeout_ms = 5000;
-  int user_timeout_ms = 10000;        // TCP_USER_TIMEOUT: unacknowledged bytes for this long break the connection
-  std::string server_name;            // client: SNI; empty = none
-  std::string expected_common_name;   // when set, another certificate is ErrorCode::denied
+  int user_timeout_ms = 10000;       // TCP_USER_TIMEOUT: unacknowledged bytes for this long break the connection
+  std::string server_name;           // client: SNI; empty = none
+  std::string expected_common_name;  // when set, another certificate is ErrorCode::denied
 };
 
 class TlsStream final : public ports::ByteStream {
  public:
-  static Result<std::unique_ptr<TlsStream>> connect(std::shared_ptr<TlsContext> context, const std::string& host, std::uint16_t port,
-                                                    const TlsOptions& options, int connect_timeout_ms = 3000);
-  static Result<std::unique_ptr<TlsStream>> connect(std::shared_ptr<TlsContext> context, TcpSocket socket, const TlsOptions& options);
-  static Result<std::unique_ptr<TlsStream>> accept(std::shared_ptr<TlsContext> context, TcpSocket socket, const TlsOptions& options);
+  static Result<std::unique_ptr<TlsStream>> connect(std::shared_ptr<TlsContext> context, const std::string& host,
+                                                    std::uint16_t port, const TlsOptions& options,
+                                                    int connect_timeout_ms = 3000);
+  static Result<std::unique_ptr<TlsStream>> connect(std::shared_ptr<TlsContext> context, TcpSocket socket,
+                                                    const TlsOptions& options);
+  static Result<std::unique_ptr<TlsStream>> accept(std::shared_ptr<TlsContext> context, TcpSocket socket,
+                                                   const TlsOptions& options);
   ~TlsStream() override;
 
   Result<std::size_t> read_some(std::span<std::uint8_t> into) override;
@@ -113,7 +122,7 @@ class TlsStream final : public ports::ByteStream {
 
   const std::string& peer_common_name() const { return peer_common_name_; }
   const std::vector<std::string>& peer_names() const { return peer_names_; }
-  const std::string& alpn() const { return alpn_; }                   // chosen protocol; empty when none
+  const std::string& alpn() const { return alpn_; }  // chosen protocol; empty when none
   const std::string& peer_address() const { return peer_address_; }
 
  private:

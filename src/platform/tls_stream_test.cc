@@ -21,19 +21,24 @@ struct Pair {
   Error client_error, server_error;
 };
 
-Pair connect_pair(std::shared_ptr<TlsContext> client, std::shared_ptr<TlsContext> server, TlsOptions client_options = {}, TlsOptions server_options = {}) {
+Pair connect_pair(std::shared_ptr<TlsContext> client, std::shared_ptr<TlsContext> server,
+                  TlsOptions client_options = {}, TlsOptions server_options = {}) {
   Pair pair;
   auto listener = TlsListener::open("127.0.0.1", 0).value();
   std::thread accepting([&] {
     auto socket = listener->accept();
     auto stream = TlsStream::accept(server, std::move(*socket), server_options);
-    if (stream) pair.server = std::move(*stream);
-    else pair.server_error = stream.error();
+    if (stream)
+      pair.server = std::move(*stream);
+    else
+      pair.server_error = stream.error();
   });
   auto stream = TlsStream::connect(client, "127.0.0.1", listener->port(), client_options);
   accepting.join();
-  if (stream) pair.client = std::move(*stream);
-  else pair.client_error = stream.error();
+  if (stream)
+    pair.client = std::move(*stream);
+  else
+    pair.client_error = stream.error();
   return pair;
 }
 
@@ -91,7 +96,8 @@ TEST_F(TlsStreamTest, BothDirectionsAtOnceFromFourThreads) {
     }
   };
   std::thread threads[4] = {std::thread([&] { send(*pair.client, 1); }), std::thread([&] { send(*pair.server, 2); }),
-                            std::thread([&] { receive(*pair.client, 2); }), std::thread([&] { receive(*pair.server, 1); })};
+                            std::thread([&] { receive(*pair.client, 2); }),
+                            std::thread([&] { receive(*pair.server, 1); })};
   for (auto& t : threads) t.join();
   pair.client.reset();
   std::uint8_t byte[1];
@@ -130,7 +136,8 @@ TEST_F(TlsStreamTest, AJoinerWithoutCertificatePinsTheAuthority) {
   std::string wrong = pin;
   wrong[0] = wrong[0] == '0' ? '1' : '0';
   EXPECT_FALSE(connect_pair(TlsContext::pinned_client(wrong).value(), open_server).client);
-  EXPECT_FALSE(connect_pair(TlsContext::pinned_client(pin).value(), server).server) << "the data channel wants a certificate";
+  EXPECT_FALSE(connect_pair(TlsContext::pinned_client(pin).value(), server).server)
+      << "the data channel wants a certificate";
 }
 
 TEST_F(TlsStreamTest, TimeLimitsAndShutdownEndAWait) {

@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "platform/watchdog.h"
 
-#include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,8 +18,6 @@
 
 namespace holdfast::platform {
 namespace {
-
-constexpr int child_socket = 3;
 
 // What travels over the socket pair; both ends are this binary.
 struct Message {
@@ -62,7 +57,8 @@ ssize_t receive_with_fd(int socket_fd, Message& message, int& passed_fd) {
   do n = ::recvmsg(socket_fd, &header, MSG_CMSG_CLOEXEC);
   while (n < 0 && errno == EINTR);
   for (cmsghdr* c = CMSG_FIRSTHDR(&header); n > 0 && c; c = CMSG_NXTHDR(&header, c))
-    if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) std::memcpy(&passed_fd, CMSG_DATA(c), sizeof passed_fd);
+    if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
+      std::memcpy(&passed_fd, CMSG_DATA(c), sizeof passed_fd);
   return n;
 }
 
@@ -109,7 +105,8 @@ class Guard {
 
   void abort_all(const char* why) {
     for (int fd : abort_fds_)
-      if (::write(fd, "1", 1) < 0 && errno != ENOENT && errno != ENODEV)  // not pwrite: the kernel refuses an offset here
+      if (::write(fd, "1", 1) < 0 && errno != ENOENT &&
+          errno != ENODEV)  // not pwrite: the kernel refuses an offset here
         log_error("watchdog: cannot abort a FUSE connection: {}", std::strerror(errno));
     if (!abort_fds_.empty()) log_warning("watchdog: epoch {} fenced: {}", epoch_.value, why);
     disarm();
@@ -138,60 +135,32 @@ int watchdog_main(const std::string& lease_path, std::int64_t grace_ms) {
   if (::mlockall(MCL_CURRENT | MCL_FUTURE) < 0) log_warning("watchdog: cannot lock memory: {}", std::strerror(errno));
   Guard guard(*lease, grace_ms);
   for (;;) {
-    pollfd in{child_socket, POLLIN, 0};
+    pollfd in{helper_socket, POLLIN, 0};
     if (::poll(&in, 1, guard.check()) <= 0) continue;
     Message message{};
     int fd = -1;
-    const ssize_t n = receive_with_fd(child_socket, message, fd);
+    const ssize_t n = receive_with_fd(helper_socket, message, fd);
     if (n <= 0) {  // the mirror is gone: its requests can never be answered
       guard.abort_all("the mirror is gone");
       return 0;
     }
     if (message.op == 'a' && fd >= 0) guard.arm(Epoch(message.epoch), fd);
     if (message.op == 'd') guard.disarm();
-    send_with_fd(child_socket, message, -1);
+    send_with_fd(helper_socket, message, -1);
   }
 }
 
 Result<Watchdog> Watchdog::start(const std::string& lease_path, std::int64_t grace_ms) {
-  int pair[2];
-  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) return fail_errno(errno, "cannot make a socket pair");
-  const std::string grace = std::to_string(grace_ms);
-  const pid_t pid = ::fork();
-  if (pid < 0) {
-    const int e = errno;
-    ::close(pair[0]);
-    ::close(pair[1]);
-    return fail_errno(e, "cannot start the watchdog");
-  }
-  if (pid == 0) {
-    if (pair[1] == child_socket)
-      ::fcntl(child_socket, F_SETFD, 0);
-    else
-      ::dup2(pair[1], child_socket);
-    ::execl("/proc/self/exe", "holdfast-mirror", "watchdog", lease_path.c_str(), grace.c_str(), nullptr);
-    ::_exit(127);
-  }
-  ::close(pair[1]);
-  return Watchdog(pair[0], pid);
-}
-
-Watchdog::Watchdog(Watchdog&& other) noexcept : socket_fd_(other.socket_fd_), pid_(other.pid_) {
-  other.socket_fd_ = -1;
-  other.pid_ = -1;
-}
-
-Watchdog::~Watchdog() {
-  if (socket_fd_ < 0) return;
-  ::close(socket_fd_);
-  ::waitpid(pid_, nullptr, 0);
+  HF_ASSIGN(auto process, SelfProcess::start({"watchdog", lease_path, std::to_string(grace_ms)}, SOCK_SEQPACKET));
+  return Watchdog(std::move(process));
 }
 
 Status Watchdog::request(char op, Epoch epoch, int pass_fd) {
-  if (!send_with_fd(socket_fd_, Message{op, epoch.value}, pass_fd)) return fail_errno(errno, "the watchdog is gone");
+  if (!send_with_fd(process_.socket(), Message{op, epoch.value}, pass_fd))
+    return fail_errno(errno, "the watchdog is gone");
   Message answer{};
   int ignored = -1;
-  if (receive_with_fd(socket_fd_, answer, ignored) != static_cast<ssize_t>(sizeof answer) || answer.op != op)
+  if (receive_with_fd(process_.socket(), answer, ignored) != static_cast<ssize_t>(sizeof answer) || answer.op != op)
     return fail(ErrorCode::internal, "the watchdog did not answer");
   return {};
 }

@@ -9,6 +9,7 @@
 
 #include "base/result.h"
 #include "base/types.h"
+#include "platform/self_process.h"
 
 namespace holdfast::platform {
 
@@ -16,10 +17,6 @@ class Watchdog {
  public:
   // Starts the child. `lease_path` is the lease word; the child dies with us (PR_SET_PDEATHSIG) after aborting what is armed.
   static Result<Watchdog> start(const std::string& lease_path, std::int64_t grace_ms);
-  ~Watchdog();
-  Watchdog(Watchdog&& other) noexcept;
-  Watchdog& operator=(Watchdog&&) = delete;
-
   // From now on `abort_fd` (an open .../fuse/connections/N/abort) is written when the lease of `epoch` is over. Acknowledged by the child
   // before this returns: a mount that is not guarded must not be used.
   Status arm(Epoch epoch, int abort_fd);
@@ -27,10 +24,9 @@ class Watchdog {
   Status disarm();
 
  private:
-  Watchdog(int socket_fd, int pid) : socket_fd_(socket_fd), pid_(pid) {}
+  explicit Watchdog(SelfProcess process) : process_(std::move(process)) {}
   Status request(char op, Epoch epoch, int pass_fd);
-  int socket_fd_ = -1;
-  int pid_ = -1;
+  SelfProcess process_;
 };
 
 // The child's main: `holdfast-mirror watchdog LEASE GRACE_MS`, socket on descriptor 3. Returns the exit status.

@@ -17,8 +17,8 @@ class LiveObject {
  public:
   virtual ~LiveObject() = default;
   virtual Result<NodeAttributes> attributes() = 0;
-  virtual Result<Bytes> xattrs() = 0;                   // log/xattrs.h list, the id apart
-  virtual Result<std::string> target() = 0;             // symlink
+  virtual Result<Bytes> xattrs() = 0;        // log/xattrs.h list, the id apart
+  virtual Result<std::string> target() = 0;  // symlink
   // Children without an accepted id get one here.
   virtual Result<TreeListing> list(std::uint64_t cookie, std::size_t max_entries, std::size_t max_bytes) = 0;
   virtual Result<std::size_t> read(std::uint64_t offset, std::span<std::uint8_t> into) = 0;

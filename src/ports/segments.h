@@ -29,8 +29,8 @@ class SegmentStore {
   // May hold bytes of an earlier life (recycled, so that overwriting it costs no journal commit); its name is durable.
   virtual Result<std::unique_ptr<SegmentFile>> create(std::uint64_t number, std::uint64_t bytes) = 0;
   virtual Result<std::unique_ptr<SegmentFile>> open(std::uint64_t number) = 0;
-  virtual Status remove(std::uint64_t number) = 0;        // may be kept aside for a later create()
-  virtual Status remove_all() = 0;                        // nothing of any earlier life is left
+  virtual Status remove(std::uint64_t number) = 0;  // may be kept aside for a later create()
+  virtual Status remove_all() = 0;                  // nothing of any earlier life is left
 };
 
 }  // namespace holdfast::ports

@@ -9,8 +9,8 @@ namespace holdfast::ports {
 class Times {
  public:
   virtual ~Times() = default;
-  virtual std::int64_t realtime_ns() = 0;   // CLOCK_REALTIME; may jump
-  virtual std::int64_t steady_ns() = 0;     // goes on through suspend; for intervals on this node only
+  virtual std::int64_t realtime_ns() = 0;  // CLOCK_REALTIME; may jump
+  virtual std::int64_t steady_ns() = 0;    // goes on through suspend; for intervals on this node only
 };
 
 }  // namespace holdfast::ports

@@ -29,9 +29,9 @@ struct NodeAttributes {
 struct NewNode {
   std::uint32_t mode = 0, uid = 0, gid = 0;
   std::uint64_t rdev = 0;
-  std::int64_t atime_ns = 0, mtime_ns = 0;   // both 0: leave the present time
-  ByteView xattrs;                           // log/xattrs.h list; ACLs among them
-  std::string_view target;                   // symlink
+  std::int64_t atime_ns = 0, mtime_ns = 0;  // both 0: leave the present time
+  ByteView xattrs;                          // log/xattrs.h list; ACLs among them
+  std::string_view target;                  // symlink
 };
 
 // What stands at a name, compared with what is expected there.
@@ -39,8 +39,8 @@ enum class Standing { absent, expected, other };
 
 struct TreeEntry {
   std::string name;
-  FileId id;                // none: carries no id that the index confirms (R25)
-  std::uint32_t mode = 0;   // type bits
+  FileId id;               // none: carries no id that the index confirms (R25)
+  std::uint32_t mode = 0;  // type bits
 };
 struct TreeListing {
   std::vector<TreeEntry> entries;  // without ".", ".." and the hidden folder
@@ -50,9 +50,9 @@ struct TreeListing {
 
 // Why an object has no place in the tree at present. Each has its own corner of the graveyard.
 enum class Grave {
-  deleted,   // its last name was removed; purged after a checkpoint that covers the removal
-  orphan,    // made without a name (O_TMPFILE); kept until its epoch ends
-  limbo,     // displaced by a resync; may be pulled back by a later listing
+  deleted,  // its last name was removed; purged after a checkpoint that covers the removal
+  orphan,   // made without a name (O_TMPFILE); kept until its epoch ends
+  limbo,    // displaced by a resync; may be pulled back by a later listing
 };
 
 // How far changes of names have got: written into the tree itself after each of them, so that the file system's journal, which keeps their
@@ -69,7 +69,8 @@ class Tree {
 
   // --- objects by id
   virtual Result<std::optional<NodeAttributes>> attributes(const FileId& id) = 0;
-  virtual Result<std::size_t> read(const FileId& id, std::uint64_t offset, std::span<std::uint8_t> into) = 0;  // short only at the end
+  virtual Result<std::size_t> read(const FileId& id, std::uint64_t offset,
+                                   std::span<std::uint8_t> into) = 0;  // short only at the end
   virtual Result<std::string> read_target(const FileId& id) = 0;
   virtual Status write(const FileId& id, std::uint64_t offset, std::span<const ByteView> pieces) = 0;
   virtual Status truncate(const FileId& id, std::uint64_t size) = 0;
@@ -78,13 +79,14 @@ class Tree {
   // `valid`: log::valid_* bits.
   virtual Status set_attributes(const FileId& id, std::uint32_t valid, const NodeAttributes& to) = 0;
   virtual Status set_xattr(const FileId& id, std::string_view name, ByteView value) = 0;
-  virtual Status remove_xattr(const FileId& id, std::string_view name) = 0;    // absent is fine
-  virtual Status replace_xattrs(const FileId& id, ByteView list) = 0;          // exactly these, the id apart
+  virtual Status remove_xattr(const FileId& id, std::string_view name) = 0;  // absent is fine
+  virtual Status replace_xattrs(const FileId& id, ByteView list) = 0;        // exactly these, the id apart
 
   // --- making objects (R17): unnamed with its id first, ids durable, then the name. Staged objects are gone after a restart.
   virtual Status stage(const FileId& id, const NewNode& node) = 0;
   virtual Status commit_ids() = 0;
-  virtual Status place(const FileId& id, const FileId& dir, std::string_view name) = 0;  // ErrorCode::exists: somebody stands there
+  virtual Status place(const FileId& id, const FileId& dir,
+                       std::string_view name) = 0;  // ErrorCode::exists: somebody stands there
   virtual Status place_in_grave(const FileId& id, Grave why) = 0;
 
   // --- names
@@ -92,9 +94,10 @@ class Tree {
   virtual Result<std::optional<TreeEntry>> lookup(const FileId& dir, std::string_view name) = 0;
   virtual Result<TreeListing> list(const FileId& dir, std::uint64_t cookie, std::size_t max_entries) = 0;
   virtual Status link(const FileId& id, const FileId& dir, std::string_view name) = 0;
-  virtual Status unlink(const FileId& dir, std::string_view name) = 0;                    // not folders
+  virtual Status unlink(const FileId& dir, std::string_view name) = 0;  // not folders
   // `flags`: log::flag_rename_*. ErrorCode::invalid when a folder would become its own descendant: the caller decides what that means.
-  virtual Status rename(const FileId& dir, std::string_view name, const FileId& dir2, std::string_view name2, std::uint32_t flags) = 0;
+  virtual Status rename(const FileId& dir, std::string_view name, const FileId& dir2, std::string_view name2,
+                        std::uint32_t flags) = 0;
 
   // --- graveyard
   virtual Result<std::optional<Grave>> in_grave(const FileId& id) = 0;
@@ -102,7 +105,7 @@ class Tree {
   virtual Status bury(const FileId& dir, std::string_view name, const FileId& id, Grave why) = 0;
   // Gives an object of the graveyard a name again.
   virtual Status exhume(const FileId& id, Grave from, const FileId& dir, std::string_view name) = 0;
-  virtual Status purge(Grave what) = 0;     // folders with all that is in them; forgets their ids
+  virtual Status purge(Grave what) = 0;  // folders with all that is in them; forgets their ids
 
   // --- resync
   // Gives the nameless-id object at the name this id (an existing copy is adopted, not re-made). Durable with commit_ids().
@@ -112,12 +115,12 @@ class Tree {
   virtual Status bring(const FileId& id, const FileId& dir, std::string_view name) = 0;
   // Takes a folder, wherever it stands, into limbo.
   virtual Status set_aside(const FileId& folder) = 0;
-  virtual Result<bool> is_empty() = 0;      // nothing but the hidden folder
+  virtual Result<bool> is_empty() = 0;  // nothing but the hidden folder
 
   // --- durability
   virtual Result<NamesMark> names_mark() = 0;
-  virtual Status set_names_mark(NamesMark mark) = 0;   // not synced: ordered after the changes before it
-  virtual Status sync() = 0;                // syncfs; a failure is final
+  virtual Status set_names_mark(NamesMark mark) = 0;  // not synced: ordered after the changes before it
+  virtual Status sync() = 0;                          // syncfs; a failure is final
 };
 
 }  // namespace holdfast::ports

@@ -38,16 +38,26 @@ Result<Arguments> parse(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string arg = argv[i];
     const bool more = i + 1 < argc;
-    if (arg == "--token" && more) a.token = argv[++i];
-    else if (arg == "--listen" && more) a.listen = argv[++i];
-    else if ((arg == "--name" || arg == "--node") && more) a.name = argv[++i];
-    else if (arg == "--state-dir" && more) a.dir = argv[++i];
-    else if (arg == "--no-reload") a.reload = false;
-    else if (arg == "--debug") set_log_level(LogLevel::debug);
-    else if (!arg.empty() && arg.front() == '-') return fail(ErrorCode::invalid, "unknown argument '{}'", arg);
-    else if (a.command.empty()) a.command = arg;
-    else if (a.address.empty()) a.address = arg;
-    else return fail(ErrorCode::invalid, "one argument too many: '{}'", arg);
+    if (arg == "--token" && more)
+      a.token = argv[++i];
+    else if (arg == "--listen" && more)
+      a.listen = argv[++i];
+    else if ((arg == "--name" || arg == "--node") && more)
+      a.name = argv[++i];
+    else if (arg == "--state-dir" && more)
+      a.dir = argv[++i];
+    else if (arg == "--no-reload")
+      a.reload = false;
+    else if (arg == "--debug")
+      set_log_level(LogLevel::debug);
+    else if (!arg.empty() && arg.front() == '-')
+      return fail(ErrorCode::invalid, "unknown argument '{}'", arg);
+    else if (a.command.empty())
+      a.command = arg;
+    else if (a.address.empty())
+      a.address = arg;
+    else
+      return fail(ErrorCode::invalid, "one argument too many: '{}'", arg);
   }
   return a;
 }
@@ -60,7 +70,8 @@ std::string host_name() {
 Status join(Arguments a) {
   if (a.address.empty()) return fail(ErrorCode::invalid, "join needs the address of a node of the cluster");
   if (a.token == "-") std::getline(std::cin, a.token);
-  if (a.token.empty()) return fail(ErrorCode::invalid, "join needs a token: 'holdfast token --witness' on a node makes one");
+  if (a.token.empty())
+    return fail(ErrorCode::invalid, "join needs a token: 'holdfast token --witness' on a node makes one");
   std::random_device source;
   const std::uint64_t incarnation = (static_cast<std::uint64_t>(source()) << 32) | source() | 1u;
   control::JoinOptions options;
@@ -85,10 +96,13 @@ Status join(Arguments a) {
   HF_TRY(witness::store_new_voter(files, about, cluster::Incarnation(incarnation)));
   if (a.reload) {
     const Status reloaded = [&]() -> Status {
-      HF_TRY(platform::run_checked({.argv = {"systemctl", "reload-or-restart", "holdfast-witness.service"}, .timeout_ms = 20'000}));
+      HF_TRY(platform::run_checked(
+          {.argv = {"systemctl", "reload-or-restart", "holdfast-witness.service"}, .timeout_ms = 20'000}));
       return {};
     }();
-    if (!reloaded) return tl::unexpected(with_hint(reloaded.error(), "joined, but the service is not running: systemctl start holdfast-witness"));
+    if (!reloaded)
+      return tl::unexpected(
+          with_hint(reloaded.error(), "joined, but the service is not running: systemctl start holdfast-witness"));
   }
   fmt::print("witness of cluster {} as {}\n", about.cluster_name, about.name);
   return {};

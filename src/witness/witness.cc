@@ -37,7 +37,8 @@ Result<ClusterAbout> load_about(const std::string& file) {
 }
 
 Status store_about(const std::string& file, const ClusterAbout& a) {
-  const nlohmann::json j = {{"cluster_id", a.cluster_id}, {"cluster_name", a.cluster_name}, {"node_id", to_hex(a.node_id)}, {"name", a.name}};
+  const nlohmann::json j = {
+      {"cluster_id", a.cluster_id}, {"cluster_name", a.cluster_name}, {"node_id", to_hex(a.node_id)}, {"name", a.name}};
   return platform::write_file_durably(file, as_bytes(j.dump(2) + "\n"));
 }
 
@@ -119,7 +120,8 @@ Now Witness::now() {
 void Witness::scan() {
   std::map<std::string, bool> there;
   std::error_code gone;
-  for (auto it = std::filesystem::directory_iterator(dir_ + "/clusters", gone); !gone && it != std::filesystem::directory_iterator(); it.increment(gone))
+  for (auto it = std::filesystem::directory_iterator(dir_ + "/clusters", gone);
+       !gone && it != std::filesystem::directory_iterator(); it.increment(gone))
     there[it->path().filename().string()] = true;
   for (auto it = members_.begin(); it != members_.end();) {
     if (there.contains(it->first)) {
@@ -145,17 +147,22 @@ Status Witness::add(const std::string& cluster_id) {
   m.files.dir = dir_ + "/clusters/" + cluster_id;
   HF_ASSIGN(m.about, load_about(m.files.about()));
   HF_ASSIGN(const NodeId numeric, node_id_from_hex(cluster_id));
-  if (m.about.cluster_id != cluster_id) return fail(ErrorCode::corrupt, "{} is of cluster {}", m.files.about(), m.about.cluster_id);
+  if (m.about.cluster_id != cluster_id)
+    return fail(ErrorCode::corrupt, "{} is of cluster {}", m.files.about(), m.about.cluster_id);
   m.id = ClusterId(numeric.value);
   in::Started started;
   started.fresh = Incarnation(random_u64());
   auto bytes = platform::read_file(m.files.register_file(), 1u << 20);
   if (bytes) {
     auto state = decode_voter_state(*bytes);
-    if (state) started.state = std::move(*state);
-    else log_error("cluster {}: the register is damaged ({}); this witness votes again when it was re-admitted", m.about.cluster_name, state.error().message);
+    if (state)
+      started.state = std::move(*state);
+    else
+      log_error("cluster {}: the register is damaged ({}); this witness votes again when it was re-admitted",
+                m.about.cluster_name, state.error().message);
   } else if (bytes.error().code == ErrorCode::not_found) {
-    log_warning("cluster {}: the register is gone; this witness votes again when it was re-admitted", m.about.cluster_name);
+    log_warning("cluster {}: the register is gone; this witness votes again when it was re-admitted",
+                m.about.cluster_name);
   } else {
     return tl::unexpected(bytes.error());
   }
@@ -178,8 +185,10 @@ Status Witness::add(const std::string& cluster_id) {
 void Witness::feed(Member& member, const Input& input) {
   Actions actions = member.core->step(input, now());
   for (Action& action : actions) {
-    if (auto* p = std::get_if<out::Persist>(&action)) persist(member, p->id, p->state);
-    else if (auto* s = std::get_if<out::Send>(&action)) links_->send(member.about.cluster_id, s->envelope.to, encode(s->envelope));
+    if (auto* p = std::get_if<out::Persist>(&action))
+      persist(member, p->id, p->state);
+    else if (auto* s = std::get_if<out::Send>(&action))
+      links_->send(member.about.cluster_id, s->envelope.to, encode(s->envelope));
   }
 }
 
@@ -198,16 +207,18 @@ void Witness::received(const std::string& cluster, NodeId from, const Bytes& mes
 void Witness::persist(Member& member, std::uint64_t id, const VoterState& state) {
   {
     const std::lock_guard lock(write_mutex_);
-    writes_.push_back([this, cluster = member.about.cluster_id, file = member.files.register_file(), bytes = encode(state), id] {
-      const Status written = platform::write_file_durably(file, bytes);
-      post([this, cluster, id, written] {
-        const auto it = members_.find(cluster);
-        if (it == members_.end()) return;
-        if (written) return feed(it->second, in::Persisted{id});
-        it->second.broken = true;
-        log_error("cluster {}: {}; no more votes until holdfast-witness is restarted", it->second.about.cluster_name, written.error().to_string());
-      });
-    });
+    writes_.push_back(
+        [this, cluster = member.about.cluster_id, file = member.files.register_file(), bytes = encode(state), id] {
+          const Status written = platform::write_file_durably(file, bytes);
+          post([this, cluster, id, written] {
+            const auto it = members_.find(cluster);
+            if (it == members_.end()) return;
+            if (written) return feed(it->second, in::Persisted{id});
+            it->second.broken = true;
+            log_error("cluster {}: {}; no more votes until holdfast-witness is restarted",
+                      it->second.about.cluster_name, written.error().to_string());
+          });
+        });
   }
   write_changed_.notify_one();
 }

@@ -33,9 +33,9 @@ struct ClusterFiles {
 };
 
 struct ClusterAbout {
-  std::string cluster_id;    // 16 hex digits
+  std::string cluster_id;  // 16 hex digits
   std::string cluster_name;
-  NodeId node_id;            // ours in that cluster
+  NodeId node_id;  // ours in that cluster
   std::string name;
 };
 Result<ClusterAbout> load_about(const std::string& file);

@@ -13,7 +13,8 @@ using namespace holdfast::log;
 
 void read_payload(const Record& record) {
   ShipEntryReader reader(record.payload);
-  for (auto entry = reader.next(); entry && *entry; entry = reader.next()) CHECK(!(*entry)->name.empty(), "a name of nothing");
+  for (auto entry = reader.next(); entry && *entry; entry = reader.next())
+    CHECK(!(*entry)->name.empty(), "a name of nothing");
   (void)decode_xattrs(record.payload);
 }
 

@@ -13,7 +13,8 @@ namespace holdfast::daemon {
 namespace {
 
 std::int64_t now_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
 std::vector<std::string> units_of(const std::vector<apps::Application>& applications) {
@@ -44,7 +45,8 @@ void AppSupervisor::set_node(std::string node) {
 
 void AppSupervisor::leave_alone(const std::string& name) {
   const std::lock_guard lock(mutex_);
-  if (const auto it = apps_.find(name); it != apps_.end()) it->second.health.step(now_ms(), {apps::HealthInput::Kind::stopped, ""});
+  if (const auto it = apps_.find(name); it != apps_.end())
+    it->second.health.step(now_ms(), {apps::HealthInput::Kind::stopped, ""});
 }
 
 std::vector<apps::Application> AppSupervisor::list() const {
@@ -221,7 +223,11 @@ AppSupervisor::Outcome AppSupervisor::check(const apps::Application& a) const {
   for (const apps::Resource& r : a.resources) {
     const auto state = systemd->state(r.unit);
     const bool up = state && state->active == "active";
-    o.resources.push_back({r.unit, "unit", up ? "running" : state ? state->active : "unknown", state ? state->sub : state.error().message});
+    o.resources.push_back({r.unit, "unit",
+                           up      ? "running"
+                           : state ? state->active
+                                   : "unknown",
+                           state ? state->sub : state.error().message});
     if (up || !o.ok) continue;
     o.ok = false;
     o.reason = fmt::format("{} is {}", r.unit, state ? state->active : state.error().message);
@@ -296,7 +302,8 @@ void AppSupervisor::restart(const std::string& name) {
     actions = it->second.health.step(now_ms(), done ? apps::HealthInput{Kind::restart_done, ""}
                                                     : apps::HealthInput{Kind::restart_failed, done.error().message});
   }
-  events_.event(done ? "info" : "warning", done ? name + " was restarted in place" : name + " could not be restarted: " + done.error().message);
+  events_.event(done ? "info" : "warning",
+                done ? name + " was restarted in place" : name + " could not be restarted: " + done.error().message);
   act(name, actions);
 }
 
@@ -313,8 +320,14 @@ std::vector<control::ApplicationStatus> AppSupervisor::status() const {
     s.on = node_;
     using apps::HealthState;
     const HealthState h = w.health.state();
-    s.state = !activity_.empty() ? activity_ : h == HealthState::stopped ? "stopped" : h == HealthState::failed ? "failed" : "running";
-    s.health = h == HealthState::healthy ? "healthy" : h == HealthState::failed ? "error" : h == HealthState::stopped || h == HealthState::starting ? "unknown" : "warning";
+    s.state = !activity_.empty()          ? activity_
+              : h == HealthState::stopped ? "stopped"
+              : h == HealthState::failed  ? "failed"
+                                          : "running";
+    s.health = h == HealthState::healthy                                 ? "healthy"
+               : h == HealthState::failed                                ? "error"
+               : h == HealthState::stopped || h == HealthState::starting ? "unknown"
+                                                                         : "warning";
     all.push_back(std::move(s));
   }
   return all;
@@ -324,9 +337,11 @@ std::vector<control::Alert> AppSupervisor::alerts() const {
   const std::lock_guard lock(mutex_);
   std::vector<control::Alert> all;
   for (const auto& [name, w] : apps_) {
-    for (const std::string& text : w.warnings) all.push_back({"warning", "unprotected_data", name + ": " + text, "", 0});
+    for (const std::string& text : w.warnings)
+      all.push_back({"warning", "unprotected_data", name + ": " + text, "", 0});
     if (running_ && w.health.state() == apps::HealthState::failed)
-      all.push_back({"error", "application_failed", name + ": " + w.health.last_reason(), "journalctl, then holdfast make-active on another node", 0});
+      all.push_back({"error", "application_failed", name + ": " + w.health.last_reason(),
+                     "journalctl, then holdfast make-active on another node", 0});
   }
   return all;
 }

@@ -90,7 +90,7 @@ class AppSupervisor {
 
 // What the plug-ins need to know of this host.
 apps::HostFacts host_facts();
-std::string host_facts_text();                                   // for a peer
+std::string host_facts_text();  // for a peer
 Result<apps::HostFacts> host_facts_from_text(const std::string& text);
 
 }  // namespace holdfast::daemon

@@ -11,9 +11,15 @@ using nlohmann::json;
 json application_json(const apps::Application& a) {
   json resources = json::array(), instances = json::array();
   for (const auto& r : a.resources)
-    resources.push_back({{"unit", r.unit}, {"start_timeout_ms", r.start_timeout_ms}, {"stop_timeout_ms", r.stop_timeout_ms}});
+    resources.push_back(
+        {{"unit", r.unit}, {"start_timeout_ms", r.start_timeout_ms}, {"stop_timeout_ms", r.stop_timeout_ms}});
   for (const auto& p : a.postgresql)
-    instances.push_back({{"version", p.version}, {"name", p.name}, {"port", p.port}, {"owner", p.owner}, {"data_dir", p.data_dir}, {"unit", p.unit}});
+    instances.push_back({{"version", p.version},
+                         {"name", p.name},
+                         {"port", p.port},
+                         {"owner", p.owner},
+                         {"data_dir", p.data_dir},
+                         {"unit", p.unit}});
   return {{"name", a.name},
           {"plugin", a.plugin},
           {"resources", resources},
@@ -30,15 +36,19 @@ apps::Application application_from(const json& j) {
   a.name = j.at("name").get<std::string>();
   a.plugin = j.at("plugin").get<std::string>();
   for (const json& r : j.at("resources"))
-    a.resources.push_back({r.at("unit").get<std::string>(), r.at("start_timeout_ms").get<int>(), r.at("stop_timeout_ms").get<int>()});
+    a.resources.push_back(
+        {r.at("unit").get<std::string>(), r.at("start_timeout_ms").get<int>(), r.at("stop_timeout_ms").get<int>()});
   a.data_paths = j.at("data_paths").get<std::vector<std::string>>();
   const int probe = j.at("probe").get<int>();
-  a.probe = probe < 0 || probe > static_cast<int>(apps::ProbeKind::postgresql_write) ? apps::ProbeKind::units : static_cast<apps::ProbeKind>(probe);
+  a.probe = probe < 0 || probe > static_cast<int>(apps::ProbeKind::postgresql_write)
+                ? apps::ProbeKind::units
+                : static_cast<apps::ProbeKind>(probe);
   a.check_interval_ms = j.at("check_interval_ms").get<int>();
   a.check_timeout_ms = j.at("check_timeout_ms").get<int>();
   for (const json& p : j.at("postgresql"))
-    a.postgresql.push_back({p.at("version").get<std::string>(), p.at("name").get<std::string>(), p.at("port").get<int>(),
-                            p.at("owner").get<std::string>(), p.at("data_dir").get<std::string>(), p.at("unit").get<std::string>()});
+    a.postgresql.push_back({p.at("version").get<std::string>(), p.at("name").get<std::string>(),
+                            p.at("port").get<int>(), p.at("owner").get<std::string>(),
+                            p.at("data_dir").get<std::string>(), p.at("unit").get<std::string>()});
   a.compatibility = j.value("compatibility", std::string());
   return a;
 }
@@ -57,11 +67,12 @@ void read_members(const json& j, ClusterConfig& c) {
   const json nodes = j.value("nodes", json::object());  // a name of its own: items() does not keep a temporary alive
   for (const auto& [id, node] : nodes.items()) c.nodes[id].channel = node.at("channel").get<std::vector<std::string>>();
   for (const json& p : j.value("public", json::array()))
-    c.public_addresses.push_back({p.at("address").get<std::string>(), p.value("site", std::string()), p.value("policy", std::string("move"))});
+    c.public_addresses.push_back(
+        {p.at("address").get<std::string>(), p.value("site", std::string()), p.value("policy", std::string("move"))});
   for (const json& a : j.value("applications", json::array())) c.applications.push_back(application_from(a));
   for (const json& s : j.value("sets", json::array()))
-    c.sets.push_back({s.at("set").get<std::uint16_t>(), s.at("path").get<std::string>(), s.value("application", std::string()),
-                      s.value("write_policy", std::string("write-back"))});
+    c.sets.push_back({s.at("set").get<std::uint16_t>(), s.at("path").get<std::string>(),
+                      s.value("application", std::string()), s.value("write_policy", std::string("write-back"))});
   c.next_set = j.value("next_set", c.next_set);
 }
 
@@ -83,10 +94,12 @@ cluster::Settings ClusterConfig::settings() const {
 std::string to_text(const ClusterConfig& c) {
   json nodes = json::object(), publics = json::array(), applications = json::array(), sets = json::array();
   for (const auto& [id, node] : c.nodes) nodes[id] = {{"channel", node.channel}};
-  for (const auto& p : c.public_addresses) publics.push_back({{"address", p.address}, {"site", p.site}, {"policy", p.policy}});
+  for (const auto& p : c.public_addresses)
+    publics.push_back({{"address", p.address}, {"site", p.site}, {"policy", p.policy}});
   for (const auto& a : c.applications) applications.push_back(application_json(a));
   for (const auto& s : c.sets)
-    sets.push_back({{"set", s.set}, {"path", s.path}, {"application", s.application}, {"write_policy", s.write_policy}});
+    sets.push_back(
+        {{"set", s.set}, {"path", s.path}, {"application", s.application}, {"write_policy", s.write_policy}});
   return json{{"name", c.name},
               {"mode", c.mode},
               {"profile", c.profile},

@@ -26,7 +26,7 @@ struct PublicAddressConfig {
 };
 
 struct SetConfig {
-  std::uint16_t set = 0;             // never used again after an unprotect
+  std::uint16_t set = 0;  // never used again after an unprotect
   std::string path;
   std::string application;
   std::string write_policy = "write-back";
@@ -34,14 +34,14 @@ struct SetConfig {
 
 struct ClusterConfig {
   std::string name;
-  std::string mode = "async";              // async | fsync
-  std::string profile = "default";         // default | fast
-  std::uint32_t lease_ms = 0;              // 0 = the profile's
+  std::string mode = "async";       // async | fsync
+  std::string profile = "default";  // default | fast
+  std::uint32_t lease_ms = 0;       // 0 = the profile's
   std::uint32_t ring_mib = 64;
   bool automatic_failover = true;
-  bool automatic_switchover = false;       // of an application that restarts did not help
+  bool automatic_switchover = false;  // of an application that restarts did not help
   bool data_loss_avoidance = true;
-  double recovery_point_limit_s = 0;       // 0 = none
+  double recovery_point_limit_s = 0;  // 0 = none
   std::vector<std::string> ping_targets;
   std::map<std::string, NodeAddresses> nodes;  // by node id, hex
   std::vector<PublicAddressConfig> public_addresses;
@@ -50,7 +50,7 @@ struct ClusterConfig {
   std::uint16_t next_set = 1;
 
   const apps::Application* application(const std::string& application_name) const;
-  cluster::Settings settings() const;      // what the register's core needs of it
+  cluster::Settings settings() const;  // what the register's core needs of it
 };
 
 std::string to_text(const ClusterConfig& config);

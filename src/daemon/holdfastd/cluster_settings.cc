@@ -20,9 +20,12 @@ struct Setting {
 std::string on_off(bool value) { return value ? "on" : "off"; }
 
 Status parse_bool(const std::string& value, bool& into) {
-  if (value == "on" || value == "true" || value == "yes") into = true;
-  else if (value == "off" || value == "false" || value == "no") into = false;
-  else return fail(ErrorCode::invalid, "'{}' is neither on nor off", value);
+  if (value == "on" || value == "true" || value == "yes")
+    into = true;
+  else if (value == "off" || value == "false" || value == "no")
+    into = false;
+  else
+    return fail(ErrorCode::invalid, "'{}' is neither on nor off", value);
   return {};
 }
 
@@ -96,7 +99,8 @@ Status set_public_addresses(ClusterConfig& c, const std::string& value) {
 Status set_recovery_point_limit(ClusterConfig& c, const std::string& value) {
   double number = 0;
   const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
-  if (error != std::errc() || end != value.data() + value.size() || !std::isfinite(number) || number < 0 || number > 86400)
+  if (error != std::errc() || end != value.data() + value.size() || !std::isfinite(number) || number < 0 ||
+      number > 86400)
     return fail(ErrorCode::invalid, "'{}' is not a number of seconds from 0 (no limit) to 86400", value);
   c.recovery_point_limit_s = number;
   return {};
@@ -104,17 +108,28 @@ Status set_recovery_point_limit(ClusterConfig& c, const std::string& value) {
 
 const std::vector<Setting>& table() {
   static const std::vector<Setting> settings = {
-      {"mode", "async: the application never waits for a passive; fsync: fsync returns when it is durable on every in-sync passive too",
+      {"mode",
+       "async: the application never waits for a passive; fsync: fsync returns when it is durable on every in-sync "
+       "passive too",
        [](const ClusterConfig& c) { return c.mode; },
-       [](ClusterConfig& c, const std::string& v) { return parse_choice(v, {"async", "fsync"}, c.mode); }},
-      {"profile", "timings: default (lease 2 s) or fast (lease 0.7 s)", [](const ClusterConfig& c) { return c.profile; },
-       [](ClusterConfig& c, const std::string& v) { return parse_choice(v, {"default", "fast"}, c.profile); }},
+       [](ClusterConfig& c, const std::string& v) {
+         return parse_choice(v, {"async", "fsync"}, c.mode);
+       }},
+      {"profile", "timings: default (lease 2 s) or fast (lease 0.7 s)",
+       [](const ClusterConfig& c) { return c.profile; },
+       [](ClusterConfig& c, const std::string& v) {
+         return parse_choice(v, {"default", "fast"}, c.profile);
+       }},
       {"lease_ms", "length of the lease in milliseconds, 500 to 2000; 0 = the profile's",
        [](const ClusterConfig& c) { return std::to_string(c.lease_ms); },
-       [](ClusterConfig& c, const std::string& v) { return v == "0" ? (c.lease_ms = 0, Status{}) : parse_number(v, 500, 2000, c.lease_ms); }},
-      {"ring_mib", "memory for the log of changes in MiB, 8 to 4096", [](const ClusterConfig& c) { return std::to_string(c.ring_mib); },
+       [](ClusterConfig& c, const std::string& v) {
+         return v == "0" ? (c.lease_ms = 0, Status{}) : parse_number(v, 500, 2000, c.lease_ms);
+       }},
+      {"ring_mib", "memory for the log of changes in MiB, 8 to 4096",
+       [](const ClusterConfig& c) { return std::to_string(c.ring_mib); },
        [](ClusterConfig& c, const std::string& v) { return parse_number(v, 8, 4096, c.ring_mib); }},
-      {"automatic_failover", "on: a synchronized passive takes over when the active is gone; off: it waits for 'holdfast failover'",
+      {"automatic_failover",
+       "on: a synchronized passive takes over when the active is gone; off: it waits for 'holdfast failover'",
        [](const ClusterConfig& c) { return on_off(c.automatic_failover); },
        [](ClusterConfig& c, const std::string& v) { return parse_bool(v, c.automatic_failover); }},
       {"automatic_switchover", "on: switch over when restarts in place do not bring an application back",
@@ -123,7 +138,8 @@ const std::vector<Setting>& table() {
       {"data_loss_avoidance", "on: no automatic change of role to a passive that is not synchronized",
        [](const ClusterConfig& c) { return on_off(c.data_loss_avoidance); },
        [](ClusterConfig& c, const std::string& v) { return parse_bool(v, c.data_loss_avoidance); }},
-      {"recovery_point_limit_s", "no automatic change of role to a passive whose recovery point is older, in seconds; 0 = no limit",
+      {"recovery_point_limit_s",
+       "no automatic change of role to a passive whose recovery point is older, in seconds; 0 = no limit",
        [](const ClusterConfig& c) { return fmt::format("{:g}", c.recovery_point_limit_s); }, set_recovery_point_limit},
       {"ping_targets", "up to three addresses, comma between, that tell whether a node's network works",
        [](const ClusterConfig& c) { return join(c.ping_targets); }, set_ping_targets},
@@ -153,7 +169,8 @@ Result<ClusterConfig> with_setting(ClusterConfig config, const std::string& key,
     known += (known.empty() ? "" : ", ") + std::string(s.key);
     if (key != s.key) continue;
     const Status set = s.set(config, value);
-    if (!set) return tl::unexpected(with_hint(Error{set.error().code, key + ": " + set.error().message, {}, 0}, s.text));
+    if (!set)
+      return tl::unexpected(with_hint(Error{set.error().code, key + ": " + set.error().message, {}, 0}, s.text));
     return config;
   }
   return tl::unexpected(Error{ErrorCode::invalid, fmt::format("there is no setting '{}'", key), "one of: " + known, 0});

@@ -12,10 +12,12 @@
 namespace holdfast::daemon {
 
 std::int64_t steady_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 std::int64_t wall_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
 }
 
 Daemon::Daemon(DaemonPaths paths) : paths_(std::move(paths)) {}
@@ -40,15 +42,17 @@ Daemon::~Daemon() {
 
 Status Daemon::open() {
   opened_ms_ = steady_ms();
-  for (const std::string& dir : {paths_.state, paths_.run, paths_.state + "/register"}) HF_TRY(platform::make_private_dir(dir));
+  for (const std::string& dir : {paths_.state, paths_.run, paths_.state + "/register"})
+    HF_TRY(platform::make_private_dir(dir));
   HF_ASSIGN(auto word, platform::LeaseWord::open(platform::LeaseWord::Side::writer, paths_.lease_word()));
   lease_word_.emplace(std::move(word));
   setup_ = std::make_unique<Worker>();
   fencer_ = std::make_unique<Worker>();
   events_ = std::make_unique<Worker>();
   plans_ = std::make_unique<PlanKeeper>(*this);
-  auto network = NetworkIdentity::create({[this](Epoch e) { return lease_word_->valid(e); },
-                                          [this](std::string text) { event("warning", "public_gate", "holdfastd", text); }});
+  auto network =
+      NetworkIdentity::create({[this](Epoch e) { return lease_word_->valid(e); },
+                               [this](std::string text) { event("warning", "public_gate", "holdfastd", text); }});
   if (!network) return tl::unexpected(with_hint(network.error(), "holdfastd needs nftables and CAP_NET_ADMIN"));
   network_ = std::move(*network);
   handlers_ = std::make_unique<ApiHandlers>(*this);
@@ -59,19 +63,23 @@ Status Daemon::open() {
       node ? node->node_name : "", AppSupervisor::Events{[this](const std::string& severity, const std::string& text) {
                                                            event(severity, "application", "holdfastd", text);
                                                          },
-                                                         [this](const std::string& app, const std::string& why) { handlers_->automatic_switchover(app, why); }});
+                                                         [this](const std::string& app, const std::string& why) {
+                                                           handlers_->automatic_switchover(app, why);
+                                                         }});
   mirror_ = std::make_unique<MirrorClient>(
-      paths_.mirror_socket(), MirrorClient::Events{[this] { loop_.post("the mirror connected", [this] { mirror_connected(); }); },
-                                                   [this] { loop_.post("the mirror is gone", [this] { mirror_gone(); }); },
-                                                   [this](nlohmann::json e) {
-                                                     loop_.post("an event of the mirror", [this, e = std::move(e)] { mirror_event(e); });
-                                                   }});
+      paths_.mirror_socket(),
+      MirrorClient::Events{[this] { loop_.post("the mirror connected", [this] { mirror_connected(); }); },
+                           [this] { loop_.post("the mirror is gone", [this] { mirror_gone(); }); },
+                           [this](nlohmann::json e) {
+                             loop_.post("an event of the mirror", [this, e = std::move(e)] { mirror_event(e); });
+                           }});
   if (node) {
     node_ = *node;
     HF_TRY(start_member(false));
   }
   HF_TRY(api_->listen(paths_.api_socket()));
-  log_info("holdfastd {} is ready{}", HF_VERSION, member_ ? ", node " + node_.node_name + " of cluster " + node_.cluster_name : ", in no cluster yet");
+  log_info("holdfastd {} is ready{}", HF_VERSION,
+           member_ ? ", node " + node_.node_name + " of cluster " + node_.cluster_name : ", in no cluster yet");
   return {};
 }
 
@@ -82,6 +90,7 @@ void Daemon::beat(std::function<void()> alive) {
 
 void Daemon::run() {
   loop_.after(std::chrono::milliseconds(1), "first look at the mirror", [this] { poll_mirror(); });
+  watch_lease();
   loop_.run();
 }
 
@@ -106,13 +115,18 @@ void Daemon::shut_down_machine() {
   if (!posted) loop_.stop();
 }
 
-void Daemon::event(const std::string& severity, const std::string& code, const std::string& actor, const std::string& text) {
-  if (severity == "error") log_error("{}", text);
-  else if (severity == "warning") log_warning("{}", text);
-  else log_info("{}", text);
+void Daemon::event(const std::string& severity, const std::string& code, const std::string& actor,
+                   const std::string& text) {
+  if (severity == "error")
+    log_error("{}", text);
+  else if (severity == "warning")
+    log_warning("{}", text);
+  else
+    log_info("{}", text);
   if (!event_store_ || !events_) return;
   events_->post([store = event_store_.get(), draft = control::EventDraft{severity, code, actor, text}] {
-    if (const auto kept = store->append(draft); !kept) log_error("the event could not be kept: {}", kept.error().to_string());
+    if (const auto kept = store->append(draft); !kept)
+      log_error("the event could not be kept: {}", kept.error().to_string());
   });
 }
 

@@ -75,7 +75,7 @@ struct Snapshot {
   std::vector<cluster::VoteStatus> votes;
   cluster::Availability automatic_failover;
   std::string last_refusal;
-  nlohmann::json mirror;                 // its last status; null when it does not answer
+  nlohmann::json mirror;  // its last status; null when it does not answer
   std::int64_t mirror_age_ms = 0;
   bool mirror_connected = false;
   std::map<NodeId, PeerSummary> peers;
@@ -91,8 +91,8 @@ class Daemon : public EngineHost, public InSync::Port {
   // Opens everything and, when this node is a member, starts it. Before run().
   Status open();
   void beat(std::function<void()> alive);  // before run(): called from the loop once a second
-  void run();      // the loop, until stop()
-  void stop();     // any thread: ends run(); the lease is kept, so that a restart is not noticed
+  void run();                              // the loop, until stop()
+  void stop();               // any thread: ends run(); the lease is kept, so that a restart is not noticed
   void shut_down_machine();  // any thread: gives the office back first, then stop()
 
   Loop& loop() { return loop_; }
@@ -116,7 +116,7 @@ class Daemon : public EngineHost, public InSync::Port {
   // Becomes a member: what init and join have stored is loaded and started. `found` founds the cluster with that value.
   Status become_member(const NodeState& state, bool founder);
   Status found_cluster(const cluster::Value& value, int timeout_ms);
-  void forget_member();          // after a failed init or join, nothing of it stays
+  void forget_member();  // after a failed init or join, nothing of it stays
   Status propose_config(const std::function<Result<ClusterConfig>(ClusterConfig)>& change, int timeout_ms = 10'000);
   // Applies `config` to units, network and mirror here and waits for it.
   Status settle_setup(int timeout_ms);
@@ -178,6 +178,10 @@ class Daemon : public EngineHost, public InSync::Port {
   void take_mirror_status(const nlohmann::json& status);
   void publish_summary();
   void watch_capture(bool captures);
+  void watch_lease();
+  bool had_lease_ = false;     // in this office
+  bool has_captured_ = false;  // in this office
+  std::int64_t lapsed_since_ms_ = 0;
   std::int64_t uncaptured_since_ms_ = 0;
   // daemon_setup.cc
   void take_value(const cluster::ValuePtr& value);
@@ -191,7 +195,8 @@ class Daemon : public EngineHost, public InSync::Port {
   // daemon_links.cc
   Status open_links();
   void link_request(NodeId from, std::string op, std::string body, network::Responder respond);
-  void serve_http(network::BlockingTls& tls, const std::optional<network::CertificateIdentity>& peer, const std::string& address);
+  void serve_http(network::BlockingTls& tls, const std::optional<network::CertificateIdentity>& peer,
+                  const std::string& address);
 
   const DaemonPaths paths_;
   Loop loop_;
@@ -209,27 +214,27 @@ class Daemon : public EngineHost, public InSync::Port {
   std::unique_ptr<PlanKeeper> plans_;
   std::unique_ptr<ApiHandlers> handlers_;
   std::unique_ptr<control::ApiServer> api_;
-  std::unique_ptr<Worker> setup_;    // units, addresses, mirror configuration
-  std::unique_ptr<Worker> fencer_;   // what a fence does slowly
-  std::unique_ptr<Worker> events_;   // event files wait for the disk
+  std::unique_ptr<Worker> setup_;   // units, addresses, mirror configuration
+  std::unique_ptr<Worker> fencer_;  // what a fence does slowly
+  std::unique_ptr<Worker> events_;  // event files wait for the disk
 
   bool member_ = false;
   bool founder_ = false;
   NodeState node_;
-  cluster::ValuePtr value_;          // newest recorded value that was taken
+  cluster::ValuePtr value_;  // newest recorded value that was taken
   ClusterConfig config_;
-  std::string applied_;              // what apply_setup() was last given
+  std::string applied_;  // what apply_setup() was last given
   std::string setup_error_;
-  bool setup_done_ = false;          // once; the engine starts then
+  bool setup_done_ = false;  // once; the engine starts then
   bool engine_started_ = false;
   std::int64_t opened_ms_ = 0;
 
-  Epoch office_epoch_;               // 0 = not the active
-  NodeId last_active_;               // newest known
-  NodeId before_office_;             // who was the active before this node's office
+  Epoch office_epoch_;    // 0 = not the active
+  NodeId last_active_;    // newest known
+  NodeId before_office_;  // who was the active before this node's office
   std::int64_t role_since_wall_ms_ = 0;
-  int fencing_ = 0;                  // parts of a fence still under way
-  std::vector<Epoch> seals_waiting_; // until the abort before them is done
+  int fencing_ = 0;                   // parts of a fence still under way
+  std::vector<Epoch> seals_waiting_;  // until the abort before them is done
   std::optional<std::pair<Epoch, NodeId>> follow_;
   bool follow_sent_ = false;
   ExpectedSwitchover expected_;
@@ -238,6 +243,7 @@ class Daemon : public EngineHost, public InSync::Port {
   bool mirror_polling_ = false;
   std::string fault_;
   std::map<NodeId, PeerSummary> summaries_;
+  std::map<NodeId, std::int64_t> lost_logged_ms_;
   std::map<NodeId, std::string> channel_told_;  // last state of a data channel that became an event
   std::atomic<std::uint64_t> lease_epoch_{0};
 };

@@ -11,7 +11,9 @@ namespace {
 class TlsHttpStream final : public control::TimedStream {
  public:
   explicit TlsHttpStream(network::BlockingTls& tls) : tls_(tls) {}
-  Result<std::size_t> read_some(std::span<std::uint8_t> into, int timeout_ms) override { return tls_.read_some(into, timeout_ms); }
+  Result<std::size_t> read_some(std::span<std::uint8_t> into, int timeout_ms) override {
+    return tls_.read_some(into, timeout_ms);
+  }
   Status write_all(ByteView bytes, int timeout_ms) override { return tls_.write_all(bytes, timeout_ms); }
 
  private:
@@ -39,9 +41,12 @@ Status Daemon::open_links() {
   events.summary = [this](const std::string&, NodeId from, std::string summary) {
     auto json = nlohmann::json::parse(summary, nullptr, false);
     if (!json.is_object()) return;
-    loop_.post("a peer's summary", [this, from, json = std::move(json)]() mutable { summaries_[from] = PeerSummary{std::move(json), steady_ms()}; });
+    loop_.post("a peer's summary", [this, from, json = std::move(json)]() mutable {
+      summaries_[from] = PeerSummary{std::move(json), steady_ms()};
+    });
   };
-  events.request = [this](const std::string&, NodeId from, std::string op, std::string body, network::Responder respond) {
+  events.request = [this](const std::string&, NodeId from, std::string op, std::string body,
+                          network::Responder respond) {
     link_request(from, std::move(op), std::move(body), std::move(respond));
   };
   links_ = std::make_unique<network::PeerLinks>(std::move(events));
@@ -58,9 +63,8 @@ Status Daemon::open_links() {
 
   network::DoorEvents door;
   door.control = [this](int fd, network::SslPtr ssl) { links_->adopt(fd, std::move(ssl)); };
-  door.http = [this](network::BlockingTls& tls, std::optional<network::CertificateIdentity> peer, const std::string& address) {
-    serve_http(tls, peer, address);
-  };
+  door.http = [this](network::BlockingTls& tls, std::optional<network::CertificateIdentity> peer,
+                     const std::string& address) { serve_http(tls, peer, address); };
   auto opened = network::TlsDoor::open("[::]:9727", paths_.tls(), door);
   if (!opened) opened = network::TlsDoor::open("0.0.0.0:9727", paths_.tls(), door);  // a kernel without IPv6
   if (!opened) return tl::unexpected(opened.error());
@@ -72,7 +76,8 @@ void Daemon::link_request(NodeId from, std::string op, std::string body, network
   handlers_->serve_peer(from, std::move(op), std::move(body), std::move(respond));
 }
 
-void Daemon::serve_http(network::BlockingTls& tls, const std::optional<network::CertificateIdentity>& peer, const std::string& address) {
+void Daemon::serve_http(network::BlockingTls& tls, const std::optional<network::CertificateIdentity>& peer,
+                        const std::string& address) {
   control::Caller caller;
   caller.address = address;
   caller.origin = control::Origin::join;

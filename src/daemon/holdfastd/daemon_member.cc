@@ -26,21 +26,28 @@ Status Daemon::become_member(const NodeState& state, bool founder) {
   cluster::VoterState fresh;
   fresh.incarnation = cluster::Incarnation(state.incarnation);
   HF_TRY(platform::write_file_durably(paths_.register_file(), cluster::encode(fresh)));
-  return loop_.call("become a member", [this, state, founder]() -> Status {
-    node_ = state;
-    return start_member(founder);
-  }, Status(fail(ErrorCode::unavailable, "holdfastd is stopping")));
+  return loop_.call(
+      "become a member",
+      [this, state, founder]() -> Status {
+        node_ = state;
+        return start_member(founder);
+      },
+      Status(fail(ErrorCode::unavailable, "holdfastd is stopping")));
 }
 
 Status Daemon::found_cluster(const cluster::Value& value, int timeout_ms) {
   const std::int64_t until = steady_ms() + timeout_ms;
-  loop_.call("configuration of the founder", [this, value] {
-    value_ = std::make_shared<const cluster::Value>(value);
-    if (auto config = config_from_text(value.config)) config_ = std::move(*config);
-    return 0;
-  }, 0);
+  loop_.call(
+      "configuration of the founder",
+      [this, value] {
+        value_ = std::make_shared<const cluster::Value>(value);
+        if (auto config = config_from_text(value.config)) config_ = std::move(*config);
+        return 0;
+      },
+      0);
   for (;;) {
-    const bool started = loop_.call("has the engine started", [this] { return engine_started_; }, false);
+    const bool started = loop_.call(
+        "has the engine started", [this] { return engine_started_; }, false);
     if (started) break;
     if (steady_ms() > until) return fail(ErrorCode::timeout, "holdfast-mirror did not take the configuration in time");
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
@@ -51,16 +58,19 @@ Status Daemon::found_cluster(const cluster::Value& value, int timeout_ms) {
 }
 
 void Daemon::forget_member() {
-  loop_.call("forget the cluster", [this] {
-    member_ = engine_started_ = setup_done_ = founder_ = false;
-    engine_.reset();
-    insync_.reset();
-    value_.reset();
-    config_ = {};
-    applied_.clear();
-    saved_.reset();
-    return 0;
-  }, 0);
+  loop_.call(
+      "forget the cluster",
+      [this] {
+        member_ = engine_started_ = setup_done_ = founder_ = false;
+        engine_.reset();
+        insync_.reset();
+        value_.reset();
+        config_ = {};
+        applied_.clear();
+        saved_.reset();
+        return 0;
+      },
+      0);
   door_.reset();
   links_.reset();
   register_store_.reset();
@@ -73,7 +83,8 @@ void Daemon::forget_member() {
 Status Daemon::start_member(bool founder) {
   founder_ = founder;
   if (!event_store_) {
-    HF_ASSIGN(event_store_, control::EventStore::open(paths_.events(), node_.node_name, control::EventLimits{}, wall_ms));
+    HF_ASSIGN(event_store_,
+              control::EventStore::open(paths_.events(), node_.node_name, control::EventLimits{}, wall_ms));
   }
   apps_->set_node(node_.node_name);
   renew_certificate();
@@ -88,12 +99,14 @@ Status Daemon::start_member(bool founder) {
   engine_ = std::make_unique<Engine>(loop_, clock_, *this, options);
   insync_ = std::make_unique<InSync>(node_.node_id, *this);
   register_store_ = std::make_unique<RegisterStore>(
-      paths_.register_file(), RegisterStore::Events{[this](std::uint64_t id) {
-                                                      loop_.post("the register's file is on disk", [this, id] {
-                                                        if (engine_) engine_->persisted(id);
-                                                      });
-                                                    },
-                                                    [](const Error& e) { CHECK(false, "the register's file can't be written: {}", e.to_string()); }});
+      paths_.register_file(),
+      RegisterStore::Events{
+          [this](std::uint64_t id) {
+            loop_.post("the register's file is on disk", [this, id] {
+              if (engine_) engine_->persisted(id);
+            });
+          },
+          [](const Error& e) { CHECK(false, "the register's file can't be written: {}", e.to_string()); }});
   member_ = true;
   opened_ms_ = steady_ms();
   HF_TRY(open_links());
@@ -126,7 +139,8 @@ void Daemon::start_engine_when_ready() {
 bool Daemon::lease_survived(const cluster::VoterState& state) const {
   if (!state.accepted || state.accepted->active != node_.node_id) return false;
   const Epoch epoch = state.accepted->epoch();
-  const bool captures = text_of(mirror_status_, "role") == "active" && flag_of(mirror_status_, "mounted") && number_of(mirror_status_, "epoch") == epoch.value;
+  const bool captures = text_of(mirror_status_, "role") == "active" && flag_of(mirror_status_, "mounted") &&
+                        number_of(mirror_status_, "epoch") == epoch.value;
   return captures && lease_word_->valid(epoch);
 }
 
@@ -135,12 +149,15 @@ void Daemon::start_engine() {
   role_since_wall_ms_ = wall_ms();
   cluster::in::Started started;
   started.state = saved_;
-  started.fresh = cluster::Incarnation(static_cast<std::uint64_t>(steady_ms()) * 0x9E3779B97F4A7C15ULL ^ static_cast<std::uint64_t>(wall_ms()) ^ node_.node_id.value);
+  started.fresh = cluster::Incarnation(static_cast<std::uint64_t>(steady_ms()) * 0x9E3779B97F4A7C15ULL ^
+                                       static_cast<std::uint64_t>(wall_ms()) ^ node_.node_id.value);
   started.lease_word_valid = saved_ && lease_survived(*saved_);
   const auto last_boot = platform::read_file(paths_.boot_file(), 256);
   started.machine_rebooted = last_boot && as_text(*last_boot) != boot_id();
-  if (const Status kept = platform::write_file_durably(paths_.boot_file(), as_bytes(boot_id())); !kept) log_warning("{}", kept.error().to_string());
-  if (started.lease_word_valid) log_info("the lease of epoch {} is still held: going on", saved_->accepted->epoch().value);
+  if (const Status kept = platform::write_file_durably(paths_.boot_file(), as_bytes(boot_id())); !kept)
+    log_warning("{}", kept.error().to_string());
+  if (started.lease_word_valid)
+    log_info("the lease of epoch {} is still held: going on", saved_->accepted->epoch().value);
   engine_->start(std::move(started));
   saved_.reset();
   if (!mirror_status_.is_null()) take_mirror_status(mirror_status_);

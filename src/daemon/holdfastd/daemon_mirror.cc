@@ -11,7 +11,8 @@ namespace holdfast::daemon {
 namespace {
 constexpr auto poll_every = std::chrono::milliseconds(500);
 constexpr std::int64_t hang_ms = 5'000;
-}
+constexpr std::int64_t lapse_ms = 800;  // the mirror's watchdog acts 700 ms after the lapse
+}  // namespace
 
 void Daemon::mirror_connected() {
   log_info("holdfast-mirror is there");
@@ -42,15 +43,18 @@ void Daemon::mirror_event(const nlohmann::json& e) {
     if (!id) return;
     InSync::Peer peer{text_of(e, "state"), 0, 0};
     for (const auto& p : list_of(mirror_status_, "peers"))
-      if (text_of(p, "node_id") == to_hex(*id)) peer = {peer.state, number_of(mirror_status_, "last_seq"), number_of(p, "acked_seq")};
+      if (text_of(p, "node_id") == to_hex(*id))
+        peer = {peer.state, number_of(mirror_status_, "last_seq"), number_of(p, "acked_seq")};
     insync_->observe(*id, peer, steady_ms());
     // Attempts to connect to a peer that is down for a week are no events.
     std::string& told = channel_told_[*id];
     if (peer.state == "connecting" || peer.state == "streaming" || peer.state == told) return;
     told = peer.state;
-    event(peer.state == "lost" ? "warning" : "info", "peer_" + peer.state, "holdfastd", fmt::format("data channel with {}: {}", name_of(*id), peer.state));
+    event(peer.state == "lost" ? "warning" : "info", "peer_" + peer.state, "holdfastd",
+          fmt::format("data channel with {}: {}", name_of(*id), peer.state));
   } else if (kind == "fault" || kind == "aborted") {
-    const std::string reason = kind == "fault" ? text_of(e, "reason", "unknown fault") : "the watchdog ended the capture because the lease had lapsed";
+    const std::string reason = kind == "fault" ? text_of(e, "reason", "unknown fault")
+                                               : "the watchdog ended the capture because the lease had lapsed";
     if (kind == "fault") fault_ = reason;
     event("error", "mirror_" + kind, "holdfastd", "holdfast-mirror: " + reason);
     const bool ours = kind == "fault" || number_of(e, "epoch") == office_epoch_.value;
@@ -74,7 +78,8 @@ void Daemon::poll_mirror() {
   mirror_->request("status", nlohmann::json::object(), 2'000, [this](Result<nlohmann::json> reply) {
     loop_.post("status of the mirror", [this, reply = std::move(reply)] {
       mirror_polling_ = false;
-      if (reply) take_mirror_status(*reply);
+      if (reply)
+        take_mirror_status(*reply);
       else if (office_epoch_.value != 0 && mirror_status_ms_ != 0 && steady_ms() - mirror_status_ms_ > hang_ms)
         give_up_office("holdfast-mirror hangs", NodeId{});
       // While this node's own mirror says nothing, nothing is known of the peers: it is not they who are stuck.
@@ -95,17 +100,23 @@ void Daemon::take_mirror_status(const nlohmann::json& status) {
     engine_->feed(cluster::in::MirrorState{*position, complete, Epoch(number_of(status, "sealed"))});
   }
   if (office_epoch_.value == 0) return;
-  watch_capture(active && flag_of(status, "mounted"));
+  watch_capture(active && flag_of(status, "mounted") && number_of(status, "epoch") == office_epoch_.value);
   if (office_epoch_.value == 0) return;
   for (const auto& p : list_of(status, "peers")) {
     const auto id = node_id_from_hex(text_of(p, "node_id"));
-    if (id) insync_->observe(*id, {text_of(p, "state"), number_of(status, "last_seq"), number_of(p, "acked_seq")}, steady_ms());
+    if (id)
+      insync_->observe(*id, {text_of(p, "state"), number_of(status, "last_seq"), number_of(p, "acked_seq")},
+                       steady_ms());
   }
 }
 
-// An active that captures nothing serves nobody and keeps others from it: outside of a change of roles it gives up.
+// An active that captures nothing serves nobody and keeps others from it: outside of a change of roles it gives up. A promotion that has
+// captured already needs that capture to the end: it would try to start applications on nothing for ever.
 void Daemon::watch_capture(bool captures) {
-  if (captures || plans_->running()) {
+  if (captures) has_captured_ = true;
+  const auto plan = plans_->running();
+  const bool own_promotion = plan && plan->to == node_.node_name && plans_->role_plan_running();
+  if (captures || (plan && !(own_promotion && has_captured_))) {
     uncaptured_since_ms_ = 0;
     return;
   }
@@ -115,11 +126,25 @@ void Daemon::watch_capture(bool captures) {
   give_up_office("the protected folders are not captured", NodeId{});
 }
 
+// A lapse that lasts means that the watchdog has ended the capture: this epoch is over here, whoever wins the next one.
+void Daemon::watch_lease() {
+  loop_.after(std::chrono::milliseconds(200), "watch the lease", [this] { watch_lease(); });
+  if (office_epoch_.value == 0 || !had_lease_ || lease_word_->valid(office_epoch_)) {
+    lapsed_since_ms_ = 0;
+    return;
+  }
+  if (lapsed_since_ms_ == 0) lapsed_since_ms_ = steady_ms();
+  if (steady_ms() - lapsed_since_ms_ < lapse_ms) return;
+  lapsed_since_ms_ = 0;
+  give_up_office("its lease lapsed: no majority of the voters answers", NodeId{});
+}
+
 void Daemon::give_up_office(const std::string& reason, NodeId successor) {
   if (office_epoch_.value == 0) return;
   const Epoch epoch = office_epoch_;
   engine_->feed(cluster::in::Resign{successor});
-  event("error", "resigned", "holdfastd", fmt::format("{} resigned from epoch {}: {}", node_.node_name, epoch.value, reason));
+  event("error", "resigned", "holdfastd",
+        fmt::format("{} resigned from epoch {}: {}", node_.node_name, epoch.value, reason));
   fence(epoch, reason);
 }
 
@@ -128,12 +153,19 @@ void Daemon::publish_summary() {
   if (!member_ || !links_) return;
   const bool active = office_epoch_.value != 0;
   const bool captures = active && text_of(mirror_status_, "role") == "active" && flag_of(mirror_status_, "mounted") &&
-                        number_of(mirror_status_, "epoch") == office_epoch_.value && (network_->open() || config_.public_addresses.empty());
+                        number_of(mirror_status_, "epoch") == office_epoch_.value &&
+                        (network_->open() || config_.public_addresses.empty());
   nlohmann::json applications = nlohmann::json::array();
   for (const auto& a : apps_->status()) {
     nlohmann::json resources = nlohmann::json::array();
-    for (const auto& r : a.resources) resources.push_back({{"name", r.name}, {"kind", r.kind}, {"state", r.state}, {"detail", r.detail}});
-    applications.push_back({{"name", a.name}, {"plugin", a.plugin}, {"state", a.state}, {"health", a.health}, {"detail", a.detail}, {"resources", resources}});
+    for (const auto& r : a.resources)
+      resources.push_back({{"name", r.name}, {"kind", r.kind}, {"state", r.state}, {"detail", r.detail}});
+    applications.push_back({{"name", a.name},
+                            {"plugin", a.plugin},
+                            {"state", a.state},
+                            {"health", a.health},
+                            {"detail", a.detail},
+                            {"resources", resources}});
   }
   nlohmann::json plan = nullptr;
   std::string activity = active ? "serves" : "follows";
@@ -149,7 +181,10 @@ void Daemon::publish_summary() {
     votes = nlohmann::json::array();
     for (const auto& v : engine_->core().votes(now))
       if (v.voter)
-        votes.push_back({{"voter", v.name}, {"kind", v.kind == cluster::MemberKind::witness ? "witness" : "node"}, {"reachable", v.reachable}, {"granted", v.granted}});
+        votes.push_back({{"voter", v.name},
+                         {"kind", v.kind == cluster::MemberKind::witness ? "witness" : "node"},
+                         {"reachable", v.reachable},
+                         {"granted", v.granted}});
     const cluster::Availability a = engine_->core().automatic_failover(now);
     automatic = {{"available", a.available}, {"reason", a.reason}, {"change_with", a.change_with}};
     lease_left_ms = engine_->core().lease_left_ns(now) / ns_per_ms;

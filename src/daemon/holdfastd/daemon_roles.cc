@@ -21,6 +21,7 @@ void Daemon::extend_lease(Epoch epoch, const platform::ClockReading& at, std::in
     log_error("the lease word does not take epoch {}: {}", epoch.value, extended.error().to_string());
     return;
   }
+  had_lease_ = true;
   if (left_ns >= ns_per_ms) network_->renew(epoch, network::GateLease{at, left_ns});
 }
 
@@ -39,6 +40,8 @@ void Daemon::become_active(Epoch epoch, const cluster::ValuePtr& value) {
   const NodeId before = last_active_.value != 0 ? last_active_ : node_.node_id;
   office_epoch_ = epoch;
   before_office_ = before;
+  had_lease_ = has_captured_ = false;
+  lapsed_since_ms_ = 0;
   last_active_ = node_.node_id;
   follow_.reset();
   fault_.clear();
@@ -48,13 +51,16 @@ void Daemon::become_active(Epoch epoch, const cluster::ValuePtr& value) {
   if (mounted) {
     network_->adopt(epoch);
     apps_->adopt_running();
-    event("info", "resumed", "holdfastd", fmt::format("{} goes on as the active of epoch {} after a restart of holdfastd", node_.node_name, epoch.value));
+    event(
+        "info", "resumed", "holdfastd",
+        fmt::format("{} goes on as the active of epoch {} after a restart of holdfastd", node_.node_name, epoch.value));
     plans_->resume_in_office(epoch);
     return;
   }
   if (number_of(mirror_status_, "ended_epoch") == epoch.value) {
     // The capture of this epoch has ended for good, the hand-over was cut short: only the next one can be captured.
-    event("warning", "epoch_ended", "holdfastd", fmt::format("epoch {} has ended here; {} asks for the next one", epoch.value, node_.node_name));
+    event("warning", "epoch_ended", "holdfastd",
+          fmt::format("epoch {} has ended here; {} asks for the next one", epoch.value, node_.node_name));
     loop_.post("ask for the next epoch", [this] { engine_->feed(cluster::in::Resign{node_.node_id}); });
     return;
   }
@@ -65,12 +71,15 @@ void Daemon::become_active(Epoch epoch, const cluster::ValuePtr& value) {
   event(kind == "failover" ? "warning" : "info", "role_active", expected ? expected_.actor : "holdfastd",
         fmt::format("{} becomes the active of epoch {} ({})", node_.node_name, epoch.value, kind));
   plans_->promote(epoch, kind, id, from, expected ? expected_.actor : "holdfastd",
-                  expected ? expected_.reason : kind == "failover" ? from + " is gone" : "");
+                  expected             ? expected_.reason
+                  : kind == "failover" ? from + " is gone"
+                                       : "");
   expected_ = {};
 }
 
 void Daemon::step_down(Epoch epoch, const std::string& reason) {
-  event("warning", "role_lost", "holdfastd", fmt::format("{} is not the active any more (epoch {}): {}", node_.node_name, epoch.value, reason));
+  event("warning", "role_lost", "holdfastd",
+        fmt::format("{} is not the active any more (epoch {}): {}", node_.node_name, epoch.value, reason));
   fence(epoch, reason);
 }
 
@@ -98,9 +107,11 @@ void Daemon::fence_mirror(Epoch epoch) {
 void Daemon::fence_applications(Epoch epoch) {
   fencer_->post([this, epoch] {
     const Status hidden = network_->hide();
-    if (!hidden) event("error", "fence", "holdfastd", "a public address could not be taken off: " + hidden.error().to_string());
+    if (!hidden)
+      event("error", "fence", "holdfastd", "a public address could not be taken off: " + hidden.error().to_string());
     const Status killed = apps_->kill();
-    if (!killed) event("error", "fence", "holdfastd", "the applications are not all gone: " + killed.error().to_string());
+    if (!killed)
+      event("error", "fence", "holdfastd", "the applications are not all gone: " + killed.error().to_string());
     loop_.post("the applications are fenced", [this, epoch, again = !killed || !hidden] {
       if (!again || office_epoch_.value != 0) return fence_part_done();
       // Processes in D state go when the mirror's connection is aborted; until then this node follows nobody.
@@ -142,7 +153,8 @@ void Daemon::send_seal(Epoch epoch) {
 
 void Daemon::follow(Epoch epoch, NodeId active) {
   if (last_active_ != active)
-    event("info", "follow", "holdfastd", fmt::format("{} follows {} in epoch {}", node_.node_name, name_of(active), epoch.value));
+    event("info", "follow", "holdfastd",
+          fmt::format("{} follows {} in epoch {}", node_.node_name, name_of(active), epoch.value));
   last_active_ = active;
   follow_ = {epoch, active};
   follow_sent_ = false;
@@ -150,14 +162,17 @@ void Daemon::follow(Epoch epoch, NodeId active) {
 }
 
 void Daemon::send_follow() {
-  if (!follow_ || follow_sent_ || fencing_ > 0 || office_epoch_.value != 0 || !mirror_->connected() || !setup_done_) return;
+  if (!follow_ || follow_sent_ || fencing_ > 0 || office_epoch_.value != 0 || !mirror_->connected() || !setup_done_)
+    return;
   follow_sent_ = true;
   const auto [epoch, active] = *follow_;
   nlohmann::json addresses = nlohmann::json::array();
   if (const auto it = config_.nodes.find(to_hex(active)); it != config_.nodes.end())
-    for (const std::string& a : it->second.channel) addresses.push_back(a.find(':') == std::string::npos ? a + ":9728" : "[" + a + "]:9728");
-  mirror_->request("follow", {{"epoch", epoch.value}, {"active", {{"node_id", to_hex(active)}, {"addresses", addresses}}}}, 30'000,
-                   [this, epoch = epoch](Result<nlohmann::json> reply) {
+    for (const std::string& a : it->second.channel)
+      addresses.push_back(a.find(':') == std::string::npos ? a + ":9728" : "[" + a + "]:9728");
+  mirror_->request("follow",
+                   {{"epoch", epoch.value}, {"active", {{"node_id", to_hex(active)}, {"addresses", addresses}}}},
+                   30'000, [this, epoch = epoch](Result<nlohmann::json> reply) {
                      if (reply) return;
                      loop_.post("the mirror does not follow", [this, epoch, e = reply.error()] {
                        if (!follow_ || follow_->first != epoch) return;
@@ -181,10 +196,15 @@ void Daemon::set_wait_set(const std::vector<NodeId>& peers, std::function<void(b
   });
 }
 
-void Daemon::waiting_for(NodeId node, std::uint64_t in_sync_version) { engine_->feed(cluster::in::WaitingFor{node, in_sync_version}); }
+void Daemon::waiting_for(NodeId node, std::uint64_t in_sync_version) {
+  engine_->feed(cluster::in::WaitingFor{node, in_sync_version});
+}
 
 void Daemon::peer_lost(NodeId node) {
-  log_warning("{} does not keep up or is gone: it leaves the in-sync set", name_of(node));
+  std::int64_t& logged = lost_logged_ms_[node];
+  if (logged == 0 || steady_ms() - logged > 60'000)
+    log_warning("{} does not keep up or is gone: it leaves the in-sync set", name_of(node));
+  logged = steady_ms();
   engine_->feed(cluster::in::PeerLost{node});
 }
 

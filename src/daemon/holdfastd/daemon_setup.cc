@@ -39,7 +39,8 @@ std::vector<network::LinkPeer> Daemon::peers_from_value() const {
     p.name = m.name;
     p.kind = m.kind == cluster::MemberKind::witness ? network::PeerKind::witness : network::PeerKind::node;
     if (const auto it = config_.nodes.find(to_hex(m.id)); it != config_.nodes.end())
-      for (const std::string& a : it->second.channel) p.addresses.push_back(with_port(a, p.kind == network::PeerKind::witness ? 9729 : 9727));
+      for (const std::string& a : it->second.channel)
+        p.addresses.push_back(with_port(a, p.kind == network::PeerKind::witness ? 9729 : 9727));
     peers.push_back(std::move(p));
   }
   return peers;
@@ -62,7 +63,8 @@ void Daemon::refresh_peers() {
 
 nlohmann::json Daemon::mirror_configuration() const {
   nlohmann::json sets = nlohmann::json::array(), peers = nlohmann::json::array();
-  for (const SetConfig& s : config_.sets) sets.push_back({{"set", s.set}, {"path", s.path}, {"write_policy", s.write_policy}});
+  for (const SetConfig& s : config_.sets)
+    sets.push_back({{"set", s.set}, {"path", s.path}, {"write_policy", s.write_policy}});
   bool v6 = false;
   for (const auto& [id, node] : config_.nodes) {
     for (const std::string& a : node.channel) v6 = v6 || std::count(a.begin(), a.end(), ':') > 1;
@@ -73,9 +75,15 @@ nlohmann::json Daemon::mirror_configuration() const {
     for (const std::string& a : node.channel) addresses.push_back(with_port(a, 9728));
     peers.push_back({{"node_id", id}, {"name", m->name}, {"addresses", addresses}});
   }
-  return {{"cluster", node_.cluster_id}, {"node", node_.node_name},   {"node_id", to_hex(node_.node_id)},
-          {"mode", config_.mode},        {"ring_mib", config_.ring_mib}, {"listen", v6 ? "[::]:9728" : "0.0.0.0:9728"},
-          {"tls_dir", paths_.tls()},     {"sets", sets},              {"peers", peers},
+  return {{"cluster", node_.cluster_id},
+          {"node", node_.node_name},
+          {"node_id", to_hex(node_.node_id)},
+          {"mode", config_.mode},
+          {"ring_mib", config_.ring_mib},
+          {"listen", v6 ? "[::]:9728" : "0.0.0.0:9728"},
+          {"tls_dir", paths_.tls()},
+          {"sets", sets},
+          {"peers", peers},
           {"founder", founder_}};
 }
 
@@ -107,10 +115,14 @@ void Daemon::apply_setup() {
   if (wanted == applied_) return;
   applied_ = wanted;
   setup_->post([this, config = config_, mirror, wanted] {
-    const bool active = loop_.call("role for the setup", [this] {
-      const bool resuming = !engine_started_ && value_ && value_->active == node_.node_id && lease_word_->valid(value_->epoch());
-      return office_epoch_.value != 0 || resuming;
-    }, false);
+    const bool active = loop_.call(
+        "role for the setup",
+        [this] {
+          const bool resuming =
+              !engine_started_ && value_ && value_->active == node_.node_id && lease_word_->valid(value_->epoch());
+          return office_epoch_.value != 0 || resuming;
+        },
+        false);
     Status done = apply_units_and_network(config);
     if (done && !active) done = make_passive(config);
     if (done) {
@@ -119,7 +131,8 @@ void Daemon::apply_setup() {
     }
     loop_.post("the setup is applied", [this, wanted, done] {
       const std::string error = done ? "" : done.error().to_string();
-      if (error != setup_error_ && !error.empty()) event("error", "setup", "holdfastd", "the configuration can't be applied here: " + error);
+      if (error != setup_error_ && !error.empty())
+        event("error", "setup", "holdfastd", "the configuration can't be applied here: " + error);
       setup_error_ = error;
       if (wanted != applied_) return;  // a newer one is on its way
       if (done) {
@@ -138,7 +151,8 @@ void Daemon::apply_setup() {
 // Twice a day: this node signs its own next certificate when the present one is in its last months.
 void Daemon::renew_certificate() {
   const auto renewed = control::renew_if_due({paths_.tls()}, wall_ms() / 1000);
-  if (!renewed) event("error", "certificate", "holdfastd", "the certificate could not be renewed: " + renewed.error().to_string());
+  if (!renewed)
+    event("error", "certificate", "holdfastd", "the certificate could not be renewed: " + renewed.error().to_string());
   if (renewed && *renewed) {
     event("info", "certificate", "holdfastd", "the certificate was renewed");
     if (door_) (void)door_->reload(paths_.tls());
@@ -152,11 +166,15 @@ Status Daemon::settle_setup(int timeout_ms) {
   const std::int64_t until = steady_ms() + timeout_ms;
   for (;;) {
     const int left = static_cast<int>(until - steady_ms());
-    if (left <= 0 || !setup_->settle(left)) return fail(ErrorCode::timeout, "the configuration was not applied in time");
-    const Status state = loop_.call("is the setup applied", [this]() -> Status {
-      if (!setup_error_.empty()) return fail(ErrorCode::refused, "{}", setup_error_);
-      return setup_done_ && !applied_.empty() ? Status{} : Status(fail(ErrorCode::busy, "not yet"));
-    }, Status(fail(ErrorCode::unavailable, "holdfastd is stopping")));
+    if (left <= 0 || !setup_->settle(left))
+      return fail(ErrorCode::timeout, "the configuration was not applied in time");
+    const Status state = loop_.call(
+        "is the setup applied",
+        [this]() -> Status {
+          if (!setup_error_.empty()) return fail(ErrorCode::refused, "{}", setup_error_);
+          return setup_done_ && !applied_.empty() ? Status{} : Status(fail(ErrorCode::busy, "not yet"));
+        },
+        Status(fail(ErrorCode::unavailable, "holdfastd is stopping")));
     if (state || state.error().code != ErrorCode::busy) return state;
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }

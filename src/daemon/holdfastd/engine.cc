@@ -43,11 +43,13 @@ void Engine::drain() {
 
 void Engine::rearm() {
   if (timer_ != 0) loop_.cancel(timer_);
-  const std::int64_t wait_ns = std::clamp<std::int64_t>(core_.wake_after_ns(clock_.read().now), ns_per_ms, 250 * ns_per_ms);
-  timer_ = loop_.after(std::chrono::milliseconds((wait_ns + ns_per_ms - 1) / ns_per_ms), "tick of the cluster core", [this] {
-    timer_ = 0;
-    feed(in::Tick{});
-  });
+  const std::int64_t wait_ns =
+      std::clamp<std::int64_t>(core_.wake_after_ns(clock_.read().now), ns_per_ms, 250 * ns_per_ms);
+  timer_ =
+      loop_.after(std::chrono::milliseconds((wait_ns + ns_per_ms - 1) / ns_per_ms), "tick of the cluster core", [this] {
+        timer_ = 0;
+        feed(in::Tick{});
+      });
 }
 
 void Engine::received(NodeId authenticated_from, ByteView message) {
@@ -57,7 +59,8 @@ void Engine::received(NodeId authenticated_from, ByteView message) {
     return;
   }
   if (envelope->from != authenticated_from) {
-    log_warning("control message from {} dropped: it says it is from {}", to_hex(authenticated_from), to_hex(envelope->from));
+    log_warning("control message from {} dropped: it says it is from {}", to_hex(authenticated_from),
+                to_hex(envelope->from));
     return;
   }
   feed(in::Received{std::move(*envelope)});

@@ -36,8 +36,10 @@ struct FakeHost : EngineHost {
   void clear_lease(Epoch) override { log.push_back("clear"); }
   void seal_mirror(Epoch epoch) override {
     log.push_back("seal");
-    if (seal_works) engine->feed(cluster::in::MirrorSealed{epoch, Position{}, true});
-    else engine->feed(cluster::in::SealFailed{epoch, "no mirror"});
+    if (seal_works)
+      engine->feed(cluster::in::MirrorSealed{epoch, Position{}, true});
+    else
+      engine->feed(cluster::in::SealFailed{epoch, "no mirror"});
   }
   void become_active(Epoch epoch, const cluster::ValuePtr&) override {
     active_epoch = epoch;
@@ -50,7 +52,9 @@ struct FakeHost : EngineHost {
   void note(const std::string&) override {}
 
   bool has(const std::string& what) const { return std::find(log.begin(), log.end(), what) != log.end(); }
-  std::size_t at(const std::string& what) const { return static_cast<std::size_t>(std::find(log.begin(), log.end(), what) - log.begin()); }
+  std::size_t at(const std::string& what) const {
+    return static_cast<std::size_t>(std::find(log.begin(), log.end(), what) - log.begin());
+  }
 };
 
 struct EngineTest : ::testing::Test {

@@ -15,7 +15,8 @@ using control::Accepted;
 using control::Caller;
 
 Error not_a_member() {
-  return Error{ErrorCode::unavailable, "this node is in no cluster yet", "holdfast init makes one, holdfast join enters one", 0};
+  return Error{ErrorCode::unavailable, "this node is in no cluster yet",
+               "holdfast init makes one, holdfast join enters one", 0};
 }
 
 bool is_active(const Snapshot& s) { return s.member && s.office_epoch.value != 0; }
@@ -53,7 +54,9 @@ Result<control::EventPage> ApiHandlers::events(const control::EventCursor& since
   const auto fetch = [&] {
     if (!s.value) return;
     for (const cluster::Member& m : s.value->members) {
-      if (m.id == s.node.node_id || m.kind != cluster::MemberKind::data || !d_.links().connected(s.node.cluster_id, m.id)) continue;
+      if (m.id == s.node.node_id || m.kind != cluster::MemberKind::data ||
+          !d_.links().connected(s.node.cluster_id, m.id))
+        continue;
       const auto text = d_.ask_peer(m.id, "events", {{"since", control::to_text(store->end())}}, 1'000);
       const json parsed = text ? json::parse(*text, nullptr, false) : json();
       if (const auto page = control::event_page_from_json(parsed); page) (void)store->ingest(page->events);
@@ -75,12 +78,15 @@ Result<control::ConfigReply> ApiHandlers::config() {
 
 Result<control::PlanStatus> ApiHandlers::plan(const std::string& id) {
   auto own = d_.plans().find(id);
-  if (id.empty() || (own && own->kind != "switchover") || (own && own->from == d_.snapshot().node.node_name)) return own;
+  if (id.empty() || (own && own->kind != "switchover") || (own && own->from == d_.snapshot().node.node_name))
+    return own;
   // The whole of a switchover is told by the old active; this node's half is second best.
   const Snapshot s = d_.snapshot();
   if (s.value) {
     for (const cluster::Member& m : s.value->members) {
-      if (m.id == s.node.node_id || m.kind != cluster::MemberKind::data || !d_.links().connected(s.node.cluster_id, m.id)) continue;
+      if (m.id == s.node.node_id || m.kind != cluster::MemberKind::data ||
+          !d_.links().connected(s.node.cluster_id, m.id))
+        continue;
       const auto text = d_.ask_peer(m.id, "plan", {{"id", id}}, 1'000);
       const auto parsed = text ? json::parse(*text, nullptr, false) : json();
       if (auto found = control::plan_status_from_json(parsed); parsed.is_object() && found) return found;
@@ -111,16 +117,20 @@ Result<Accepted> ApiHandlers::config_set(const Caller& caller, const control::Co
                   fmt::format("{} is {} (was {})", request.key, request.value, before.empty() ? "not set" : before)};
 }
 
-void ApiHandlers::record(const control::EventDraft& event) { d_.event(event.severity, event.code, event.actor, event.text); }
+void ApiHandlers::record(const control::EventDraft& event) {
+  d_.event(event.severity, event.code, event.actor, event.text);
+}
 
-Result<std::optional<nlohmann::json>> ApiHandlers::forward(const std::string& op, const Caller& caller, const json& request, int timeout_ms) {
+Result<std::optional<nlohmann::json>> ApiHandlers::forward(const std::string& op, const Caller& caller,
+                                                           const json& request, int timeout_ms) {
   const Snapshot s = d_.snapshot();
   if (!s.member || !s.value) return tl::unexpected(not_a_member());
   if (is_active(s)) return std::optional<json>();
   const cluster::Member* active = s.value->member(s.value->active);
   const std::string name = active != nullptr ? active->name : "nobody";
   if (s.value->active == s.node.node_id)
-    return tl::unexpected(Error{ErrorCode::unavailable, "this node was the active but has no majority now", "holdfast status shows who is missing", 0});
+    return tl::unexpected(Error{ErrorCode::unavailable, "this node was the active but has no majority now",
+                                "holdfast status shows who is missing", 0});
   if (!d_.links().connected(s.node.cluster_id, s.value->active))
     return tl::unexpected(Error{ErrorCode::unavailable, fmt::format("the active, {}, can't be reached from here", name),
                                 "holdfast failover makes this node the active when it is gone for good", 0});
@@ -136,7 +146,8 @@ void ApiHandlers::serve_peer(NodeId from, std::string op, std::string body, netw
   ++busy_;
   std::thread([this, from, op = std::move(op), body = std::move(body), respond = std::move(respond)] {
     const json parsed = json::parse(body, nullptr, false);
-    respond(parsed.is_object() ? answer_peer(from, op, parsed) : Result<std::string>(fail(ErrorCode::invalid, "not a JSON object")));
+    respond(parsed.is_object() ? answer_peer(from, op, parsed)
+                               : Result<std::string>(fail(ErrorCode::invalid, "not a JSON object")));
     --busy_;
     busy_.notify_all();
   }).detach();
@@ -169,7 +180,8 @@ Result<std::string> ApiHandlers::answer_peer(NodeId from, const std::string& op,
 
 Result<nlohmann::json> ApiHandlers::do_for_peer(const std::string& op, const Caller& caller, const json& request) {
   const Snapshot s = d_.snapshot();
-  if (op != "failover" && !is_active(s)) return fail(ErrorCode::unavailable, "{} is not the active any more: try again", s.node.node_name);
+  if (op != "failover" && !is_active(s))
+    return fail(ErrorCode::unavailable, "{} is not the active any more: try again", s.node.node_name);
   const auto recorded = [&](auto reply) -> Result<json> {
     if (!reply) {
       d_.event("warning", op, caller.actor, fmt::format("{} refused: {}", op, reply.error().message));

@@ -50,16 +50,19 @@ class ApiHandlers : public control::Handlers {
   Result<std::string> answer_peer(NodeId from, const std::string& op, const json& body);
   Result<json> do_for_peer(const std::string& op, const control::Caller& caller, const json& request);
   // Empty when this node is the active; else the active's answer.
-  Result<std::optional<json>> forward(const std::string& op, const control::Caller& caller, const json& request, int timeout_ms = 30'000);
+  Result<std::optional<json>> forward(const std::string& op, const control::Caller& caller, const json& request,
+                                      int timeout_ms = 30'000);
 
   // handlers_membership.cc
-  Status check_addresses(const std::vector<std::string>& channel, const std::vector<std::string>& public_addresses) const;
+  Status check_addresses(const std::vector<std::string>& channel,
+                         const std::vector<std::string>& public_addresses) const;
   Result<json> add_member(const json& request);
   Result<json> remove_member(const json& request);
   // handlers_protect.cc
   Result<apps::Application> application_for(const control::ProtectRequest& request) const;
   Status check_protect_here(const apps::Application& application, const ClusterConfig& config) const;
-  Status check_protect_peer(const apps::Application& application, NodeId peer, const std::string& name, json& missing) const;
+  Status check_protect_peer(const apps::Application& application, NodeId peer, const std::string& name,
+                            json& missing) const;
   Result<std::string> protect_facts(const json& body) const;  // what a peer asks before it protects
   Result<std::string> make_folders(const json& body) const;   // what it asks for then: a copy needs a place
   // handlers_roles.cc

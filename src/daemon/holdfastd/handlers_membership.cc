@@ -38,30 +38,36 @@ std::string host_name() {
 
 Status check_name(const std::string& name, const char* what) {
   const bool fine = !name.empty() && name.size() <= 63 &&
-                    name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == std::string::npos &&
+                    name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") ==
+                        std::string::npos &&
                     name.front() != '-' && name.front() != '.';
   if (fine) return {};
-  return fail(ErrorCode::invalid, "'{}' is no name for a {}: use up to 63 letters, digits, '-', '_' and '.'", name.substr(0, 80), what);
+  return fail(ErrorCode::invalid, "'{}' is no name for a {}: use up to 63 letters, digits, '-', '_' and '.'",
+              name.substr(0, 80), what);
 }
 
 std::string version_head(const std::string& version) { return version.substr(0, version.find('.')); }
 
 }  // namespace
 
-Status ApiHandlers::check_addresses(const std::vector<std::string>& channel, const std::vector<std::string>& public_addresses) const {
+Status ApiHandlers::check_addresses(const std::vector<std::string>& channel,
+                                    const std::vector<std::string>& public_addresses) const {
   HF_ASSIGN(auto links, network::Addresses::open());
   HF_ASSIGN(const auto present, links.list());
   for (const std::string& text : channel) {
     HF_ASSIGN(const network::IpAddress ip, network::IpAddress::parse(text));
     bool here = false;
     for (const auto& p : present) here = here || p.prefix.ip == ip;
-    if (!here) return tl::unexpected(Error{ErrorCode::invalid, fmt::format("channel address {} is not one of this node's", text), "ip -brief address shows them", 0});
+    if (!here)
+      return tl::unexpected(Error{ErrorCode::invalid, fmt::format("channel address {} is not one of this node's", text),
+                                  "ip -brief address shows them", 0});
   }
   for (const std::string& text : public_addresses) {
     HF_ASSIGN(const network::IpPrefix prefix, network::IpPrefix::parse(text));
     for (const std::string& c : channel)
       if (prefix.ip.to_string() == c)
-        return fail(ErrorCode::invalid, "{} is a channel address: a public address moves with the active and must be another one", c);
+        return fail(ErrorCode::invalid,
+                    "{} is a channel address: a public address moves with the active and must be another one", c);
     HF_TRY(links.check(prefix));
   }
   return {};
@@ -70,7 +76,9 @@ Status ApiHandlers::check_addresses(const std::vector<std::string>& channel, con
 Result<control::InitReply> ApiHandlers::init(const Caller& caller, const control::InitRequest& r) {
   const std::lock_guard lock(membership_mutex_);
   if (const Snapshot s = d_.snapshot(); s.member)
-    return tl::unexpected(Error{ErrorCode::exists, fmt::format("this node is in cluster {} already", s.node.cluster_name), "holdfast status shows it", 0});
+    return tl::unexpected(Error{ErrorCode::exists,
+                                fmt::format("this node is in cluster {} already", s.node.cluster_name),
+                                "holdfast status shows it", 0});
   NodeState state;
   state.cluster_name = r.name;
   state.node_name = r.node.empty() ? host_name() : r.node;
@@ -83,14 +91,19 @@ Result<control::InitReply> ApiHandlers::init(const Caller& caller, const control
   if (mode != "async" && mode != "fsync") return fail(ErrorCode::invalid, "mode '{}' is neither async nor fsync", mode);
   HF_TRY(check_addresses(r.channel, r.public_addresses));
   if (!d_.mirror().connected())
-    return tl::unexpected(Error{ErrorCode::unavailable, "holdfast-mirror is not running", "systemctl start holdfast-mirror", 0});
+    return tl::unexpected(
+        Error{ErrorCode::unavailable, "holdfast-mirror is not running", "systemctl start holdfast-mirror", 0});
   control::InitReply reply;
   for (const std::string& text : r.public_addresses) {
     HF_ASSIGN(const network::IpPrefix prefix, network::IpPrefix::parse(text));
     HF_ASSIGN(auto links, network::Addresses::open());
     const auto present = links.present(prefix.ip);
-    if (present && *present) reply.warnings.push_back(text + " is configured on this node already; from now on Holdfast adds and removes it: take it out of the network configuration");
-    else HF_TRY(links.probe_conflict(prefix));
+    if (present && *present)
+      reply.warnings.push_back(text +
+                               " is configured on this node already; from now on Holdfast adds and removes it: take it "
+                               "out of the network configuration");
+    else
+      HF_TRY(links.probe_conflict(prefix));
   }
 
   state.cluster_id = control::random_id_hex();
@@ -98,16 +111,19 @@ Result<control::InitReply> ApiHandlers::init(const Caller& caller, const control
   state.incarnation = random_u64();
   HF_ASSIGN(const control::Credentials ca, control::make_ca(state.cluster_id, now_s()));
   HF_ASSIGN(const control::Credentials own,
-            control::make_node_credentials(ca, {state.cluster_id, to_hex(state.node_id), control::CertificateKind::node}, now_s()));
+            control::make_node_credentials(
+                ca, {state.cluster_id, to_hex(state.node_id), control::CertificateKind::node}, now_s()));
   HF_TRY(control::store_tls({d_.paths().tls()}, {ca.certificate_pem, ca.key_pem, own}));
 
   ClusterConfig config;
   config.name = r.name;
   config.mode = mode;
   config.nodes[to_hex(state.node_id)].channel = r.channel;
-  for (const std::string& text : r.public_addresses) config.public_addresses.push_back({network::IpPrefix::parse(text)->to_string(), state.site, "move"});
+  for (const std::string& text : r.public_addresses)
+    config.public_addresses.push_back({network::IpPrefix::parse(text)->to_string(), state.site, "move"});
   cluster::Value value;
-  value.members.push_back({state.node_id, state.node_name, state.site, 1, cluster::MemberKind::data, true, cluster::Incarnation(state.incarnation)});
+  value.members.push_back({state.node_id, state.node_name, state.site, 1, cluster::MemberKind::data, true,
+                           cluster::Incarnation(state.incarnation)});
   value.config = to_text(config);
   value.config_version = 1;
   value.settings = config.settings();
@@ -118,7 +134,8 @@ Result<control::InitReply> ApiHandlers::init(const Caller& caller, const control
     d_.forget_member();
     return tl::unexpected(founded.error());
   }
-  d_.event("info", "cluster_founded", caller.actor, fmt::format("cluster {} ({}) was founded by {}", r.name, state.cluster_id, state.node_name));
+  d_.event("info", "cluster_founded", caller.actor,
+           fmt::format("cluster {} ({}) was founded by {}", r.name, state.cluster_id, state.node_name));
   reply.cluster_id = state.cluster_id;
   reply.node_id = to_hex(state.node_id);
   return reply;
@@ -132,15 +149,20 @@ Result<control::TokenReply> ApiHandlers::token(const Caller&, const control::Tok
   HF_ASSIGN(const std::string fingerprint, control::fingerprint_of(tls.ca_certificate_pem));
   HF_ASSIGN(const auto issued, tokens_.issue(s.node.cluster_id, fingerprint, kind, r.ttl_s));
   std::string address = "ADDRESS";
-  if (const auto it = s.config.nodes.find(to_hex(s.node.node_id)); it != s.config.nodes.end() && !it->second.channel.empty()) address = it->second.channel.front();
+  if (const auto it = s.config.nodes.find(to_hex(s.node.node_id));
+      it != s.config.nodes.end() && !it->second.channel.empty())
+    address = it->second.channel.front();
   const char* command = kind == control::CertificateKind::witness ? "holdfast-witness join" : "holdfast join";
-  return control::TokenReply{issued.text, issued.expires_ms, fmt::format("{} {} --token {}", command, address, issued.text)};
+  return control::TokenReply{issued.text, issued.expires_ms,
+                             fmt::format("{} {} --token {}", command, address, issued.text)};
 }
 
 Result<control::JoinReply> ApiHandlers::join(const Caller& caller, const control::JoinRequest& r) {
   const std::lock_guard lock(membership_mutex_);
   if (const Snapshot s = d_.snapshot(); s.member)
-    return tl::unexpected(Error{ErrorCode::exists, fmt::format("this node is in cluster {} already", s.node.cluster_name), "holdfast status shows it", 0});
+    return tl::unexpected(Error{ErrorCode::exists,
+                                fmt::format("this node is in cluster {} already", s.node.cluster_name),
+                                "holdfast status shows it", 0});
   NodeState state;
   state.node_name = r.node.empty() ? host_name() : r.node;
   state.site = r.site.empty() ? "default" : r.site;
@@ -148,7 +170,8 @@ Result<control::JoinReply> ApiHandlers::join(const Caller& caller, const control
   HF_TRY(check_name(state.site, "site"));
   HF_TRY(check_addresses(r.channel, r.public_addresses));
   if (!d_.mirror().connected())
-    return tl::unexpected(Error{ErrorCode::unavailable, "holdfast-mirror is not running", "systemctl start holdfast-mirror", 0});
+    return tl::unexpected(
+        Error{ErrorCode::unavailable, "holdfast-mirror is not running", "systemctl start holdfast-mirror", 0});
   state.incarnation = random_u64();
   control::JoinOptions options;
   options.address = r.address;
@@ -169,7 +192,8 @@ Result<control::JoinReply> ApiHandlers::join(const Caller& caller, const control
     d_.forget_member();
     return tl::unexpected(started.error());
   }
-  d_.event("info", "joined", caller.actor, fmt::format("{} joined cluster {} through {}", state.node_name, state.cluster_name, joined.member_address));
+  d_.event("info", "joined", caller.actor,
+           fmt::format("{} joined cluster {} through {}", state.node_name, state.cluster_name, joined.member_address));
   return control::JoinReply{state.cluster_name, state.cluster_id, joined.reply.node_id, joined.reply.identity};
 }
 
@@ -185,11 +209,14 @@ Result<AdmitReply> ApiHandlers::admit(const Caller& caller, const AdmitRequest& 
   HF_TRY(check_name(r.node, "node"));
   if (r.version.empty()) return fail(ErrorCode::invalid, "{} does not say which version of Holdfast it runs", r.node);
   if (version_head(r.version) != version_head(HF_VERSION))
-    return fail(ErrorCode::refused, "{} runs Holdfast {}, this cluster {}: install the same major version", r.node, r.version, HF_VERSION);
+    return fail(ErrorCode::refused, "{} runs Holdfast {}, this cluster {}: install the same major version", r.node,
+                r.version, HF_VERSION);
   std::set<int> taken;
   std::size_t nodes = 0;
   for (const cluster::Member& m : s.value->members) {
-    if (m.name == r.node) return fail(ErrorCode::exists, "a member of this cluster is named {} already: choose another name with --node", r.node);
+    if (m.name == r.node)
+      return fail(ErrorCode::exists, "a member of this cluster is named {} already: choose another name with --node",
+                  r.node);
     if (witness && m.kind == cluster::MemberKind::witness)
       return fail(ErrorCode::exists, "the cluster has a witness already, {}", m.name);
     taken.insert(m.identity);
@@ -201,7 +228,8 @@ Result<AdmitReply> ApiHandlers::admit(const Caller& caller, const AdmitRequest& 
   if (!witness)
     for (identity = 1; taken.contains(identity);) ++identity;
   HF_ASSIGN(const control::TlsMaterial tls, control::load_tls({d_.paths().tls()}, now_s()));
-  if (tls.ca_key_pem.empty()) return fail(ErrorCode::refused, "this node does not hold the cluster's authority: join through another node");
+  if (tls.ca_key_pem.empty())
+    return fail(ErrorCode::refused, "this node does not hold the cluster's authority: join through another node");
   if (!is_active(s) && !d_.links().connected(s.node.cluster_id, s.value->active))
     return fail(ErrorCode::unavailable, "the active can't be reached, so nobody can be admitted now");
   HF_TRY(tokens_.consume(r.token, s.node.cluster_id, kind, r.node));
@@ -211,12 +239,18 @@ Result<AdmitReply> ApiHandlers::admit(const Caller& caller, const AdmitRequest& 
   reply.cluster = s.config.name;
   reply.cluster_id = s.node.cluster_id;
   reply.identity = identities[identity];
-  HF_ASSIGN(reply.certificate, control::sign_request({tls.ca_key_pem, tls.ca_certificate_pem}, r.csr, {s.node.cluster_id, reply.node_id, kind}, now_s()));
+  HF_ASSIGN(reply.certificate, control::sign_request({tls.ca_key_pem, tls.ca_certificate_pem}, r.csr,
+                                                     {s.node.cluster_id, reply.node_id, kind}, now_s()));
   reply.ca_certificate = tls.ca_certificate_pem;
   if (!witness) reply.ca_key = tls.ca_key_pem;
-  const json member = {{"id", reply.node_id},     {"name", r.node},       {"site", r.site.empty() ? "default" : r.site},
-                       {"identity", identity},    {"witness", witness},   {"incarnation", r.incarnation},
-                       {"channel", r.channel},    {"public", r.public_addresses}};
+  const json member = {{"id", reply.node_id},
+                       {"name", r.node},
+                       {"site", r.site.empty() ? "default" : r.site},
+                       {"identity", identity},
+                       {"witness", witness},
+                       {"incarnation", r.incarnation},
+                       {"channel", r.channel},
+                       {"public", r.public_addresses}};
   Caller as = caller;
   as.actor = caller.actor.empty() ? "token" : caller.actor;
   HF_ASSIGN(const auto forwarded, forward("add_member", as, member));
@@ -224,13 +258,18 @@ Result<AdmitReply> ApiHandlers::admit(const Caller& caller, const AdmitRequest& 
 
   std::vector<network::LinkPeer> peers;
   for (const cluster::Member& m : s.value->members) {
-    network::LinkPeer p{m.id, m.name, m.kind == cluster::MemberKind::witness ? network::PeerKind::witness : network::PeerKind::node, {}};
+    network::LinkPeer p{m.id,
+                        m.name,
+                        m.kind == cluster::MemberKind::witness ? network::PeerKind::witness : network::PeerKind::node,
+                        {}};
     if (const auto it = s.config.nodes.find(to_hex(m.id)); it != s.config.nodes.end())
-      for (const std::string& a : it->second.channel) p.addresses.push_back(with_port(a, witness || p.kind == network::PeerKind::witness ? 9729 : 9727));
+      for (const std::string& a : it->second.channel)
+        p.addresses.push_back(with_port(a, witness || p.kind == network::PeerKind::witness ? 9729 : 9727));
     peers.push_back(std::move(p));
   }
   reply.bootstrap = peers_to_text(peers);
-  d_.event("info", "admitted", as.actor, fmt::format("{} {} was admitted ({})", witness ? "witness" : "node", r.node, reply.node_id));
+  d_.event("info", "admitted", as.actor,
+           fmt::format("{} {} was admitted ({})", witness ? "witness" : "node", r.node, reply.node_id));
   return reply;
 }
 
@@ -242,7 +281,8 @@ Result<nlohmann::json> ApiHandlers::add_member(const json& r) {
   add.member.site = text_of(r, "site");
   add.member.identity = static_cast<std::uint8_t>(number_of(r, "identity"));
   add.member.kind = flag_of(r, "witness") ? cluster::MemberKind::witness : cluster::MemberKind::data;
-  if (const auto incarnation = node_id_from_hex(text_of(r, "incarnation")); incarnation) add.member.incarnation = cluster::Incarnation(incarnation->value);
+  if (const auto incarnation = node_id_from_hex(text_of(r, "incarnation")); incarnation)
+    add.member.incarnation = cluster::Incarnation(incarnation->value);
   const std::string id = to_hex(add.member.id);
   HF_TRY(d_.propose_config([&](ClusterConfig c) -> Result<ClusterConfig> {
     for (const auto& a : list_of(r, "channel"))
@@ -251,7 +291,8 @@ Result<nlohmann::json> ApiHandlers::add_member(const json& r) {
       if (!a.is_string()) continue;
       HF_ASSIGN(const network::IpPrefix prefix, network::IpPrefix::parse(a.get<std::string>()));
       bool known = false;
-      for (const auto& p : c.public_addresses) known = known || (p.address == prefix.to_string() && p.site == add.member.site);
+      for (const auto& p : c.public_addresses)
+        known = known || (p.address == prefix.to_string() && p.site == add.member.site);
       if (!known) c.public_addresses.push_back({prefix.to_string(), add.member.site, "move"});
     }
     return c;
@@ -285,9 +326,10 @@ Result<control::RenewReply> ApiHandlers::renew(const Caller& caller, const contr
   const cluster::Member* m = s.value->member(id);
   if (m == nullptr) return fail(ErrorCode::denied, "{} is not a member of this cluster", caller.peer_node_id);
   HF_ASSIGN(const control::TlsMaterial tls, control::load_tls({d_.paths().tls()}, now_s()));
-  const auto kind = m->kind == cluster::MemberKind::witness ? control::CertificateKind::witness : control::CertificateKind::node;
-  HF_ASSIGN(std::string certificate,
-            control::sign_request({tls.ca_key_pem, tls.ca_certificate_pem}, r.csr, {s.node.cluster_id, caller.peer_node_id, kind}, now_s()));
+  const auto kind =
+      m->kind == cluster::MemberKind::witness ? control::CertificateKind::witness : control::CertificateKind::node;
+  HF_ASSIGN(std::string certificate, control::sign_request({tls.ca_key_pem, tls.ca_certificate_pem}, r.csr,
+                                                           {s.node.cluster_id, caller.peer_node_id, kind}, now_s()));
   return control::RenewReply{std::move(certificate)};
 }
 

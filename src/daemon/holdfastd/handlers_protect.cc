@@ -39,10 +39,11 @@ std::uint64_t bytes_free(const std::string& path) {
 std::string mib(std::uint64_t bytes) { return fmt::format("{} MiB", (bytes + (1u << 20) - 1) >> 20); }
 
 Status check_not_ours(const std::string& path, const std::string& state_dir) {
-  for (const std::string& own : {state_dir, std::string("/run"), std::string("/etc"), std::string("/proc"), std::string("/sys"), std::string("/dev"),
-                                 std::string("/boot"), std::string("/usr")}) {
+  for (const std::string& own : {state_dir, std::string("/run"), std::string("/etc"), std::string("/proc"),
+                                 std::string("/sys"), std::string("/dev"), std::string("/boot"), std::string("/usr")}) {
     if (apps::path_within(path, own) || apps::path_within(own, path))
-      return tl::unexpected(Error{ErrorCode::refused, fmt::format("{} can't be protected: it holds or is part of {}", path, own),
+      return tl::unexpected(Error{ErrorCode::refused,
+                                  fmt::format("{} can't be protected: it holds or is part of {}", path, own),
                                   "protect the folder of the application's data", 0});
   }
   return {};
@@ -67,7 +68,8 @@ Result<apps::Application> ApiHandlers::application_for(const control::ProtectReq
     if (request.name.empty()) request.name = std::filesystem::path(path).filename().string();
   } else {
     if (r.what.find('/') != std::string::npos)
-      return tl::unexpected(Error{ErrorCode::invalid, fmt::format("'{}' is not an absolute path", r.what), "write it like /srv/data", 0});
+      return tl::unexpected(
+          Error{ErrorCode::invalid, fmt::format("'{}' is not an absolute path", r.what), "write it like /srv/data", 0});
     request.plugin = r.what;
   }
   return apps::make_application(request, host_facts());
@@ -86,7 +88,8 @@ Status ApiHandlers::check_protect_here(const apps::Application& application, con
     if (holders.empty()) continue;
     std::string list;
     for (const std::string& h : holders) list += (list.empty() ? "" : ", ") + h;
-    return tl::unexpected(Error{ErrorCode::busy, fmt::format("{} is in use by {}", path, list), "stop them, protect the folder, start them again", 0});
+    return tl::unexpected(Error{ErrorCode::busy, fmt::format("{} is in use by {}", path, list),
+                                "stop them, protect the folder, start them again", 0});
   }
   return {};
 }
@@ -100,8 +103,12 @@ Result<std::string> ApiHandlers::protect_facts(const json& body) const {
     const std::string path = p.get<std::string>();
     std::error_code ignored;
     const bool exists = std::filesystem::exists(std::filesystem::symlink_status(path, ignored));
-    const Status possible = exists ? platform::check_protectable(path, set_paths(s.config)) : platform::check_protectable_once_made(path, set_paths(s.config));
-    paths.push_back({{"path", path}, {"free", bytes_free(path)}, {"used", exists ? bytes_under(path) : 0}, {"exists", exists},
+    const Status possible = exists ? platform::check_protectable(path, set_paths(s.config))
+                                   : platform::check_protectable_once_made(path, set_paths(s.config));
+    paths.push_back({{"path", path},
+                     {"free", bytes_free(path)},
+                     {"used", exists ? bytes_under(path) : 0},
+                     {"exists", exists},
                      {"error", possible ? "" : possible.error().to_string()},
                      {"holders", flag_of(body, "units") ? std::vector<std::string>() : holders_of(path, 5)}});
   }
@@ -115,7 +122,8 @@ Result<std::string> ApiHandlers::make_folders(const json& body) const {
     if (!p.is_string()) continue;
     const std::string path = p.get<std::string>();
     HF_TRY(check_not_ours(path, d_.paths().state));
-    if (std::filesystem::path(path).lexically_normal() != path || path.front() != '/') return fail(ErrorCode::invalid, "{} is no plain path", path);
+    if (std::filesystem::path(path).lexically_normal() != path || path.front() != '/')
+      return fail(ErrorCode::invalid, "{} is no plain path", path);
     HF_TRY(platform::check_protectable_once_made(path, set_paths(s.config)));
     std::error_code ec;
     if (std::filesystem::create_directories(path, ec)) log_info("{} was made for the copy", path);
@@ -124,27 +132,35 @@ Result<std::string> ApiHandlers::make_folders(const json& body) const {
   return std::string("{}");
 }
 
-Status ApiHandlers::check_protect_peer(const apps::Application& application, NodeId peer, const std::string& name, json& missing) const {
-  const auto text = d_.ask_peer(peer, "protect_facts", {{"paths", application.data_paths}, {"units", !application.resources.empty()}}, 120'000);
+Status ApiHandlers::check_protect_peer(const apps::Application& application, NodeId peer, const std::string& name,
+                                       json& missing) const {
+  const auto text = d_.ask_peer(
+      peer, "protect_facts", {{"paths", application.data_paths}, {"units", !application.resources.empty()}}, 120'000);
   if (!text)
-    return tl::unexpected(Error{ErrorCode::unavailable, fmt::format("{} can't be asked whether it can hold a copy: {}", name, text.error().message),
-                                "bring it back first: holdfast status shows its state", 0});
+    return tl::unexpected(
+        Error{ErrorCode::unavailable,
+              fmt::format("{} can't be asked whether it can hold a copy: {}", name, text.error().message),
+              "bring it back first: holdfast status shows its state", 0});
   const json answer = json::parse(*text, nullptr, false);
   HF_ASSIGN(const apps::HostFacts facts, host_facts_from_text(text_of(answer, "facts", "[]")));
   HF_TRY(apps::check_peer(application, facts, name));
   for (const auto& p : list_of(answer, "paths")) {
     const std::string path = text_of(p, "path");
     if (!flag_of(p, "exists")) missing.push_back(path);
-    if (const std::string error = text_of(p, "error"); !error.empty()) return fail(ErrorCode::refused, "on {}: {}", name, error);
+    if (const std::string error = text_of(p, "error"); !error.empty())
+      return fail(ErrorCode::refused, "on {}: {}", name, error);
     std::string holders;
     for (const auto& h : list_of(p, "holders"))
       if (h.is_string()) holders += (holders.empty() ? "" : ", ") + h.get<std::string>();
-    if (!holders.empty()) return fail(ErrorCode::busy, "{} is in use on {} by {}: stop them there first", path, name, holders);
+    if (!holders.empty())
+      return fail(ErrorCode::busy, "{} is in use on {} by {}: stop them there first", path, name, holders);
     const std::uint64_t needed = static_cast<std::uint64_t>(static_cast<double>(bytes_under(path)) * space_margin);
     const std::uint64_t room = number_of(p, "free") + number_of(p, "used");
     if (room < needed)
-      return tl::unexpected(Error{ErrorCode::no_space, fmt::format("{} has {} of space for {}, its copy needs {}", name, mib(room), path, mib(needed)),
-                                  fmt::format("make room on {}", name), 0});
+      return tl::unexpected(
+          Error{ErrorCode::no_space,
+                fmt::format("{} has {} of space for {}, its copy needs {}", name, mib(room), path, mib(needed)),
+                fmt::format("make room on {}", name), 0});
   }
   return {};
 }
@@ -154,7 +170,8 @@ Result<control::ProtectReply> ApiHandlers::protect(const Caller& caller, const c
   if (forwarded) return control::protect_reply_from_json(*forwarded);
   const Snapshot s = d_.snapshot();
   const std::string policy = r.write_policy.empty() ? "write-back" : r.write_policy;
-  if (policy != "write-back" && policy != "write-through") return fail(ErrorCode::invalid, "write policy '{}' is neither write-back nor write-through", policy);
+  if (policy != "write-back" && policy != "write-through")
+    return fail(ErrorCode::invalid, "write policy '{}' is neither write-back nor write-through", policy);
   HF_ASSIGN(const apps::Application application, application_for(r));
   HF_TRY(check_protect_here(application, s.config));
   std::vector<std::pair<const cluster::Member*, json>> lacking;  // peers, and the folders that are to be made there
@@ -176,7 +193,8 @@ Result<control::ProtectReply> ApiHandlers::protect(const Caller& caller, const c
   HF_ASSIGN(reply.plan, d_.plans().protect(order));
   reply.application = application.name;
   reply.paths = application.data_paths;
-  if (!application.resources.empty()) reply.warnings.push_back(application.name + " is stopped for a moment, and started again under protection");
+  if (!application.resources.empty())
+    reply.warnings.push_back(application.name + " is stopped for a moment, and started again under protection");
   return reply;
 }
 
@@ -193,13 +211,15 @@ Result<Accepted> ApiHandlers::unprotect(const Caller& caller, const control::Unp
   if (found == nullptr) {
     std::string names;
     for (const apps::Application& a : s.config.applications) names += (names.empty() ? "" : ", ") + a.name;
-    return tl::unexpected(Error{ErrorCode::not_found, fmt::format("'{}' is not protected", r.what), names.empty() ? "nothing is" : "protected are " + names, 0});
+    return tl::unexpected(Error{ErrorCode::not_found, fmt::format("'{}' is not protected", r.what),
+                                names.empty() ? "nothing is" : "protected are " + names, 0});
   }
   std::vector<SetConfig> sets;
   for (const SetConfig& set : s.config.sets)
     if (set.application == found->name) sets.push_back(set);
   HF_ASSIGN(const std::string id, d_.plans().unprotect(caller.actor, *found, sets));
-  return Accepted{id, "holdfast protect " + (found->plugin == "files" ? found->data_paths.front() : found->plugin), found->name + " is no longer protected; its data stays where it is"};
+  return Accepted{id, "holdfast protect " + (found->plugin == "files" ? found->data_paths.front() : found->plugin),
+                  found->name + " is no longer protected; its data stays where it is"};
 }
 
 }  // namespace holdfast::daemon

@@ -27,7 +27,8 @@ const cluster::Member* node_named(const cluster::Value& value, const std::string
 }
 
 Error no_such_node(const cluster::Value& value, const std::string& name) {
-  return Error{ErrorCode::not_found, fmt::format("there is no node '{}' in this cluster", name), "its nodes are " + node_names(value), 0};
+  return Error{ErrorCode::not_found, fmt::format("there is no node '{}' in this cluster", name),
+               "its nodes are " + node_names(value), 0};
 }
 
 }  // namespace
@@ -48,7 +49,8 @@ Result<Accepted> ApiHandlers::switch_over(NodeId target, const std::string& acto
   const cluster::Member* m = s.value->member(target);
   if (m == nullptr) return fail(ErrorCode::not_found, "the successor is not a member any more");
   if (!s.value->is_in_sync(target))
-    return tl::unexpected(Error{ErrorCode::refused, m->name + " is not synchronized, so it can't take over without loss",
+    return tl::unexpected(Error{ErrorCode::refused,
+                                m->name + " is not synchronized, so it can't take over without loss",
                                 "wait until holdfast status shows it synchronized", 0});
   SwitchoverOrder order;
   order.id = d_.plans().next_id("switchover");
@@ -60,7 +62,10 @@ Result<Accepted> ApiHandlers::switch_over(NodeId target, const std::string& acto
   order.epoch = s.office_epoch;
   const json notice = {{"plan", order.id}, {"from", order.self_name}, {"actor", actor}, {"reason", reason}};
   const auto ready = d_.ask_peer(target, "prepare_switchover", notice, 5'000);
-  if (!ready) return tl::unexpected(with_hint(Error{ready.error().code, fmt::format("{} can't take over: {}", m->name, ready.error().message), {}, 0}, ready.error().hint));
+  if (!ready)
+    return tl::unexpected(with_hint(
+        Error{ready.error().code, fmt::format("{} can't take over: {}", m->name, ready.error().message), {}, 0},
+        ready.error().hint));
   HF_ASSIGN(const std::string id, d_.plans().switchover(order));
   return Accepted{id, "holdfast make-active " + order.self_name, fmt::format("{} becomes the active", m->name)};
 }
@@ -68,7 +73,8 @@ Result<Accepted> ApiHandlers::switch_over(NodeId target, const std::string& acto
 // On the successor: veto now, while nothing has been stopped yet.
 Result<std::string> ApiHandlers::prepare_switchover(NodeId, const json& body) {
   const Snapshot s = d_.snapshot();
-  if (!s.mirror_connected || s.mirror.is_null()) return fail(ErrorCode::unavailable, "its holdfast-mirror does not answer");
+  if (!s.mirror_connected || s.mirror.is_null())
+    return fail(ErrorCode::unavailable, "its holdfast-mirror does not answer");
   if (!s.fault.empty()) return fail(ErrorCode::refused, "its mirror has a fault: {}", s.fault);
   if (!s.setup_error.empty()) return fail(ErrorCode::refused, "its configuration can't be applied: {}", s.setup_error);
   const apps::HostFacts facts = host_facts();
@@ -79,10 +85,13 @@ Result<std::string> ApiHandlers::prepare_switchover(NodeId, const json& body) {
   e.actor = text_of(body, "actor");
   e.reason = text_of(body, "reason");
   e.until_ms = steady_ms() + 180'000;
-  d_.loop().call("expect a switchover", [this, e] {
-    d_.expect_switchover(e);
-    return 0;
-  }, 0);
+  d_.loop().call(
+      "expect a switchover",
+      [this, e] {
+        d_.expect_switchover(e);
+        return 0;
+      },
+      0);
   return std::string("ready");
 }
 
@@ -93,7 +102,8 @@ Result<std::string> ApiHandlers::applied(const json& body) const {
   if (!status) return tl::unexpected(status.error());
   const json& receive = member_of(*status, "receive");
   const std::uint64_t applied_seq = number_of(receive, "applied_seq");
-  if (end.empty() || end.find_first_not_of("0123456789") != std::string::npos || end.size() > 19) return std::string("applied");
+  if (end.empty() || end.find_first_not_of("0123456789") != std::string::npos || end.size() > 19)
+    return std::string("applied");
   if (applied_seq >= std::stoull(end)) return std::string("applied");
   return fmt::format("applied up to {} of {}", applied_seq, end);
 }
@@ -106,19 +116,33 @@ Result<Accepted> ApiHandlers::failover(const Caller& caller, const control::Fail
     if (target == nullptr) return tl::unexpected(no_such_node(*s.value, r.node));
     control::FailoverRequest there = r;
     there.node.clear();
-    const json body = {{"op", "failover"}, {"actor", caller.actor + " via " + s.node.node_name}, {"request", control::to_json(there)}};
+    const json body = {
+        {"op", "failover"}, {"actor", caller.actor + " via " + s.node.node_name}, {"request", control::to_json(there)}};
     HF_ASSIGN(const std::string text, d_.ask_peer(target->id, "do", body, 30'000));
     return control::accepted_from_json(json::parse(text, nullptr, false));
   }
-  if (is_active(s)) return tl::unexpected(Error{ErrorCode::exists, s.node.node_name + " is the active already", "holdfast failover is for the node that is to take over", 0});
-  d_.event("warning", "failover_asked", caller.actor, fmt::format("failover to {} was asked for{}", s.node.node_name, r.force ? ", accepting loss" : ""));
+  if (is_active(s))
+    return tl::unexpected(Error{ErrorCode::exists, s.node.node_name + " is the active already",
+                                "holdfast failover is for the node that is to take over", 0});
+  const auto active = s.peers.find(s.value->active);
+  const bool alive = active != s.peers.end() && steady_ms() - active->second.received_ms < 2'500 &&
+                     text_of(active->second.json, "role") == "active";
+  if (alive) {
+    const std::string name = text_of(active->second.json, "name");
+    return tl::unexpected(
+        Error{ErrorCode::refused, fmt::format("{} is the active and answers, so nothing has failed", name),
+              fmt::format("holdfast make-active {} changes the roles without loss", s.node.node_name), 0});
+  }
+  d_.event("warning", "failover_asked", caller.actor,
+           fmt::format("failover to {} was asked for{}", s.node.node_name, r.force ? ", accepting loss" : ""));
   cluster::in::Failover input;
   input.force = r.force;
   input.at_s = static_cast<std::uint64_t>(wall_ms() / 1000);
   const Status won = d_.ask_core(input, 20'000);
   if (!won) {
-    const std::string hint = r.force ? "holdfast status shows what is missing"
-                                     : "holdfast failover --force accepts what may be lost and vouches that the active is gone";
+    const std::string hint =
+        r.force ? "holdfast status shows what is missing"
+                : "holdfast failover --force accepts what may be lost and vouches that the active is gone";
     return tl::unexpected(Error{won.error().code, "no failover: " + won.error().message, hint, 0});
   }
   const auto running = d_.plans().running();
@@ -128,7 +152,8 @@ Result<Accepted> ApiHandlers::failover(const Caller& caller, const control::Fail
 Result<Accepted> ApiHandlers::release(const Caller&) {
   const Snapshot s = d_.snapshot();
   if (!s.member) return tl::unexpected(not_a_member());
-  return tl::unexpected(Error{ErrorCode::refused, "no node is held", "release is for the node that an automatic switchover left as it was", 0});
+  return tl::unexpected(Error{ErrorCode::refused, "no node is held",
+                              "release is for the node that an automatic switchover left as it was", 0});
 }
 
 Result<Accepted> ApiHandlers::skip_step(const Caller& caller, const control::SkipStepRequest& r) {

@@ -21,7 +21,8 @@ bool holds(const fs::path& process, const std::string& folder) {
   if (inside(process / "cwd", folder) || inside(process / "root", folder)) return true;
   for (const char* list : {"fd", "map_files"}) {
     std::error_code gone;
-    for (auto it = fs::directory_iterator(process / list, gone); !gone && it != fs::directory_iterator(); it.increment(gone))
+    for (auto it = fs::directory_iterator(process / list, gone); !gone && it != fs::directory_iterator();
+         it.increment(gone))
       if (inside(it->path(), folder)) return true;
   }
   return false;
@@ -32,7 +33,8 @@ bool holds(const fs::path& process, const std::string& folder) {
 std::vector<std::string> holders_of(const std::string& folder, std::size_t most) {
   std::vector<std::string> found;
   std::error_code gone;
-  for (auto it = fs::directory_iterator("/proc", gone); !gone && it != fs::directory_iterator() && found.size() < most; it.increment(gone)) {
+  for (auto it = fs::directory_iterator("/proc", gone); !gone && it != fs::directory_iterator() && found.size() < most;
+       it.increment(gone)) {
     const std::string pid = it->path().filename().string();
     if (pid.find_first_not_of("0123456789") != std::string::npos || !holds(it->path(), folder)) continue;
     std::string name;

@@ -11,14 +11,20 @@ apps::HostFacts host_facts() {
   apps::HostFacts facts;
   const auto clusters = platform::list_postgresql_clusters();
   if (!clusters) return facts;  // not installed
-  for (const auto& c : *clusters) facts.postgresql.push_back({c.version, c.name, c.port, c.owner, c.data_dir, c.unit()});
+  for (const auto& c : *clusters)
+    facts.postgresql.push_back({c.version, c.name, c.port, c.owner, c.data_dir, c.unit()});
   return facts;
 }
 
 std::string host_facts_text() {
   nlohmann::json list = nlohmann::json::array();
   for (const auto& p : host_facts().postgresql)
-    list.push_back({{"version", p.version}, {"name", p.name}, {"port", p.port}, {"owner", p.owner}, {"data_dir", p.data_dir}, {"unit", p.unit}});
+    list.push_back({{"version", p.version},
+                    {"name", p.name},
+                    {"port", p.port},
+                    {"owner", p.owner},
+                    {"data_dir", p.data_dir},
+                    {"unit", p.unit}});
   return list.dump();
 }
 
@@ -26,8 +32,9 @@ Result<apps::HostFacts> host_facts_from_text(const std::string& text) {
   try {
     apps::HostFacts facts;
     for (const auto& p : nlohmann::json::parse(text))
-      facts.postgresql.push_back({p.at("version").get<std::string>(), p.at("name").get<std::string>(), p.at("port").get<int>(),
-                                  p.at("owner").get<std::string>(), p.at("data_dir").get<std::string>(), p.at("unit").get<std::string>()});
+      facts.postgresql.push_back({p.at("version").get<std::string>(), p.at("name").get<std::string>(),
+                                  p.at("port").get<int>(), p.at("owner").get<std::string>(),
+                                  p.at("data_dir").get<std::string>(), p.at("unit").get<std::string>()});
     return facts;
   } catch (const nlohmann::json::exception& e) {
     return fail(ErrorCode::corrupt, "the peer's list of PostgreSQL clusters can't be read: {}", e.what());

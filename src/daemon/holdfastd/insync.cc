@@ -58,13 +58,14 @@ void InSync::observe(NodeId node, const Peer& peer, std::int64_t now_ms) {
 
 void InSync::tell_mirror() {
   std::set<NodeId> wanted = in_set_;
-  wanted.insert(said_.begin(), said_.end());
+  for (const auto& [id, said] : said_) wanted.insert(id);
   for (const auto& [id, w] : peers_)
     if (good(w, now_ms_)) wanted.insert(id);
   told_ = wanted;
   answered_ = false;
   const std::vector<NodeId> told(wanted.begin(), wanted.end());
-  port_.set_wait_set(told, [this, turn = ++turn_, version = version_, told](bool ok) { settled(turn, ok, version, told); });
+  port_.set_wait_set(told,
+                     [this, turn = ++turn_, version = version_, told](bool ok) { settled(turn, ok, version, told); });
 }
 
 void InSync::settled(std::uint64_t turn, bool ok, std::uint64_t version, const std::vector<NodeId>& told) {
@@ -72,10 +73,15 @@ void InSync::settled(std::uint64_t turn, bool ok, std::uint64_t version, const s
   answered_ = true;
   if (!ok) return;  // tick() tells it again
   for (const NodeId id : told) {
-    if (in_set_.contains(id) || said_.contains(id) || !good(peers_[id], now_ms_)) continue;
-    said_.insert(id);
+    if (in_set_.contains(id) || !due(id, version) || !good(peers_[id], now_ms_)) continue;
+    said_[id] = {version, now_ms_};
     port_.waiting_for(id, version);
   }
+}
+
+bool InSync::due(NodeId node, std::uint64_t version) const {
+  const auto it = said_.find(node);
+  return it == said_.end() || it->second.version != version || now_ms_ - it->second.at_ms >= repeat_ms;
 }
 
 void InSync::lost(NodeId id, std::int64_t now_ms) {
@@ -95,10 +101,12 @@ void InSync::tick(std::int64_t now_ms) {
   std::set<NodeId> waited_for = told_;
   waited_for.insert(in_set_.begin(), in_set_.end());
   for (const NodeId id : waited_for)
-    if (const auto it = peers_.find(id); it != peers_.end() && !good(it->second, now_ms) && now_ms - it->second.good_ms > patience_ms) lost(id, now_ms);
+    if (const auto it = peers_.find(id);
+        it != peers_.end() && !good(it->second, now_ms) && now_ms - it->second.good_ms > patience_ms)
+      lost(id, now_ms);
   bool missing = false;
   for (const auto& [id, w] : peers_)
-    if (good(w, now_ms) && !in_set_.contains(id) && !said_.contains(id)) missing = true;
+    if (good(w, now_ms) && !in_set_.contains(id) && due(id, version_)) missing = true;
   if (missing && answered_) tell_mirror();
 }
 

@@ -31,7 +31,7 @@ class InSync {
     virtual void peer_lost(NodeId node) = 0;
   };
   struct Peer {
-    std::string state;            // as the mirror says: lost | connecting | resync | streaming | synchronized
+    std::string state;                  // as the mirror says: lost | connecting | resync | streaming | synchronized
     std::uint64_t last = 0, acked = 0;  // the log's last sequence here; what the peer has acknowledged
   };
 
@@ -41,22 +41,26 @@ class InSync {
   void end_office();
   void recorded(std::uint64_t version, const std::vector<NodeId>& set);
   void observe(NodeId node, const Peer& peer, std::int64_t now_ms);
-  void tick(std::int64_t now_ms);      // every 250 ms or so
-  void mirror_restarted();             // forgets what it was told
+  void tick(std::int64_t now_ms);  // every 250 ms or so
+  void mirror_restarted();         // forgets what it was told
 
   bool recorded_in(NodeId node) const { return in_set_.contains(node); }
   bool synchronized(NodeId node) const;
 
   // A peer that is not synchronized, or acknowledges nothing of what waits, for this long leaves the set.
   static constexpr std::int64_t patience_ms = 1200;
+  // The core does not take every WaitingFor (it has just begun, the version was old), so it is said again until it is recorded.
+  static constexpr std::int64_t repeat_ms = 500;
 
  private:
   struct Watched {
     Peer peer;
-    std::int64_t good_ms = 0;       // last moment of progress, or of nothing to do
+    std::int64_t good_ms = 0;  // last moment of progress, or of nothing to do
     std::int64_t said_lost_ms = 0;
   };
-  bool good(const Watched& w, std::int64_t now_ms) const { return w.peer.state == "synchronized" && now_ms - w.good_ms <= patience_ms; }
+  bool good(const Watched& w, std::int64_t now_ms) const {
+    return w.peer.state == "synchronized" && now_ms - w.good_ms <= patience_ms;
+  }
   void tell_mirror();
   void settled(std::uint64_t turn, bool ok, std::uint64_t version, const std::vector<NodeId>& told);
   void lost(NodeId id, std::int64_t now_ms);
@@ -64,13 +68,18 @@ class InSync {
   const NodeId self_;
   Port& port_;
   bool office_ = false;
-  std::uint64_t turn_ = 0;          // of the newest wait set; answers to older ones don't count
+  std::uint64_t turn_ = 0;  // of the newest wait set; answers to older ones don't count
   bool answered_ = true;
   std::uint64_t version_ = 0;
   std::int64_t now_ms_ = 0;
-  std::set<NodeId> in_set_;         // as recorded, without this node
-  std::set<NodeId> said_;           // WaitingFor was said, and no PeerLost since
-  std::set<NodeId> told_;           // the mirror waits for these
+  std::set<NodeId> in_set_;  // as recorded, without this node
+  struct Said {
+    std::uint64_t version = 0;
+    std::int64_t at_ms = 0;
+  };
+  bool due(NodeId node, std::uint64_t version) const;
+  std::map<NodeId, Said> said_;  // WaitingFor was said, and no PeerLost since
+  std::set<NodeId> told_;        // the mirror waits for these
   std::map<NodeId, Watched> peers_;
 };
 

@@ -16,7 +16,9 @@ struct FakePort : InSync::Port {
   std::vector<std::pair<std::vector<NodeId>, std::function<void(bool)>>> told;
   std::vector<std::pair<NodeId, std::uint64_t>> waiting;
   std::vector<NodeId> lost;
-  void set_wait_set(const std::vector<NodeId>& peers, std::function<void(bool)> done) override { told.emplace_back(peers, std::move(done)); }
+  void set_wait_set(const std::vector<NodeId>& peers, std::function<void(bool)> done) override {
+    told.emplace_back(peers, std::move(done));
+  }
   void waiting_for(NodeId node, std::uint64_t version) override { waiting.emplace_back(node, version); }
   void peer_lost(NodeId node) override { lost.push_back(node); }
   void answer() {
@@ -157,6 +159,31 @@ TEST_F(InSyncTest, SpuriousRemovalIsToldAnewUnderTheNewVersion) {
   port.answer();
   ASSERT_FALSE(port.waiting.empty());
   EXPECT_EQ(port.waiting.back(), std::make_pair(peer, std::uint64_t{9}));
+}
+
+TEST_F(InSyncTest, JoinerThatWasSaidBeforeTheOfficeOpenedIsSaidAgain) {
+  sync.begin_office();
+  sync.observe(peer, {"synchronized", 10, 10}, 1000);
+  port.answer();  // the core does not listen yet
+  port.waiting.clear();
+  sync.recorded(7, {self});
+  port.answer();
+  EXPECT_THAT(port.waiting, ElementsAre(std::make_pair(peer, std::uint64_t{7})));
+}
+
+TEST_F(InSyncTest, JoinerIsSaidAgainUntilItIsRecorded) {
+  office();
+  sync.observe(peer, {"synchronized", 10, 10}, 1000);
+  port.answer();
+  sync.tick(1000 + InSync::repeat_ms / 2);
+  EXPECT_EQ(port.waiting.size(), 1u);
+  sync.tick(1000 + InSync::repeat_ms);
+  port.answer();
+  EXPECT_EQ(port.waiting.size(), 2u);
+  sync.recorded(8, {self, peer});
+  port.answer();
+  sync.tick(1000 + 2 * InSync::repeat_ms);
+  EXPECT_EQ(port.waiting.size(), 2u);
 }
 
 TEST_F(InSyncTest, AnswerOfAnEarlierOfficeDoesNotCount) {

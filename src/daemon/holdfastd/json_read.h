@@ -45,6 +45,8 @@ inline const nlohmann::json& list_of(const nlohmann::json& json, const char* nam
 }
 
 // What comes from outside may hold any bytes.
-inline std::string dump(const nlohmann::json& json) { return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace); }
+inline std::string dump(const nlohmann::json& json) {
+  return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
 
 }  // namespace holdfast::daemon

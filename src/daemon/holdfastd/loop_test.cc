@@ -30,10 +30,13 @@ TEST(Loop, MailInOrderTimersByTime) {
 TEST(Loop, CallAnswersFromTheLoopAndFallsBackAfterStop) {
   Loop loop;
   std::thread runner([&] { loop.run(); });
-  EXPECT_TRUE(loop.call("on the loop?", [&] { return loop.on_loop(); }, false));
+  EXPECT_TRUE(loop.call(
+      "on the loop?", [&] { return loop.on_loop(); }, false));
   loop.stop();
   runner.join();
-  EXPECT_EQ(loop.call("too late", [] { return 1; }, 7), 7);
+  EXPECT_EQ(loop.call(
+                "too late", [] { return 1; }, 7),
+            7);
   EXPECT_FALSE(loop.post("too late", [] {}));
 }
 

@@ -21,7 +21,8 @@ bool machine_goes_down() {
 }
 
 int usage(const char* complaint) {
-  fmt::print(stderr, "holdfastd: {}\nusage: holdfastd [--state-dir DIR] [--run-dir DIR] [--debug] | --version\n", complaint);
+  fmt::print(stderr, "holdfastd: {}\nusage: holdfastd [--state-dir DIR] [--run-dir DIR] [--debug] | --version\n",
+             complaint);
   return 2;
 }
 
@@ -32,10 +33,14 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string arg = argv[i];
     if (arg == "--version") return fmt::print("holdfastd {}\n", HF_VERSION), 0;
-    if (arg == "--debug") set_log_level(LogLevel::debug);
-    else if (arg == "--state-dir" && i + 1 < argc) paths.state = argv[++i];
-    else if (arg == "--run-dir" && i + 1 < argc) paths.run = argv[++i];
-    else return usage(("unknown argument '" + arg + "'").c_str());
+    if (arg == "--debug")
+      set_log_level(LogLevel::debug);
+    else if (arg == "--state-dir" && i + 1 < argc)
+      paths.state = argv[++i];
+    else if (arg == "--run-dir" && i + 1 < argc)
+      paths.run = argv[++i];
+    else
+      return usage(("unknown argument '" + arg + "'").c_str());
   }
   sigset_t signals;
   sigemptyset(&signals);
@@ -54,8 +59,10 @@ int main(int argc, char** argv) {
       if (sigwait(&signals, &signal) != 0 || signal == SIGHUP) continue;
       log_info("holdfastd stops; the lease goes on until it lapses, so that a restart is not noticed");
       sd_notify(0, "STOPPING=1");
-      if (signal == SIGTERM && machine_goes_down()) d.shut_down_machine();
-      else d.stop();
+      if (signal == SIGTERM && machine_goes_down())
+        d.shut_down_machine();
+      else
+        d.stop();
       return;
     }
   });

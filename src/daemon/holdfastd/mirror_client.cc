@@ -29,10 +29,12 @@ ErrorCode error_code_from(const nlohmann::json& json) {
 
 }  // namespace
 
-Result<nlohmann::json> call_mirror(MirrorPort& mirror, const std::string& op, nlohmann::json arguments, int timeout_ms) {
+Result<nlohmann::json> call_mirror(MirrorPort& mirror, const std::string& op, nlohmann::json arguments,
+                                   int timeout_ms) {
   auto answer = std::make_shared<std::promise<Result<nlohmann::json>>>();
   auto future = answer->get_future();
-  mirror.request(op, std::move(arguments), timeout_ms, [answer](Result<nlohmann::json> r) { answer->set_value(std::move(r)); });
+  mirror.request(op, std::move(arguments), timeout_ms,
+                 [answer](Result<nlohmann::json> r) { answer->set_value(std::move(r)); });
   return future.get();
 }
 
@@ -84,7 +86,8 @@ void MirrorClient::request(const std::string& op, nlohmann::json arguments, int 
     }
   }
   if (refusal != nullptr) {
-    reply(tl::unexpected(Error{ErrorCode::unavailable, fmt::format("{}: {}", op, refusal), "systemctl status holdfast-mirror", 0}));
+    reply(tl::unexpected(
+        Error{ErrorCode::unavailable, fmt::format("{}: {}", op, refusal), "systemctl status holdfast-mirror", 0}));
     return;
   }
   wake();  // the time-out may be the nearest now

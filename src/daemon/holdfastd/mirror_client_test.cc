@@ -47,7 +47,9 @@ struct FakeMirror {
     const ssize_t n = recv(fd, buffer, sizeof buffer, 0);
     return nlohmann::json::parse(std::string(buffer, n > 0 ? static_cast<std::size_t>(n) : 0), nullptr, false);
   }
-  void say(const std::string& text) { EXPECT_EQ(send(fd, text.data(), text.size(), MSG_NOSIGNAL), static_cast<ssize_t>(text.size())); }
+  void say(const std::string& text) {
+    EXPECT_EQ(send(fd, text.data(), text.size(), MSG_NOSIGNAL), static_cast<ssize_t>(text.size()));
+  }
 };
 
 struct Seen {
@@ -58,7 +60,12 @@ struct Seen {
   std::chrono::steady_clock::time_point lost_at;
   MirrorClient::Events hooks() {
     return {[this] { bump([this] { ++connected; }); },
-            [this] { bump([this] { ++lost; lost_at = std::chrono::steady_clock::now(); }); },
+            [this] {
+              bump([this] {
+                ++lost;
+                lost_at = std::chrono::steady_clock::now();
+              });
+            },
             [this](nlohmann::json e) { bump([this, e = std::move(e)] { events.push_back(e); }); }};
   }
   template <class F>
@@ -77,7 +84,8 @@ struct Seen {
 std::future<Result<nlohmann::json>> ask(MirrorClient& client, const char* op, int timeout_ms) {
   auto promise = std::make_shared<std::promise<Result<nlohmann::json>>>();
   auto future = promise->get_future();
-  client.request(op, {{"epoch", 3}}, timeout_ms, [promise](Result<nlohmann::json> r) { promise->set_value(std::move(r)); });
+  client.request(op, {{"epoch", 3}}, timeout_ms,
+                 [promise](Result<nlohmann::json> r) { promise->set_value(std::move(r)); });
   return future;
 }
 
@@ -105,8 +113,12 @@ TEST(MirrorClient, RepliesRefusalsEventsAndGarbage) {
 
   auto second = ask(client, "release_capture", 5000);
   const nlohmann::json held = mirror.receive();
-  mirror.say(nlohmann::json{{"id", held["id"]}, {"ok", false}, {"code", "busy"}, {"error", "held"},
-                            {"holders", {{{"pid", 12}, {"comm", "psql"}, {"path", "/data/x"}}}}}.dump());
+  mirror.say(nlohmann::json{{"id", held["id"]},
+                            {"ok", false},
+                            {"code", "busy"},
+                            {"error", "held"},
+                            {"holders", {{{"pid", 12}, {"comm", "psql"}, {"path", "/data/x"}}}}}
+                 .dump());
   const auto refusal = second.get();
   ASSERT_FALSE(refusal);
   EXPECT_EQ(refusal.error().code, ErrorCode::busy);

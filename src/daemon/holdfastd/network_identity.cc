@@ -19,13 +19,13 @@ Result<std::unique_ptr<NetworkIdentity>> NetworkIdentity::create(Events events) 
   self->links_.emplace(std::move(links));
   NetworkIdentity* raw = self.get();
   HF_ASSIGN(self->announcer_, network::Announcer::create([raw] {
-    Epoch epoch;
-    {
-      const std::lock_guard lock(raw->gate_mutex_);
-      epoch = raw->open_epoch_;
-    }
-    return epoch.value != 0 && raw->events_.lease_valid(epoch);
-  }));
+              Epoch epoch;
+              {
+                const std::lock_guard lock(raw->gate_mutex_);
+                epoch = raw->open_epoch_;
+              }
+              return epoch.value != 0 && raw->events_.lease_valid(epoch);
+            }));
   self->wake_fd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   CHECK(self->wake_fd_ >= 0, "eventfd");
   self->thread_ = std::thread([raw] { raw->run(); });
@@ -104,7 +104,9 @@ void NetworkIdentity::close_now() {
   open_epoch_ = Epoch{};
   last_lease_.reset();
   const Status closed = gate_->close();
-  if (!closed) log_error("the gate before the public addresses could not be closed, it closes by itself with the lease: {}", closed.error().to_string());
+  if (!closed)
+    log_error("the gate before the public addresses could not be closed, it closes by itself with the lease: {}",
+              closed.error().to_string());
 }
 
 void NetworkIdentity::renew(Epoch epoch, const network::GateLease& lease) {
@@ -153,8 +155,10 @@ void NetworkIdentity::renew_gate(Epoch epoch, const network::GateLease& lease) {
     }
     if (!renewed) trouble = "the gate before the public addresses can't be renewed: " + renewed.error().to_string();
     if (renewed) last_lease_ = lease;
-    if (trouble == last_trouble_) trouble.clear();
-    else last_trouble_ = trouble;
+    if (trouble == last_trouble_)
+      trouble.clear();
+    else
+      last_trouble_ = trouble;
   }
   if (!trouble.empty()) events_.trouble(trouble);
 }
@@ -170,12 +174,16 @@ void NetworkIdentity::look_for_foreign_changes() {
     const Status again = gate_->install(ips);
     if (!again) {
       for (const auto& a : addresses_) (void)links_->remove(a);
-      trouble = "somebody changed the packet filter of the public addresses and it can't be restored; the addresses were removed: " + again.error().message;
+      trouble =
+          "somebody changed the packet filter of the public addresses and it can't be restored; the addresses were "
+          "removed: " +
+          again.error().message;
       open_epoch_ = Epoch{};
     } else if (open_epoch_.value != 0 && last_lease_ && events_.lease_valid(open_epoch_)) {
       const Status opened = gate_->open(*last_lease_);
       trouble = opened ? "somebody changed the packet filter of the public addresses; it was restored"
-                       : "somebody changed the packet filter of the public addresses; it was restored, closed: " + opened.error().message;
+                       : "somebody changed the packet filter of the public addresses; it was restored, closed: " +
+                             opened.error().message;
     } else {
       trouble = "somebody changed the packet filter of the public addresses; it was restored, closed";
     }

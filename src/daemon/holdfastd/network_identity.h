@@ -23,8 +23,8 @@ namespace holdfast::daemon {
 class NetworkIdentity {
  public:
   struct Events {
-    std::function<bool(Epoch)> lease_valid;            // cheap, any thread
-    std::function<void(std::string text)> trouble;     // one line for the event log; from the gate's thread
+    std::function<bool(Epoch)> lease_valid;         // cheap, any thread
+    std::function<void(std::string text)> trouble;  // one line for the event log; from the gate's thread
   };
   // Without the rights or kernel parts for a gate there is no network identity: an error.
   static Result<std::unique_ptr<NetworkIdentity>> create(Events events);
@@ -56,7 +56,7 @@ class NetworkIdentity {
   int wake_fd_ = -1;
   mutable std::mutex gate_mutex_;  // held for one kernel transaction at a time
   std::unique_ptr<network::PublicGate> gate_;
-  Epoch open_epoch_;               // 0 = closed by us
+  Epoch open_epoch_;  // 0 = closed by us
   std::optional<network::GateLease> last_lease_;
   std::string last_trouble_;
 

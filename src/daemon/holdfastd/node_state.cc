@@ -13,7 +13,8 @@ using nlohmann::json;
 json peers_json(const std::vector<network::LinkPeer>& peers) {
   json list = json::array();
   for (const auto& p : peers)
-    list.push_back({{"id", to_hex(p.id)}, {"name", p.name}, {"kind", network::to_string(p.kind)}, {"addresses", p.addresses}});
+    list.push_back(
+        {{"id", to_hex(p.id)}, {"name", p.name}, {"kind", network::to_string(p.kind)}, {"addresses", p.addresses}});
   return list;
 }
 
@@ -56,13 +57,20 @@ Result<std::optional<NodeState>> load_node_state(const std::string& file) {
     HF_TRY(node_id_from_hex(s.cluster_id));
     return std::optional<NodeState>(std::move(s));
   } catch (const json::exception& e) {
-    return fail(ErrorCode::corrupt, "{} is damaged ({}); restore it, or remove this node from the cluster and let it join again", file, e.what());
+    return fail(ErrorCode::corrupt,
+                "{} is damaged ({}); restore it, or remove this node from the cluster and let it join again", file,
+                e.what());
   }
 }
 
 Status store_node_state(const std::string& file, const NodeState& s) {
-  const json j = {{"cluster_id", s.cluster_id}, {"cluster_name", s.cluster_name}, {"node_id", to_hex(s.node_id)}, {"node_name", s.node_name},
-                  {"site", s.site},             {"incarnation", s.incarnation},   {"peers", peers_json(s.peers)}};
+  const json j = {{"cluster_id", s.cluster_id},
+                  {"cluster_name", s.cluster_name},
+                  {"node_id", to_hex(s.node_id)},
+                  {"node_name", s.node_name},
+                  {"site", s.site},
+                  {"incarnation", s.incarnation},
+                  {"peers", peers_json(s.peers)}};
   return platform::write_file_durably(file, as_bytes(j.dump(2) + "\n"));
 }
 

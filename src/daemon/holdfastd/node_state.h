@@ -13,7 +13,7 @@
 namespace holdfast::daemon {
 
 struct NodeState {
-  std::string cluster_id;    // 16 hex digits
+  std::string cluster_id;  // 16 hex digits
   std::string cluster_name;
   NodeId node_id;
   std::string node_name;

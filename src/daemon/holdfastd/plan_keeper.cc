@@ -11,13 +11,15 @@ namespace holdfast::daemon {
 using control::PlanRunner;
 using control::PlanState;
 
-Result<nlohmann::json> call_mirror_in_step(MirrorPort& mirror, const control::StepContext& step, const std::string& op, nlohmann::json arguments,
-                                           const std::function<bool()>& give_up) {
+Result<nlohmann::json> call_mirror_in_step(MirrorPort& mirror, const control::StepContext& step, const std::string& op,
+                                           nlohmann::json arguments, const std::function<bool()>& give_up) {
   auto answer = std::make_shared<std::promise<Result<nlohmann::json>>>();
   auto future = answer->get_future();
-  mirror.request(op, std::move(arguments), std::max(1000, step.timeout_ms()), [answer](Result<nlohmann::json> r) { answer->set_value(std::move(r)); });
+  mirror.request(op, std::move(arguments), std::max(1000, step.timeout_ms()),
+                 [answer](Result<nlohmann::json> r) { answer->set_value(std::move(r)); });
   while (future.wait_for(std::chrono::milliseconds(20)) != std::future_status::ready)
-    if (step.cancelled() || (give_up && give_up())) return fail(ErrorCode::timeout, "holdfast-mirror has not finished '{}' in time", op);
+    if (step.cancelled() || (give_up && give_up()))
+      return fail(ErrorCode::timeout, "holdfast-mirror has not finished '{}' in time", op);
   return future.get();
 }
 
@@ -52,11 +54,13 @@ PlanKeeper::Runner PlanKeeper::make_runner(control::PlanSpec spec) {
 void PlanKeeper::changed(const control::PlanStatus& s) {
   std::string line = fmt::format("{} {}", s.kind, s.state);
   for (const auto& step : s.steps) {
-    if (step.state == "running" || step.state == "undoing") line = fmt::format("{}: {} ({})", s.kind, step.name, step.state);
+    if (step.state == "running" || step.state == "undoing")
+      line = fmt::format("{}: {} ({})", s.kind, step.name, step.state);
     if (step.state == "failed") line = fmt::format("{}: {} failed: {}", s.kind, step.name, step.detail);
   }
   const bool over = s.state == "done" || s.state == "reverted" || s.state == "halted";
-  if (over) line = fmt::format("{} {} after {:.1f} s{}{}", s.kind, s.state, s.seconds, s.error.empty() ? "" : ": ", s.error);
+  if (over)
+    line = fmt::format("{} {} after {:.1f} s{}{}", s.kind, s.state, s.seconds, s.error.empty() ? "" : ": ", s.error);
   {
     const std::lock_guard lock(mutex_);
     if (line == last_line_) return;
@@ -72,9 +76,11 @@ Status PlanKeeper::start_command(control::PlanSpec spec) {
     const std::lock_guard lock(mutex_);
     if (!journal_) return fail(ErrorCode::unavailable, "this node is in no cluster yet");
     if (command_ && !command_->finished())
-      return tl::unexpected(Error{ErrorCode::busy, fmt::format("another plan is running: {}", command_->status().kind), "holdfast status shows it; try again when it is done", 0});
+      return tl::unexpected(Error{ErrorCode::busy, fmt::format("another plan is running: {}", command_->status().kind),
+                                  "holdfast status shows it; try again when it is done", 0});
     if (role_ && !role_->finished())
-      return tl::unexpected(Error{ErrorCode::busy, "a change of roles is under way", "holdfast status shows it; try again when it is done", 0});
+      return tl::unexpected(Error{ErrorCode::busy, "a change of roles is under way",
+                                  "holdfast status shows it; try again when it is done", 0});
   }
   next = make_runner(std::move(spec));
   HF_TRY(next->start());
@@ -89,7 +95,8 @@ void PlanKeeper::start_role(control::PlanSpec spec) {
   Runner next = make_runner(std::move(spec));
   const Status started = next->start();
   if (!started) {
-    daemon_.event("error", "plan_journal", "holdfastd", "the promotion can't be journalled: " + started.error().to_string());
+    daemon_.event("error", "plan_journal", "holdfastd",
+                  "the promotion can't be journalled: " + started.error().to_string());
     daemon_.loop().post("no journal", [this] { daemon_.give_up_office("its plan can't be journalled", NodeId{}); });
     return;
   }
@@ -116,7 +123,8 @@ void PlanKeeper::end_role(const std::string& reason) {
   if (!record || record->is_final()) return;
   record->status.state = control::to_string(PlanState::halted);
   record->status.error = reason;
-  if (const Status written = journal_->write(*record); !written) log_error("plan {}: {}", id, written.error().to_string());
+  if (const Status written = journal_->write(*record); !written)
+    log_error("plan {}: {}", id, written.error().to_string());
 }
 
 void PlanKeeper::close_old_plans(const std::string& why, const std::string& except) {
@@ -126,13 +134,14 @@ void PlanKeeper::close_old_plans(const std::string& why, const std::string& exce
     if (record.is_final() || record.status.id == except) continue;
     record.status.state = control::to_string(PlanState::halted);
     record.status.error = why;
-    if (const Status written = journal_->write(record); !written) log_error("plan {}: {}", record.status.id, written.error().to_string());
+    if (const Status written = journal_->write(record); !written)
+      log_error("plan {}: {}", record.status.id, written.error().to_string());
   }
   (void)journal_->prune(50);
 }
 
-void PlanKeeper::promote(Epoch epoch, const std::string& kind, const std::string& id, const std::string& from, const std::string& actor,
-                         const std::string& reason) {
+void PlanKeeper::promote(Epoch epoch, const std::string& kind, const std::string& id, const std::string& from,
+                         const std::string& actor, const std::string& reason) {
   ++role_starting_;
   auto spec = std::make_shared<control::PlanSpec>(promotion_spec(epoch, kind, id, from, actor, reason));
   starter_->post([this, spec] {
@@ -164,7 +173,8 @@ void PlanKeeper::resume_open_plan(Epoch epoch) {
     return it == open->values.end() ? std::string() : it->second;
   };
   const control::PlanStatus& s = open->status;
-  if (value("epoch") != std::to_string(epoch.value) || (value("plan") != "promotion" && value("plan") != "switchover")) {
+  if (value("epoch") != std::to_string(epoch.value) ||
+      (value("plan") != "promotion" && value("plan") != "switchover")) {
     close_old_plans("interrupted by a restart of holdfastd", "");
     return;
   }

@@ -28,13 +28,13 @@ struct SwitchoverOrder {
   std::string self_name;
   std::string actor;
   std::string reason;
-  Epoch epoch;          // that ends
+  Epoch epoch;  // that ends
 };
 
 struct ProtectOrder {
   std::string actor;
-  apps::Application application;      // without resources: data only
-  std::vector<SetConfig> sets;        // numbers are given when it is recorded
+  apps::Application application;  // without resources: data only
+  std::vector<SetConfig> sets;    // numbers are given when it is recorded
 };
 
 class PlanKeeper {
@@ -45,8 +45,8 @@ class PlanKeeper {
 
   // These three return at once: the journal waits for the disk, the loop must not. They take effect in the order of the calls.
   // Loop thread. This node has won `epoch`.
-  void promote(Epoch epoch, const std::string& kind, const std::string& id, const std::string& from, const std::string& actor,
-               const std::string& reason);
+  void promote(Epoch epoch, const std::string& kind, const std::string& id, const std::string& from,
+               const std::string& actor, const std::string& reason);
   // Loop thread. The lease survived a restart of the daemon: what ran goes on.
   void resume_in_office(Epoch epoch);
   // Any thread. The office is lost: its plan has no meaning any more.
@@ -55,7 +55,8 @@ class PlanKeeper {
   // Any other thread. The plan's id, or why not; nothing was changed then.
   Result<std::string> switchover(SwitchoverOrder order);
   Result<std::string> protect(const ProtectOrder& order);
-  Result<std::string> unprotect(const std::string& actor, const apps::Application& application, const std::vector<SetConfig>& sets);
+  Result<std::string> unprotect(const std::string& actor, const apps::Application& application,
+                                const std::vector<SetConfig>& sets);
 
   std::optional<control::PlanStatus> running() const;
   Result<control::PlanStatus> find(const std::string& id) const;  // empty = running or newest
@@ -87,7 +88,7 @@ class PlanKeeper {
 };
 
 // Waits for the mirror's answer, but not past the step's cancellation, nor when `give_up` (may be null) says so.
-Result<nlohmann::json> call_mirror_in_step(MirrorPort& mirror, const control::StepContext& step, const std::string& op, nlohmann::json arguments,
-                                           const std::function<bool()>& give_up = {});
+Result<nlohmann::json> call_mirror_in_step(MirrorPort& mirror, const control::StepContext& step, const std::string& op,
+                                           nlohmann::json arguments, const std::function<bool()>& give_up = {});
 
 }  // namespace holdfast::daemon

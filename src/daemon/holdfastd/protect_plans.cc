@@ -35,7 +35,8 @@ Status start_units(const apps::Application& a, StepContext& step) {
 Result<ClusterConfig> with_application(ClusterConfig c, const ProtectOrder& order) {
   if (c.application(order.application.name) == nullptr) c.applications.push_back(order.application);
   for (SetConfig set : order.sets) {
-    const bool there = std::any_of(c.sets.begin(), c.sets.end(), [&](const SetConfig& s) { return s.path == set.path; });
+    const bool there =
+        std::any_of(c.sets.begin(), c.sets.end(), [&](const SetConfig& s) { return s.path == set.path; });
     if (there) continue;
     set.set = c.next_set++;
     c.sets.push_back(set);
@@ -50,7 +51,8 @@ Result<ClusterConfig> without_application(ClusterConfig c, const std::string& na
 }
 
 // The change is recorded by a majority when this returns; then it is applied here. The peers apply it when they hear of it.
-Status record_and_apply(Daemon& d, StepContext& step, const std::function<Result<ClusterConfig>(ClusterConfig)>& change) {
+Status record_and_apply(Daemon& d, StepContext& step,
+                        const std::function<Result<ClusterConfig>(ClusterConfig)>& change) {
   HF_TRY(d.propose_config(change));
   step.say("recorded; the mirror takes it");
   return d.settle_setup(step.timeout_ms());
@@ -71,27 +73,33 @@ Result<std::string> PlanKeeper::protect(const ProtectOrder& order) {
   const std::string name = order.application.name;
   if (units) {
     spec.steps.push_back({"stop " + name + " for a moment", "applications", 120'000,
-                          [order](StepContext& s) { return AppSupervisor::stop_units(reversed(order.application.resources), say_to(s)); },
+                          [order](StepContext& s) {
+                            return AppSupervisor::stop_units(reversed(order.application.resources), say_to(s));
+                          },
                           [order](StepContext& s) { return start_units(order.application, s); }});
   }
-  spec.steps.push_back({"record and capture the folders", "mirror", 60'000,
-                        [&d, order](StepContext& s) {
-                          return record_and_apply(d, s, [&](ClusterConfig c) { return with_application(std::move(c), order); });
-                        },
-                        [&d, name](StepContext& s) {
-                          return record_and_apply(d, s, [&](ClusterConfig c) { return without_application(std::move(c), name); });
-                        }});
+  spec.steps.push_back(
+      {"record and capture the folders", "mirror", 60'000,
+       [&d, order](StepContext& s) {
+         return record_and_apply(d, s, [&](ClusterConfig c) { return with_application(std::move(c), order); });
+       },
+       [&d, name](StepContext& s) {
+         return record_and_apply(d, s, [&](ClusterConfig c) { return without_application(std::move(c), name); });
+       }});
   if (units) {
     spec.steps.push_back({"start " + name, "applications", 120'000,
                           [&d](StepContext& s) { return d.apps().start(say_to(s), [&s] { return s.cancelled(); }); },
-                          [order](StepContext& s) { return AppSupervisor::stop_units(reversed(order.application.resources), say_to(s)); }});
+                          [order](StepContext& s) {
+                            return AppSupervisor::stop_units(reversed(order.application.resources), say_to(s));
+                          }});
   }
   std::string id = spec.id;
   HF_TRY(start_command(std::move(spec)));
   return id;
 }
 
-Result<std::string> PlanKeeper::unprotect(const std::string& actor, const apps::Application& a, const std::vector<SetConfig>& sets) {
+Result<std::string> PlanKeeper::unprotect(const std::string& actor, const apps::Application& a,
+                                          const std::vector<SetConfig>& sets) {
   Daemon& d = daemon_;
   ProtectOrder back{actor, a, sets};
   PlanSpec spec;
@@ -109,15 +117,17 @@ Result<std::string> PlanKeeper::unprotect(const std::string& actor, const apps::
                           },
                           [&d](StepContext& s) { return d.apps().start(say_to(s), [&s] { return s.cancelled(); }); }});
   }
-  spec.steps.push_back({"record and end the capture", "mirror", 60'000,
-                        [&d, name = a.name](StepContext& s) {
-                          return record_and_apply(d, s, [&](ClusterConfig c) { return without_application(std::move(c), name); });
-                        },
-                        [&d, back](StepContext& s) {
-                          return record_and_apply(d, s, [&](ClusterConfig c) { return with_application(std::move(c), back); });
-                        }});
+  spec.steps.push_back(
+      {"record and end the capture", "mirror", 60'000,
+       [&d, name = a.name](StepContext& s) {
+         return record_and_apply(d, s, [&](ClusterConfig c) { return without_application(std::move(c), name); });
+       },
+       [&d, back](StepContext& s) {
+         return record_and_apply(d, s, [&](ClusterConfig c) { return with_application(std::move(c), back); });
+       }});
   if (units)
-    spec.steps.push_back({"start " + a.name + " unprotected", "applications", 120'000, [a](StepContext& s) { return start_units(a, s); }, nullptr});
+    spec.steps.push_back({"start " + a.name + " unprotected", "applications", 120'000,
+                          [a](StepContext& s) { return start_units(a, s); }, nullptr});
   std::string id = spec.id;
   HF_TRY(start_command(std::move(spec)));
   return id;

@@ -26,8 +26,9 @@ Result<std::optional<cluster::VoterState>> RegisterStore::load(const std::string
   }
   auto state = cluster::decode_voter_state(*bytes);
   if (!state)
-    return tl::unexpected(with_hint(Error{ErrorCode::corrupt, fmt::format("{}: {}", file, state.error().message), {}, 0},
-                                    "this voter's memory is damaged; remove the node from the cluster and let it join again"));
+    return tl::unexpected(
+        with_hint(Error{ErrorCode::corrupt, fmt::format("{}: {}", file, state.error().message), {}, 0},
+                  "this voter's memory is damaged; remove the node from the cluster and let it join again"));
   return std::optional<cluster::VoterState>(std::move(*state));
 }
 

@@ -17,7 +17,8 @@ const json nothing;
 
 class Builder {
  public:
-  explicit Builder(const StatusSources& sources) : in_(sources), s_(sources.snapshot), value_(*sources.snapshot.value) {}
+  explicit Builder(const StatusSources& sources)
+      : in_(sources), s_(sources.snapshot), value_(*sources.snapshot.value) {}
 
   control::ClusterStatus build() {
     out_.time_ms = in_.wall_ms;
@@ -25,8 +26,10 @@ class Builder {
     out_.id = s_.node.cluster_id;
     out_.mode = s_.config.mode;
     for (const cluster::Member& m : value_.members) {
-      if (m.kind == cluster::MemberKind::data) out_.nodes.push_back(node(m));
-      else witness(m);
+      if (m.kind == cluster::MemberKind::data)
+        out_.nodes.push_back(node(m));
+      else
+        witness(m);
     }
     std::sort(out_.nodes.begin(), out_.nodes.end(), [this](const auto& a, const auto& b) { return rank(a) < rank(b); });
     lease_and_votes();
@@ -57,8 +60,12 @@ class Builder {
     return s_.mirror_connected && s_.mirror_age_ms >= 0 && s_.mirror_age_ms < fresh_ms ? s_.mirror : nothing;
   }
   // The active says so itself; the register alone may be old.
-  bool active_speaks() const { return self(active()) ? s_.office_epoch.value != 0 : text_of(summary(active()), "role") == "active"; }
-  const json& from_active(const char* member) const { return self(active()) ? nothing : member_of(summary(active()), member); }
+  bool active_speaks() const {
+    return self(active()) ? s_.office_epoch.value != 0 : text_of(summary(active()), "role") == "active";
+  }
+  const json& from_active(const char* member) const {
+    return self(active()) ? nothing : member_of(summary(active()), member);
+  }
 
   const json& peer_entry(NodeId id) const {
     if (!active_speaks()) return nothing;
@@ -93,7 +100,8 @@ class Builder {
     for (const auto& [id, paths] : in_.paths)
       if (id == m.id)
         for (const auto& p : paths) n.channel.push_back({p.address, p.connected ? "up" : "down", p.rtt_ms});
-    const std::string fault = self(m.id) ? (s_.fault.empty() ? s_.setup_error : s_.fault) : text_of(summary(m.id), "fault");
+    const std::string fault =
+        self(m.id) ? (s_.fault.empty() ? s_.setup_error : s_.fault) : text_of(summary(m.id), "fault");
     state(heard, is_active, fault, entry, m.id, n);
     return n;
   }
@@ -114,11 +122,15 @@ class Builder {
     p.done_objects = number_of(resync, "done");
     p.total_objects = number_of(resync, "total");
     p.bytes = number_of(resync, "bytes");
-    p.percent = p.total_objects == 0 ? 0 : std::min(100.0, 100.0 * static_cast<double>(p.done_objects) / static_cast<double>(p.total_objects));
+    p.percent =
+        p.total_objects == 0
+            ? 0
+            : std::min(100.0, 100.0 * static_cast<double>(p.done_objects) / static_cast<double>(p.total_objects));
     n.sync_progress = p;
   }
 
-  void state(bool heard, bool is_active, const std::string& fault, const json& entry, NodeId id, control::NodeStatus& n) {
+  void state(bool heard, bool is_active, const std::string& fault, const json& entry, NodeId id,
+             control::NodeStatus& n) {
     const std::string channel = text_of(entry, "state");
     if (!fault.empty()) {
       n.state = "error";
@@ -156,16 +168,20 @@ class Builder {
     control::LeaseStatus lease;
     const bool mine = s_.office_epoch.value != 0;
     lease.epoch = value_.epoch().value;
-    lease.remaining_ms = mine ? s_.lease_left_ns / ns_per_ms : static_cast<std::int64_t>(number_of(summary(active()), "lease_left_ms"));
+    lease.remaining_ms =
+        mine ? s_.lease_left_ns / ns_per_ms : static_cast<std::int64_t>(number_of(summary(active()), "lease_left_ms"));
     if (lease.remaining_ms > 0) lease.holder = name_of(active());
     out_.lease = lease;
     const json& told = from_active("votes");
     if (told.is_array()) {
-      for (const json& v : told) out_.votes.push_back({text_of(v, "voter"), text_of(v, "kind"), flag_of(v, "reachable"), flag_of(v, "granted")});
+      for (const json& v : told)
+        out_.votes.push_back({text_of(v, "voter"), text_of(v, "kind"), flag_of(v, "reachable"), flag_of(v, "granted")});
       return;
     }
     for (const cluster::VoteStatus& v : s_.votes)
-      if (v.voter) out_.votes.push_back({v.name, v.kind == cluster::MemberKind::witness ? "witness" : "node", v.reachable, v.granted});
+      if (v.voter)
+        out_.votes.push_back(
+            {v.name, v.kind == cluster::MemberKind::witness ? "witness" : "node", v.reachable, v.granted});
   }
 
   void network() {
@@ -174,7 +190,8 @@ class Builder {
     std::string site;
     for (const cluster::Member& m : value_.members)
       if (m.id == active()) site = m.site;
-    for (const auto& p : s_.config.public_addresses) out_.public_addresses.push_back({p.address, p.site, p.policy, p.site == site ? on : ""});
+    for (const auto& p : s_.config.public_addresses)
+      out_.public_addresses.push_back({p.address, p.site, p.policy, p.site == site ? on : ""});
     out_.client_network.state = !active_speaks() ? "unknown" : open ? "open" : "closed";
     out_.client_network.on = on;
     if (s_.config.public_addresses.empty()) out_.client_network.detail = "no public address is configured";
@@ -198,7 +215,8 @@ class Builder {
     }
     for (const SetConfig& set : s_.config.sets) {
       const apps::Application* a = s_.config.application(set.application);
-      out_.protected_sets.push_back({set.set, set.path, a != nullptr && a->plugin != "files" ? a->plugin : "", set.application, set.write_policy});
+      out_.protected_sets.push_back({set.set, set.path, a != nullptr && a->plugin != "files" ? a->plugin : "",
+                                     set.application, set.write_policy});
     }
   }
 
@@ -213,19 +231,26 @@ class Builder {
 
   void options() {
     const auto toggle = [](const char* name, bool on, const char* key) {
-      return control::OptionStatus{name, on ? "on" : "off", fmt::format("holdfast config set {} {}", key, on ? "off" : "on")};
+      return control::OptionStatus{name, on ? "on" : "off",
+                                   fmt::format("holdfast config set {} {}", key, on ? "off" : "on")};
     };
     const ClusterConfig& c = s_.config;
     out_.options.push_back(toggle("failover without asking", c.automatic_failover, "automatic_failover"));
     out_.options.push_back(toggle("automatic switchover", c.automatic_switchover, "automatic_switchover"));
     out_.options.push_back(toggle("data loss avoidance", c.data_loss_avoidance, "data_loss_avoidance"));
-    out_.options.push_back({"recovery point limit", c.recovery_point_limit_s > 0 ? fmt::format("{:g} s", c.recovery_point_limit_s) : "none",
+    out_.options.push_back({"recovery point limit",
+                            c.recovery_point_limit_s > 0 ? fmt::format("{:g} s", c.recovery_point_limit_s) : "none",
                             "holdfast config set recovery_point_limit_s SECONDS"});
-    out_.options.push_back({"mode", c.mode, fmt::format("holdfast config set mode {}", c.mode == "fsync" ? "async" : "fsync")});
-    out_.options.push_back({"profile", c.profile, fmt::format("holdfast config set profile {}", c.profile == "fast" ? "default" : "fast")});
+    out_.options.push_back(
+        {"mode", c.mode, fmt::format("holdfast config set mode {}", c.mode == "fsync" ? "async" : "fsync")});
+    out_.options.push_back({"profile", c.profile,
+                            fmt::format("holdfast config set profile {}", c.profile == "fast" ? "default" : "fast")});
     const json& told = from_active("automatic_failover");
-    if (told.is_object()) out_.automatic_failover = {flag_of(told, "available"), text_of(told, "reason"), text_of(told, "change_with")};
-    else out_.automatic_failover = {s_.automatic_failover.available, s_.automatic_failover.reason, s_.automatic_failover.change_with};
+    if (told.is_object())
+      out_.automatic_failover = {flag_of(told, "available"), text_of(told, "reason"), text_of(told, "change_with")};
+    else
+      out_.automatic_failover = {s_.automatic_failover.available, s_.automatic_failover.reason,
+                                 s_.automatic_failover.change_with};
     if (!active_speaks() && !told.is_object()) out_.automatic_failover.available = false;
   }
 
@@ -236,7 +261,8 @@ class Builder {
       if (!told.is_object()) continue;
       auto parsed = control::plan_status_from_json(told);
       // The old active tells the whole of a switchover.
-      if (parsed && (!out_.plan || (out_.plan->id == parsed->id && parsed->steps.size() > out_.plan->steps.size()))) out_.plan = *parsed;
+      if (parsed && (!out_.plan || (out_.plan->id == parsed->id && parsed->steps.size() > out_.plan->steps.size())))
+        out_.plan = *parsed;
     }
   }
 
@@ -246,41 +272,56 @@ class Builder {
 
   void alerts() {
     if (!s_.mirror_connected)
-      add_alert("error", "mirror_down", "holdfast-mirror is not running on " + s_.node.node_name, "systemctl status holdfast-mirror");
+      add_alert("error", "mirror_down", "holdfast-mirror is not running on " + s_.node.node_name,
+                "systemctl status holdfast-mirror");
     if (!active_speaks())
-      add_alert("error", "no_active", "no node is the active now" + (s_.last_refusal.empty() ? std::string() : ": " + s_.last_refusal),
+      add_alert("error", "no_active",
+                "no node is the active now" + (s_.last_refusal.empty() ? std::string() : ": " + s_.last_refusal),
                 "holdfast failover on the node that is to take over");
     for (const auto& n : out_.nodes) {
-      if (n.state == "connecting") add_alert("warning", "node_lost", n.name + " does not answer", "check the machine and its channel network");
-      else if (n.state == "error") add_alert("error", "node_fault", n.name + ": " + n.detail, "journalctl -u holdfastd -u holdfast-mirror on " + n.name);
+      if (n.state == "connecting")
+        add_alert("warning", "node_lost", n.name + " does not answer", "check the machine and its channel network");
+      else if (n.state == "error")
+        add_alert("error", "node_fault", n.name + ": " + n.detail,
+                  "journalctl -u holdfastd -u holdfast-mirror on " + n.name);
       else if (n.role == "passive" && !n.synchronized && n.state == "warning")
-        add_alert("warning", "not_synchronized", n.name + " is not synchronized", "holdfast status --watch shows when it is");
+        add_alert("warning", "not_synchronized", n.name + " is not synchronized",
+                  "holdfast status --watch shows when it is");
       for (const auto& path : n.channel)
-        if (path.state == "down" && n.state != "connecting") add_alert("warning", "path_down", "channel path to " + n.name + " at " + path.path + " is down", "");
+        if (path.state == "down" && n.state != "connecting")
+          add_alert("warning", "path_down", "channel path to " + n.name + " at " + path.path + " is down", "");
     }
     if (out_.witness && out_.witness->state != "healthy")
-      add_alert("warning", "witness", "the witness " + out_.witness->name + " is " + out_.witness->state, "systemctl status holdfast-witness there");
+      add_alert("warning", "witness", "the witness " + out_.witness->name + " is " + out_.witness->state,
+                "systemctl status holdfast-witness there");
     for (const auto& [id, peer] : s_.peers) {
       const std::int64_t theirs = static_cast<std::int64_t>(number_of(summary(id), "wall_ms"));
       const std::int64_t skew = theirs - (in_.wall_ms - (in_.now_ms - peer.received_ms));
       if (theirs != 0 && std::abs(skew) > clock_skew_ms)
-        add_alert("warning", "clock_skew", fmt::format("the clock of {} is {:.0f} s {}", name_of(id), std::abs(static_cast<double>(skew)) / 1000, skew > 0 ? "ahead" : "behind"),
+        add_alert("warning", "clock_skew",
+                  fmt::format("the clock of {} is {:.0f} s {}", name_of(id), std::abs(static_cast<double>(skew)) / 1000,
+                              skew > 0 ? "ahead" : "behind"),
                   "synchronize the clocks (chrony, systemd-timesyncd)");
     }
     for (const auto& a : in_.application_alerts) out_.alerts.push_back(a);
     if (value_.data_nodes() == 2 && !value_.has_witness())
-      add_alert("info", "no_witness", "a pair without witness can't fail over by itself", "holdfast token --witness, then holdfast-witness join on a third machine");
+      add_alert("info", "no_witness", "a pair without witness can't fail over by itself",
+                "holdfast token --witness, then holdfast-witness join on a third machine");
   }
 
   void overall() {
     std::string worst = "healthy";
     for (const auto& a : out_.alerts) {
-      if (a.severity == "error") worst = "error";
-      else if (a.severity == "warning" && worst != "error") worst = "warning";
-      else if (a.severity == "info" && worst == "healthy") worst = "info";
+      if (a.severity == "error")
+        worst = "error";
+      else if (a.severity == "warning" && worst != "error")
+        worst = "warning";
+      else if (a.severity == "info" && worst == "healthy")
+        worst = "info";
       if (a.severity == worst && out_.detail.empty() && worst != "info") out_.detail = a.text;
     }
-    const bool busy = out_.plan.has_value() || std::any_of(out_.nodes.begin(), out_.nodes.end(), [](const auto& n) { return n.state == "busy"; });
+    const bool busy = out_.plan.has_value() || std::any_of(out_.nodes.begin(), out_.nodes.end(),
+                                                           [](const auto& n) { return n.state == "busy"; });
     if (busy && (worst == "healthy" || worst == "info")) worst = "busy";
     out_.state = worst;
   }

@@ -21,7 +21,7 @@ struct StatusSources {
   std::optional<control::PlanStatus> plan;
   std::map<NodeId, std::vector<network::PathState>> paths;
   std::map<NodeId, bool> connected;
-  std::int64_t now_ms = 0;   // the scale of PeerSummary::received_ms
+  std::int64_t now_ms = 0;  // the scale of PeerSummary::received_ms
   std::int64_t wall_ms = 0;
 };
 

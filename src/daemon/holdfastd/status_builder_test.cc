@@ -11,8 +11,11 @@ using nlohmann::json;
 const NodeId n1{1}, n2{2}, w1{3};
 
 json active_mirror(const char* state, double recovery_point_s) {
-  return {{"role", "active"}, {"mounted", true}, {"epoch", 4},
-          {"peers", {{{"node_id", to_hex(n2)}, {"state", state}, {"recovery_point_s", recovery_point_s}, {"queue_bytes", 12}}}}};
+  return {{"role", "active"},
+          {"mounted", true},
+          {"epoch", 4},
+          {"peers",
+           {{{"node_id", to_hex(n2)}, {"state", state}, {"recovery_point_s", recovery_point_s}, {"queue_bytes", 12}}}}};
 }
 
 // Seen from n2, the passive; n1 is the active and speaks through its summary.
@@ -33,11 +36,17 @@ StatusSources from_passive() {
   v.revision = {Epoch(4), 2};
   v.active = n1;
   v.in_sync = {n1, n2};
-  v.members = {{n1, "n1", "here", 1, cluster::MemberKind::data, true, {}}, {n2, "n2", "here", 2, cluster::MemberKind::data, true, {}},
+  v.members = {{n1, "n1", "here", 1, cluster::MemberKind::data, true, {}},
+               {n2, "n2", "here", 2, cluster::MemberKind::data, true, {}},
                {w1, "w1", "there", 0, cluster::MemberKind::witness, true, {}}};
   s.value = std::make_shared<const cluster::Value>(v);
-  s.peers[n1] = {json{{"name", "n1"}, {"role", "active"}, {"mirror", active_mirror("synchronized", 0.2)}, {"network_open", true},
-                      {"lease_left_ms", 1500}, {"wall_ms", in.wall_ms}, {"automatic_failover", {{"available", true}}},
+  s.peers[n1] = {json{{"name", "n1"},
+                      {"role", "active"},
+                      {"mirror", active_mirror("synchronized", 0.2)},
+                      {"network_open", true},
+                      {"lease_left_ms", 1500},
+                      {"wall_ms", in.wall_ms},
+                      {"automatic_failover", {{"available", true}}},
                       {"votes", {{{"voter", "n1"}, {"kind", "node"}, {"reachable", true}, {"granted", true}}}}},
                  in.now_ms - 300};
   in.connected[w1] = true;
@@ -86,7 +95,8 @@ TEST(StatusBuilder, SynchronizedNeedsTheRecordToo) {
 
 TEST(StatusBuilder, OddSummariesAreHarmless) {
   StatusSources in = from_passive();
-  in.snapshot.peers[n1].json = json::parse(R"({"role":7,"mirror":[1],"plan":{"steps":3},"applications":"x","votes":{},"lease_left_ms":"y"})");
+  in.snapshot.peers[n1].json =
+      json::parse(R"({"role":7,"mirror":[1],"plan":{"steps":3},"applications":"x","votes":{},"lease_left_ms":"y"})");
   const auto s = build_status(in);
   EXPECT_EQ(node(s, "n2").synchronized, false);
 }

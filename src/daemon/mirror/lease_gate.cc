@@ -13,9 +13,12 @@ bool EpochLeaseGate::wait_valid() {
   constexpr std::int64_t look_again_ms = 100;
   while (!ended_) {
     switch (lease_.wait_valid(epoch_, look_again_ms)) {
-      case platform::LeaseWait::valid: return !ended_;
-      case platform::LeaseWait::epoch_over: return false;
-      case platform::LeaseWait::timed_out: break;
+      case platform::LeaseWait::valid:
+        return !ended_;
+      case platform::LeaseWait::epoch_over:
+        return false;
+      case platform::LeaseWait::timed_out:
+        break;
     }
   }
   return false;

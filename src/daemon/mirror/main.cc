@@ -9,9 +9,9 @@
 #include <thread>
 
 #include "base/log.h"
-#include "platform/process_setup.h"
 #include "daemon/mirror/service.h"
 #include "platform/durable_file.h"
+#include "platform/process_setup.h"
 
 namespace {
 
@@ -26,7 +26,10 @@ constexpr const char* state_dir = "/var/lib/holdfast/mirror";
 constexpr std::int64_t watchdog_grace_ms = 700;
 
 int usage() {
-  std::fputs("usage: holdfast-mirror [run]\n       holdfast-mirror version\nStarted by systemd as holdfast-mirror.service; administrators use holdfast(1).\n", stderr);
+  std::fputs(
+      "usage: holdfast-mirror [run]\n       holdfast-mirror version\nStarted by systemd as holdfast-mirror.service; "
+      "administrators use holdfast(1).\n",
+      stderr);
   return 2;
 }
 
@@ -54,10 +57,12 @@ Status run() {
   HF_ASSIGN(auto watchdog, platform::Watchdog::start(platform::lease_word_path, watchdog_grace_ms));
 
   std::unique_ptr<platform::ControlSocket> socket;
-  Service service({state_dir, platform::lease_word_path}, std::move(lease), std::move(watchdog), [&socket](const nlohmann::json& event) {
-    if (socket) socket->push(event);
-  });
-  HF_ASSIGN(socket, platform::ControlSocket::listen(socket_path, [&service](const nlohmann::json& request) { return service.handle(request); }));
+  Service service({state_dir, platform::lease_word_path}, std::move(lease), std::move(watchdog),
+                  [&socket](const nlohmann::json& event) {
+                    if (socket) socket->push(event);
+                  });
+  HF_ASSIGN(socket, platform::ControlSocket::listen(
+                        socket_path, [&service](const nlohmann::json& request) { return service.handle(request); }));
   service.cover_known_paths();
   std::thread stopper = stop_on_signal(*socket, signals);
   sd_notify(0, "READY=1");
@@ -77,6 +82,7 @@ int main(int argc, char** argv) {
     return 0;
   }
   if (command == "watchdog" && argc == 4) return platform::watchdog_main(argv[2], std::strtoll(argv[3], nullptr, 10));
+  if (command == "push" && argc == 2) return capture::serve_push_rounds(platform::helper_socket);
   if (argc > 2 || (argc == 2 && command != "run")) return usage();
   if (auto done = run(); !done) {
     log_error("{}", done.error().to_string());

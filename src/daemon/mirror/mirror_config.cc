@@ -19,7 +19,8 @@ Result<SetConfig> parse_set(const nlohmann::json& in) {
   set.path = in.at("path").get<std::string>();
   if (set.path.size() < 2 || set.path[0] != '/') return fail(ErrorCode::invalid, "not a path to protect: {}", set.path);
   const std::string policy = in.value("write_policy", "write-back");
-  if (policy != "write-back" && policy != "write-through") return fail(ErrorCode::invalid, "unknown write policy {}", policy);
+  if (policy != "write-back" && policy != "write-through")
+    return fail(ErrorCode::invalid, "unknown write policy {}", policy);
   set.write_through = policy == "write-through";
   return set;
 }
@@ -39,7 +40,8 @@ Result<PeerConfig> parse_peer(const nlohmann::json& in) {
 
 Result<std::pair<std::string, std::uint16_t>> split_address(const std::string& address) {
   const auto colon = address.rfind(':');
-  if (colon == std::string::npos || colon == 0) return fail(ErrorCode::invalid, "not an address with port: {}", address);
+  if (colon == std::string::npos || colon == 0)
+    return fail(ErrorCode::invalid, "not an address with port: {}", address);
   std::string host = address.substr(0, colon);
   if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
   std::uint16_t port = 0;
@@ -56,7 +58,8 @@ Result<MirrorConfig> MirrorConfig::parse(const nlohmann::json& request) {
   config.fsync_mode = request.value("mode", "async") == "fsync";
   config.founder = request.value("founder", false);
   const std::size_t ring_mib = request.value("ring_mib", std::size_t{64});
-  if (ring_mib < 8 || ring_mib > max_ring_mib) return fail(ErrorCode::invalid, "ring_mib {} is not within 8..{}", ring_mib, max_ring_mib);
+  if (ring_mib < 8 || ring_mib > max_ring_mib)
+    return fail(ErrorCode::invalid, "ring_mib {} is not within 8..{}", ring_mib, max_ring_mib);
   config.ring_bytes = ring_mib * mib;
   config.tls_dir = request.at("tls_dir").get<std::string>();
   const std::string listen = request.value("listen", "");

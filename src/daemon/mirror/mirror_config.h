@@ -30,9 +30,9 @@ struct MirrorConfig {
   std::string cluster;
   NodeId node;
   bool fsync_mode = false;
-  bool founder = false;               // this node's tree is the cluster's first: complete by definition
+  bool founder = false;  // this node's tree is the cluster's first: complete by definition
   std::size_t ring_bytes = 0;
-  std::string listen_address;         // "" = any
+  std::string listen_address;  // "" = any
   std::uint16_t listen_port = 9728;
   std::string tls_dir;
   std::vector<SetConfig> sets;

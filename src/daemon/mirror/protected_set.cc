@@ -50,7 +50,8 @@ Result<std::unique_ptr<ProtectedSet>> ProtectedSet::open(const SetConfig& config
 
 Result<platform::UniqueFd> ProtectedSet::duplicate_root() const { return platform::duplicate(root_.get()); }
 
-Status ProtectedSet::mount(mirror::CaptureLog& log, mirror::LeaseGate& lease, std::function<void(const Error&)> on_fault) {
+Status ProtectedSet::mount(mirror::CaptureLog& log, mirror::LeaseGate& lease,
+                           std::function<void(const Error&)> on_fault) {
   capture::SessionOptions options;
   options.path = config_.path;
   options.root_fd = root_.get();

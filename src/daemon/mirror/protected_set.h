@@ -44,7 +44,8 @@ class ProtectedSet {
   Status release();
 
  private:
-  ProtectedSet(SetConfig config, platform::UniqueFd root, std::shared_ptr<platform::PosixTree> tree, platform::FileIndex& index)
+  ProtectedSet(SetConfig config, platform::UniqueFd root, std::shared_ptr<platform::PosixTree> tree,
+               platform::FileIndex& index)
       : config_(std::move(config)), root_(std::move(root)), tree_(std::move(tree)), ids_(index, root_.get()) {}
 
   const SetConfig config_;

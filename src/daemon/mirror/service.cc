@@ -6,8 +6,8 @@
 #include <random>
 
 #include "base/log.h"
-#include "platform/process_setup.h"
 #include "platform/durable_file.h"
+#include "platform/process_setup.h"
 
 namespace holdfast::mirror_process {
 namespace {
@@ -22,6 +22,8 @@ nlohmann::json to_reply(const Result<nlohmann::json>& result) {
   reply["error"] = result.error().to_string();
   return reply;
 }
+
+constexpr std::chrono::milliseconds recovery_point_target(1000);
 
 std::uint64_t random_number() {
   std::random_device device;
@@ -51,7 +53,8 @@ class Once {
 
 }  // namespace
 
-Service::Service(ServicePaths paths, platform::LeaseWord lease, platform::Watchdog watchdog, std::function<void(const Json&)> push)
+Service::Service(ServicePaths paths, platform::LeaseWord lease, platform::Watchdog watchdog,
+                 std::function<void(const Json&)> push)
     : paths_(std::move(paths)), lease_(std::move(lease)), watchdog_(std::move(watchdog)), push_(std::move(push)) {}
 
 Service::~Service() { shut_down(); }
@@ -61,8 +64,9 @@ platform::ControlSocket::Answer Service::handle(const Json& request) {
   if (op == "wait_set") return wait_set(request);
   using Operation = Result<Json> (Service::*)(const Json&);
   static const std::map<std::string, Operation> operations = {
-      {"configure", &Service::configure},        {"seal", &Service::seal},   {"activate", &Service::activate},
-      {"release_capture", &Service::release_capture}, {"abort", &Service::abort}, {"follow", &Service::follow},
+      {"configure", &Service::configure}, {"seal", &Service::seal},
+      {"activate", &Service::activate},   {"release_capture", &Service::release_capture},
+      {"abort", &Service::abort},         {"follow", &Service::follow},
   };
   if (op == "status") return [this] { return to_reply(status()); };
   const auto found = operations.find(op);
@@ -78,6 +82,8 @@ Result<nlohmann::json> Service::configure(const Json& request) {
   HF_ASSIGN(auto config, MirrorConfig::parse(request));
   const std::lock_guard transition(transition_mutex_);
   if (!log_) HF_TRY(start_log(config));
+  if (!runtime_) HF_TRY(start_runtime(config));
+  log_->set_application_waits(config.fsync_mode);
   HF_TRY(take_sets(config));
   std::vector<platform::PeerAddresses> peers;
   for (const auto& peer : config.peers) peers.push_back({peer.id, peer.name, peer.addresses});
@@ -90,28 +96,45 @@ Result<nlohmann::json> Service::configure(const Json& request) {
 
 Status Service::start_log(const MirrorConfig& config) {
   HF_TRY(platform::make_private_dir(paths_.state_dir));
+  // What an attempt that failed half-way left open is closed first: the index must not be open twice in one process.
+  undo_.reset();
+  live_.reset();
+  state_.reset();
+  segments_.reset();
+  index_.reset();
   HF_ASSIGN(index_, platform::FileIndex::open(paths_.state_dir + "/index"));
   HF_ASSIGN(segments_, platform::FolderSegmentStore::open(paths_.state_dir + "/receive", log::default_segment_bytes));
   state_ = std::make_unique<platform::DurableFile>(paths_.state_dir + "/state");
   live_ = std::make_unique<platform::PosixLiveTree>(
-      *index_, [this](SetNumber set, const FileId& id, const std::function<void()>& body) { with_object_locked(set, id, body); });
+      *index_, [this](SetNumber set, const FileId& id, const std::function<void()>& body) {
+        with_object_locked(set, id, body);
+      });
   undo_ = std::make_unique<mirror::NoUndo>();
   mirror::NodeLogConfig log_config;
   log_config.cluster_id = config.cluster;
   log_config.node = config.node;
   log_config.ring_bytes = config.ring_bytes;
   log_config.life = random_number();
+  log_config.may_hold_dirty = true;  // until the pusher has completed a round
   mirror::NodeLogEvents events;
   events.fault = [this](const Error& why) { on_fault(why); };
   events.peer_state = [this](NodeId peer, mirror::PeerState state) {
     push_({{"event", "peer"}, {"node_id", to_hex(peer)}, {"state", mirror::to_string(state)}});
   };
-  HF_ASSIGN(log_, mirror::NodeLog::open(log_config, {*segments_, *state_, times_, *live_, *index_, *undo_}, std::move(events)));
+  HF_ASSIGN(log_, mirror::NodeLog::open(log_config, {*segments_, *state_, times_, *live_, *index_, *undo_},
+                                        std::move(events)));
+  return {};
+}
+
+Status Service::start_runtime(const MirrorConfig& config) {
   platform::MirrorRuntime::Options options;
   if (!config.listen_address.empty()) options.listen_address = config.listen_address;
   options.listen_port = config.listen_port;
   options.tls_dir = config.tls_dir;
   HF_ASSIGN(runtime_, platform::MirrorRuntime::start(options, *log_));
+  pusher_ = std::make_unique<Pusher>(
+      recovery_point_target, [this] { return captured_mounts(); }, [this] { return times_.steady_ns(); },
+      [this](std::int64_t began_ns) { log_->mark_consistent(began_ns); });
   platform::lock_memory();
   return {};
 }
@@ -130,7 +153,8 @@ void Service::cover_known_paths() {
   const auto text = platform::read_file(paths_.state_dir + "/covers.json");
   if (!text) return;
   const Json paths = Json::parse(text->begin(), text->end(), nullptr, false);
-  if (!paths.is_array()) return log_error("{}/covers.json is damaged; folders are covered when holdfastd says which", paths_.state_dir);
+  if (!paths.is_array())
+    return log_error("{}/covers.json is damaged; folders are covered when holdfastd says which", paths_.state_dir);
   for (const auto& path : paths) {
     if (!path.is_string()) continue;
     if (auto done = cover_path(path.get<std::string>()); !done) log_error("{}", done.error().to_string());
@@ -139,7 +163,8 @@ void Service::cover_known_paths() {
 
 Status Service::take_sets(const MirrorConfig& config) {
   for (const auto& old : sets())
-    if (const auto* same = config.find_set(old->config().set); !same || !(*same == old->config())) HF_TRY(remove_set(old->config().set));
+    if (const auto* same = config.find_set(old->config().set); !same || !(*same == old->config()))
+      HF_TRY(remove_set(old->config().set));
   for (const auto& wanted : config.sets)
     if (!sets_.contains(wanted.set)) HF_TRY(add_set(wanted));
   return {};
@@ -172,6 +197,7 @@ Status Service::remove_set(SetNumber number) {
   const std::shared_ptr<ProtectedSet> kept = sets_.at(number);
   ProtectedSet& set = *kept;
   std::vector<capture::Holder> holders;
+  const auto no_push = pusher_->pause();
   HF_TRY(set.unmount(std::chrono::seconds(5), &holders));
   HF_TRY(log_->remove_set(number));
   live_->remove(number);
@@ -217,7 +243,7 @@ platform::ControlSocket::Answer Service::wait_set(const Json& request) {
   // it covered at most what is in the log now, so it is enough that the set holds all of that.
   const auto settled = std::make_shared<Once>();
   const Sequence so_far = log_->capture_log().last_sequence();
-  log_->capture_log().when_durable(so_far, [settled] { settled->set(); });
+  log_->when_held(so_far, [settled] { settled->set(); });
   return [settled, so_far] {
     constexpr std::chrono::milliseconds patience(4000);
     if (settled->wait(patience)) return to_reply(Json::object());
@@ -233,7 +259,7 @@ nlohmann::json Service::status_of_sets() const {
     Json one = {{"set", set->config().set}, {"path", set->config().path}, {"mounted", false}};
     if (const auto session = set->session()) {
       const auto stats = session->stats();
-      one.update({{"mounted", true},
+      one.update({{"mounted", !session->ended()},
                   {"transport", session->transport() == capture::TransportKind::uring ? "io_uring" : "dev"},
                   {"operations", stats.operations},
                   {"bytes_written", stats.bytes_written},
@@ -247,7 +273,10 @@ nlohmann::json Service::status_of_sets() const {
 }
 
 Result<nlohmann::json> Service::status() {
-  if (!log_) return Json{{"role", "idle"}, {"epoch", 0}, {"mounted", false}, {"configured", false}, {"sets", Json::array()}, {"peers", Json::array()}};
+  if (!log_)
+    return Json{{"role", "idle"},        {"epoch", 0},
+                {"mounted", false},      {"configured", false},
+                {"sets", Json::array()}, {"peers", Json::array()}};
   const auto s = log_->status();
   Json peers = Json::array();
   for (const auto& p : s.peers) {

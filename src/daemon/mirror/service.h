@@ -14,16 +14,17 @@
 
 #include <nlohmann/json.hpp>
 
-#include "platform/control_socket.h"
 #include "daemon/mirror/lease_gate.h"
 #include "daemon/mirror/mirror_config.h"
 #include "daemon/mirror/protected_set.h"
-#include "platform/watchdog.h"
+#include "daemon/mirror/pusher.h"
 #include "mirror/node_log.h"
 #include "mirror/undo.h"
+#include "platform/control_socket.h"
 #include "platform/live_tree.h"
 #include "platform/mirror_runtime.h"
 #include "platform/segment_store.h"
+#include "platform/watchdog.h"
 
 namespace holdfast::mirror_process {
 
@@ -35,7 +36,8 @@ struct ServicePaths {
 class Service {
  public:
   // `push` sends an event to holdfastd; it must not block.
-  Service(ServicePaths paths, platform::LeaseWord lease, platform::Watchdog watchdog, std::function<void(const nlohmann::json&)> push);
+  Service(ServicePaths paths, platform::LeaseWord lease, platform::Watchdog watchdog,
+          std::function<void(const nlohmann::json&)> push);
   ~Service();
 
   // At the start of the process: what was protected in its last life is covered before anybody can reach it.
@@ -58,6 +60,7 @@ class Service {
   platform::ControlSocket::Answer wait_set(const Json& request);
 
   Status start_log(const MirrorConfig& config);
+  Status start_runtime(const MirrorConfig& config);
   Status remember_paths(const MirrorConfig& config);
   Status take_sets(const MirrorConfig& config);
   Status add_set(const SetConfig& config);
@@ -69,6 +72,7 @@ class Service {
   void end_sessions();
   Status reap_sessions();
   bool mounted() const;
+  std::vector<Pusher::Mount> captured_mounts() const;
   void with_object_locked(SetNumber set, const FileId& id, const std::function<void()>& body);
   void on_fault(const Error& why);
   Json status_of_sets() const;
@@ -79,14 +83,15 @@ class Service {
   platform::Watchdog watchdog_;
   const std::function<void(const Json&)> push_;
 
-  std::mutex transition_mutex_;                 // one role change or configuration at a time; taken first
-  mutable std::mutex mutex_;                    // config_, sets_, gate_
+  std::mutex transition_mutex_;  // one role change or configuration at a time; taken first
+  mutable std::mutex mutex_;     // config_, sets_, gate_
   std::optional<MirrorConfig> config_;
   Sets sets_;
-  std::shared_ptr<EpochLeaseGate> gate_;        // of the epoch whose captures are mounted
+  std::shared_ptr<EpochLeaseGate> gate_;                      // of the epoch whose captures are mounted
   std::vector<std::shared_ptr<EpochLeaseGate>> ended_gates_;  // threads of an aborted capture may still stand in them
-  std::atomic<std::uint64_t> fenced_epoch_{0};  // the highest that was aborted: a role change under way captures nothing for it any more
-  std::atomic<std::uint64_t> ended_epoch_{0};   // the last epoch that this process ended in order
+  std::atomic<std::uint64_t> fenced_epoch_{
+      0};  // the highest that was aborted: a role change under way captures nothing for it any more
+  std::atomic<std::uint64_t> ended_epoch_{0};  // the last epoch that this process ended in order
 
   // Made by the first `configure`; they live as long as the process. In the order of their dependence.
   platform::SystemTimes times_;
@@ -97,6 +102,7 @@ class Service {
   std::unique_ptr<mirror::UndoWriter> undo_;
   std::unique_ptr<mirror::NodeLog> log_;
   std::unique_ptr<platform::MirrorRuntime> runtime_;
+  std::unique_ptr<Pusher> pusher_;
 };
 
 }  // namespace holdfast::mirror_process

@@ -15,7 +15,9 @@ constexpr std::chrono::milliseconds unmount_patience(5000);
 constexpr std::chrono::milliseconds reap_patience(10000);
 constexpr int hand_over_ms = 20000;
 
-nlohmann::json to_json(Position position) { return {{"epoch", position.epoch.value}, {"seq", position.sequence.value}}; }
+nlohmann::json to_json(Position position) {
+  return {{"epoch", position.epoch.value}, {"seq", position.sequence.value}};
+}
 
 nlohmann::json to_json(const std::vector<capture::Holder>& holders) {
   nlohmann::json all = nlohmann::json::array();
@@ -45,8 +47,10 @@ Result<nlohmann::json> Service::activate(const Json& request) {
   const std::lock_guard transition(transition_mutex_);
   if (!log_) return fail(ErrorCode::unavailable, "not configured yet");
   if (log_->active_epoch() == epoch && gate_ && mounted()) return Json{{"already", true}};
-  if (epoch.value <= fenced_epoch_.load()) return fail(ErrorCode::stale, "epoch {} was fenced here; a new one must be won", epoch.value);
-  if (epoch.value <= ended_epoch_.load()) return fail(ErrorCode::stale, "epoch {} has ended here; a new one must be won", epoch.value);
+  if (epoch.value <= fenced_epoch_.load())
+    return fail(ErrorCode::stale, "epoch {} was fenced here; a new one must be won", epoch.value);
+  if (epoch.value <= ended_epoch_.load())
+    return fail(ErrorCode::stale, "epoch {} has ended here; a new one must be won", epoch.value);
   HF_TRY(reap_sessions());
   Json reply = Json::object();
   if (log_->active_epoch() != epoch) {
@@ -73,7 +77,9 @@ Status Service::mount_all(Epoch epoch) {
     // Captures that are still mounted (release_capture was refused) go on with the gate they know.
     if (!gate_ || gate_->epoch() != epoch) {
       if (gate_) ended_gates_.push_back(gate_);
-      gate_ = std::make_shared<EpochLeaseGate>(lease_, epoch, [this, epoch] { push_({{"event", "lease_blocked"}, {"epoch", epoch.value}}); });
+      gate_ = std::make_shared<EpochLeaseGate>(lease_, epoch, [this, epoch] {
+        push_({{"event", "lease_blocked"}, {"epoch", epoch.value}});
+      });
     }
     gate = gate_;
   }
@@ -88,15 +94,25 @@ Status Service::mount_all(Epoch epoch) {
 Status Service::mount_one(ProtectedSet& set, EpochLeaseGate& gate) {
   HF_TRY(set.mount(log_->capture_log(), gate, [this](const Error& why) { on_fault(why); }));
   const std::string abort_path = set.session()->abort_path();
-  if (abort_path.empty()) return fail(ErrorCode::internal, "{}: the kernel shows no abort file for the capture; is fusectl mounted?", set.config().path);
+  if (abort_path.empty())
+    return fail(ErrorCode::internal, "{}: the kernel shows no abort file for the capture; is fusectl mounted?",
+                set.config().path);
   HF_ASSIGN(const platform::UniqueFd fd, platform::open_file(abort_path, O_WRONLY));
   return watchdog_.arm(gate.epoch(), fd.get());
+}
+
+std::vector<Pusher::Mount> Service::captured_mounts() const {
+  std::vector<Pusher::Mount> mounts;
+  if (!mounted()) return mounts;
+  for (const auto& set : sets())
+    if (auto session = set->session()) mounts.push_back({set->config().path, std::move(session)});
+  return mounts;
 }
 
 bool Service::mounted() const {
   if (!log_ || log_->active_epoch() == Epoch()) return false;
   for (const auto& set : sets())
-    if (!set->session()) return false;
+    if (const auto session = set->session(); !session || session->ended()) return false;
   const std::lock_guard lock(mutex_);
   return gate_ != nullptr;
 }
@@ -115,12 +131,14 @@ Result<nlohmann::json> Service::release_capture(const Json& request) {
       if (epoch.value > fenced_epoch_.load()) on_fault(again.error());
       return tl::unexpected(again.error());
     }
-    return Json{{"ok", false}, {"code", to_string(error.code)}, {"error", error.to_string()}, {"holders", to_json(holders)}};
+    return Json{
+        {"ok", false}, {"code", to_string(error.code)}, {"error", error.to_string()}, {"holders", to_json(holders)}};
   }
   return finish_epoch(epoch, successor);
 }
 
 Status Service::unmount_all(std::vector<capture::Holder>* holders) {
+  const auto no_push = pusher_->pause();
   for (const auto& set : sets()) HF_TRY(set->unmount(unmount_patience, holders));
   return {};
 }
@@ -135,7 +153,9 @@ Result<nlohmann::json> Service::finish_epoch(Epoch epoch, NodeId successor) {
   ended_epoch_ = epoch.value;
   HF_ASSIGN(const Position end, log_->end_epoch());
   HF_ASSIGN(const bool held, log_->wait_handed_over(successor, end, hand_over_ms));
-  if (!held) return fail(ErrorCode::timeout, "the successor did not take over the end of epoch {} within {} s", epoch.value, hand_over_ms / 1000);
+  if (!held)
+    return fail(ErrorCode::timeout, "the successor did not take over the end of epoch {} within {} s", epoch.value,
+                hand_over_ms / 1000);
   HF_TRY(log_->step_down(end));
   log_info("epoch {} ended at {} and is held by the successor", epoch.value, end.sequence.value);
   return Json{{"position", to_json(end)}};
@@ -153,7 +173,8 @@ Result<nlohmann::json> Service::abort(const Json& request) {
   // The fence does not wait for a role change under way: that one ends with an error when its sessions are gone.
   end_sessions();
   const std::lock_guard transition(transition_mutex_);
-  if (log_->active_epoch() > epoch) return fail(ErrorCode::stale, "epoch {} is over; epoch {} is active here", epoch.value, log_->active_epoch().value);
+  if (log_->active_epoch() > epoch)
+    return fail(ErrorCode::stale, "epoch {} is over; epoch {} is active here", epoch.value, log_->active_epoch().value);
   end_sessions();  // what it mounted before it noticed
   if (log_->active_epoch() != Epoch()) log_->abort();
   HF_TRY(reap_sessions());
@@ -185,7 +206,8 @@ Status Service::reap_sessions() {
   }
   for (const auto& set : sets())
     if (!set->reap(reap_patience))
-      return fail(ErrorCode::busy, "{}: a request of the fenced capture is still stuck in the disk below", set->config().path);
+      return fail(ErrorCode::busy, "{}: a request of the fenced capture is still stuck in the disk below",
+                  set->config().path);
   return {};
 }
 
@@ -209,6 +231,7 @@ void Service::on_fault(const Error& why) {
 
 void Service::shut_down() {
   if (runtime_) {
+    pusher_.reset();
     end_sessions();
     for (const auto& set : sets()) set->reap(reap_patience);
     runtime_.reset();
