@@ -115,11 +115,15 @@ Status Service::start_log(const MirrorConfig& config) {
   log_config.node = config.node;
   log_config.ring_bytes = config.ring_bytes;
   log_config.life = random_number();
-  log_config.may_hold_dirty = true;  // until the pusher has completed a round
   mirror::NodeLogEvents events;
   events.fault = [this](const Error& why) { on_fault(why); };
   events.peer_state = [this](NodeId peer, mirror::PeerState state) {
     push_({{"event", "peer"}, {"node_id", to_hex(peer)}, {"state", mirror::to_string(state)}});
+  };
+  events.may_hold_dirty = [this] {
+    for (const auto& mount : captured_mounts())
+      if (!mount.session->open_for_write().empty()) return true;
+    return false;
   };
   HF_ASSIGN(log_, mirror::NodeLog::open(log_config, {*segments_, *state_, times_, *live_, *index_, *undo_},
                                         std::move(events)));
