@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/log.h"
 #include "log/record.h"
 #include "log/xattrs.h"
 
@@ -62,6 +63,14 @@ Status PosixTree::prepare() {
   HF_TRY(remove_below(hidden_.get(), "new"));
   HF_ASSIGN(staging_, make_folder(hidden_.get(), "new"));
   const FileId root_id = FileId::root(set_);
+  // A tree that was protected before and an index that does not know it: the index was lost, and is made anew by a walk (R25).
+  HF_ASSIGN(const FileId carried, FileIndex::carried_id(root_.get()));
+  HF_ASSIGN(const auto indexed, index_.find(root_id));
+  if (carried == root_id && !indexed) {
+    log_info("set {}: the file index does not know this folder: it is made anew by a walk", set_);
+    HF_ASSIGN(const std::size_t found, index_.rebuild(root_.get(), set_));
+    log_info("set {}: {} objects indexed", set_, found);
+  }
   HF_TRY(index_.bind(root_.get(), set_, root_id));
   HF_TRY(index_.commit());
   const timespec times[2] = {{0, UTIME_OMIT}, before.st_mtim};

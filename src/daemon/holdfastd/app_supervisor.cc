@@ -65,8 +65,11 @@ Status AppSupervisor::configure(const std::vector<apps::Application>& applicatio
     for (const apps::Application& a : applications) {
       order_.push_back(a.name);
       Watched& w = next[a.name];
-      if (const auto old = apps_.find(a.name); old != apps_.end()) w = std::move(old->second);
+      const auto old = apps_.find(a.name);
+      if (old != apps_.end()) w = std::move(old->second);
       w.application = a;
+      // Folders alone: nothing will be started, so on the active it serves from now on.
+      if (old == apps_.end() && a.resources.empty() && running_) w.health.step(now_ms(), {apps::HealthInput::Kind::started, ""});
     }
     apps_ = std::move(next);
   }
