@@ -92,7 +92,8 @@ struct WitnessTest : ::testing::Test {
       links->send(cluster, self, encode(ask));
       changed.wait_for(lock, 50ms);
       for (const Envelope& e : heard)
-        if (const auto* reply = std::get_if<CanvassReply>(&e.body); reply != nullptr && reply->round == round) return *reply;
+        if (const auto* reply = std::get_if<CanvassReply>(&e.body); reply != nullptr && reply->round == round)
+          return *reply;
     }
     return std::nullopt;
   }

@@ -69,7 +69,8 @@ Status AppSupervisor::configure(const std::vector<apps::Application>& applicatio
       if (old != apps_.end()) w = std::move(old->second);
       w.application = a;
       // Folders alone: nothing will be started, so on the active it serves from now on.
-      if (old == apps_.end() && a.resources.empty() && running_) w.health.step(now_ms(), {apps::HealthInput::Kind::started, ""});
+      if (old == apps_.end() && a.resources.empty() && running_)
+        w.health.step(now_ms(), {apps::HealthInput::Kind::started, ""});
     }
     apps_ = std::move(next);
   }
