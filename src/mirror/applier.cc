@@ -14,7 +14,7 @@ namespace {
 bool is_mark(Kind kind) { return kind >= Kind::epoch_begin && kind <= Kind::noop; }
 // Applied alone, between two checkpoints.
 bool stands_alone(const log::Record& r) {
-  return r.kind == Kind::resync_begin || r.kind == Kind::resync_end ||
+  return r.kind == Kind::resync_begin || r.kind == Kind::resync_end || r.kind == Kind::epoch_begin ||
          (r.kind == Kind::fallocate && shifts_range(r.mode_flags));
 }
 
@@ -248,14 +248,15 @@ Status Applier::checkpoint() {
 Status Applier::checkpoint_now() {
   const Position position = applied();
   if (!dirty_) return {};
-  const auto all = trees();
-  for (const auto& tree : all) HF_TRY(tree->sync());
+  for (auto& [number, set] : sets_) HF_TRY(set.tree->sync());
   HF_TRY(hooks_.update_state([&](NodeState& s) { s.applied = position; }));
   dirty_ = false;
   unsynced_bytes_ = 0;
-  for (const auto& tree : all) {
-    HF_TRY(tree->purge(ports::Grave::deleted));
-    if (purge_orphans_) HF_TRY(tree->purge(ports::Grave::orphan));
+  for (auto& [number, set] : sets_) {
+    // In a redo over a tree that is ahead of it, the graveyard holds what later records delete, and earlier ones still write to.
+    if (position.sequence < set.names.done) continue;
+    HF_TRY(set.tree->purge(ports::Grave::deleted));
+    if (purge_orphans_) HF_TRY(set.tree->purge(ports::Grave::orphan));
   }
   purge_orphans_ = false;
   return log_.trim(position.sequence);

@@ -143,7 +143,7 @@ void LogRing::make_room(std::uint64_t new_head) {
 }
 
 std::uint64_t LogRing::skip_pad(std::uint64_t offset) const {
-  if (offset >= head_) return offset;
+  if (offset >= published_) return offset;  // still being copied, outside of the lock: not ours to read
   return length_at(memory_.get() + offset % size_) == 0 ? offset + (size_ - offset % size_) : offset;
 }
 

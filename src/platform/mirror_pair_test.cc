@@ -190,6 +190,52 @@ TEST_F(MirrorPair, APassiveThatIsKilledAgainAndAgainCatchesUp) {
   }
 }
 
+// A file that the log writes 8 MiB to and then deletes: a checkpoint in the middle of the redo must not empty the graveyard it lies in.
+TEST_F(MirrorPair, WhatALaterRecordDeletesIsThereForTheRedoOfEarlierOnes) {
+  ASSERT_TRUE(a.start() && b.start(true, 100'000));
+  lead(a, b, 1);
+  ASSERT_TRUE(synchronized(a));
+  auto& log = a.log->capture_log();
+  const std::string path = a.tree_path() + "/doomed";
+  const Bytes block(256 * 1024, 0x77);
+  const auto append = [&](log::Record record) {
+    struct stat root {};
+    ASSERT_EQ(::stat(a.tree_path().c_str(), &root), 0);
+    record.set = 1;
+    record.parent_mtime_ns = root.st_mtim.tv_sec * 1'000'000'000LL + root.st_mtim.tv_nsec;
+    ASSERT_TRUE(log.try_reserve(block.size()));
+    log.append(record, block.size());
+  };
+  log::Record r;
+  {
+    UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    r.file = a.index->fresh();
+    ASSERT_TRUE(a.index->bind(fd.get(), 1, r.file));
+  }
+  r.kind = log::Kind::create;
+  r.parent = FileId::root(1);
+  r.name = "doomed";
+  r.mode = S_IFREG | 0600;
+  append(r);
+  for (std::uint64_t i = 0; i < 32; ++i) {
+    log::Record write;
+    write.kind = log::Kind::write;
+    write.file = r.file;
+    write.offset = i * block.size();
+    write.payload = block;
+    append(write);
+  }
+  r.kind = log::Kind::unlink;
+  std::filesystem::remove(path);
+  append(r);
+  ASSERT_TRUE(equal(a, b));
+  b.stop();
+  ASSERT_TRUE(b.start(true, 0));  // a checkpoint after each batch of the redo
+  ASSERT_TRUE(b.log->follow(Epoch(1), a.id()));
+  RandomApplication(a, seeded(36)).run(50);
+  EXPECT_TRUE(equal(a, b));
+}
+
 // The same in the middle of a copy onto an older tree, with the application going on.
 TEST_F(MirrorPair, APassiveThatIsKilledWhileItIsCopiedTo) {
   ASSERT_TRUE(a.start() && b.start(true, 5));

@@ -61,9 +61,6 @@ void read_members(const json& j, ClusterConfig& c) {
   c.ring_mib = j.value("ring_mib", c.ring_mib);
   c.automatic_failover = j.value("automatic_failover", c.automatic_failover);
   c.automatic_switchover = j.value("automatic_switchover", c.automatic_switchover);
-  c.data_loss_avoidance = j.value("data_loss_avoidance", c.data_loss_avoidance);
-  c.recovery_point_limit_s = j.value("recovery_point_limit_s", c.recovery_point_limit_s);
-  c.ping_targets = j.value("ping_targets", c.ping_targets);
   const json nodes = j.value("nodes", json::object());  // a name of its own: items() does not keep a temporary alive
   for (const auto& [id, node] : nodes.items()) c.nodes[id].channel = node.at("channel").get<std::vector<std::string>>();
   for (const json& p : j.value("public", json::array()))
@@ -107,9 +104,6 @@ std::string to_text(const ClusterConfig& c) {
               {"ring_mib", c.ring_mib},
               {"automatic_failover", c.automatic_failover},
               {"automatic_switchover", c.automatic_switchover},
-              {"data_loss_avoidance", c.data_loss_avoidance},
-              {"recovery_point_limit_s", c.recovery_point_limit_s},
-              {"ping_targets", c.ping_targets},
               {"nodes", nodes},
               {"public", publics},
               {"applications", applications},

@@ -39,10 +39,7 @@ struct ClusterConfig {
   std::uint32_t lease_ms = 0;       // 0 = the profile's
   std::uint32_t ring_mib = 64;
   bool automatic_failover = true;
-  bool automatic_switchover = false;  // of an application that restarts did not help
-  bool data_loss_avoidance = true;
-  double recovery_point_limit_s = 0;  // 0 = none
-  std::vector<std::string> ping_targets;
+  bool automatic_switchover = false;           // of an application that restarts did not help
   std::map<std::string, NodeAddresses> nodes;  // by node id, hex
   std::vector<PublicAddressConfig> public_addresses;
   std::vector<apps::Application> applications;

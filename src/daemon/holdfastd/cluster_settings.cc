@@ -2,7 +2,6 @@
 // The settings that `holdfast config` shows and changes: one table, so that what is shown, checked and explained is one thing.
 #include <algorithm>
 #include <charconv>
-#include <cmath>
 
 #include "daemon/holdfastd/cluster_config.h"
 #include "network/ip_address.h"
@@ -70,14 +69,6 @@ std::string join(const std::vector<std::string>& parts) {
   return text;
 }
 
-Status set_ping_targets(ClusterConfig& c, const std::string& value) {
-  const auto targets = split(value);
-  if (targets.size() > 3) return fail(ErrorCode::invalid, "at most three ping targets, not {}", targets.size());
-  for (const std::string& t : targets) HF_TRY(network::IpAddress::parse(t));
-  c.ping_targets = targets;
-  return {};
-}
-
 // "192.0.2.10/24" or "192.0.2.10/24@site", comma between two. Without a site: those that the address had, else the only site there is.
 Status set_public_addresses(ClusterConfig& c, const std::string& value) {
   std::vector<PublicAddressConfig> next;
@@ -93,16 +84,6 @@ Status set_public_addresses(ClusterConfig& c, const std::string& value) {
     next.push_back(p);
   }
   c.public_addresses = std::move(next);
-  return {};
-}
-
-Status set_recovery_point_limit(ClusterConfig& c, const std::string& value) {
-  double number = 0;
-  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
-  if (error != std::errc() || end != value.data() + value.size() || !std::isfinite(number) || number < 0 ||
-      number > 86400)
-    return fail(ErrorCode::invalid, "'{}' is not a number of seconds from 0 (no limit) to 86400", value);
-  c.recovery_point_limit_s = number;
   return {};
 }
 
@@ -135,14 +116,6 @@ const std::vector<Setting>& table() {
       {"automatic_switchover", "on: switch over when restarts in place do not bring an application back",
        [](const ClusterConfig& c) { return on_off(c.automatic_switchover); },
        [](ClusterConfig& c, const std::string& v) { return parse_bool(v, c.automatic_switchover); }},
-      {"data_loss_avoidance", "on: no automatic change of role to a passive that is not synchronized",
-       [](const ClusterConfig& c) { return on_off(c.data_loss_avoidance); },
-       [](ClusterConfig& c, const std::string& v) { return parse_bool(v, c.data_loss_avoidance); }},
-      {"recovery_point_limit_s",
-       "no automatic change of role to a passive whose recovery point is older, in seconds; 0 = no limit",
-       [](const ClusterConfig& c) { return fmt::format("{:g}", c.recovery_point_limit_s); }, set_recovery_point_limit},
-      {"ping_targets", "up to three addresses, comma between, that tell whether a node's network works",
-       [](const ClusterConfig& c) { return join(c.ping_targets); }, set_ping_targets},
       {"public_addresses", "what clients use: ADDRESS/LENGTH or ADDRESS/LENGTH@SITE, comma between",
        [](const ClusterConfig& c) {
          std::vector<std::string> parts;

@@ -237,10 +237,8 @@ class Builder {
     const ClusterConfig& c = s_.config;
     out_.options.push_back(toggle("failover without asking", c.automatic_failover, "automatic_failover"));
     out_.options.push_back(toggle("automatic switchover", c.automatic_switchover, "automatic_switchover"));
-    out_.options.push_back(toggle("data loss avoidance", c.data_loss_avoidance, "data_loss_avoidance"));
-    out_.options.push_back({"recovery point limit",
-                            c.recovery_point_limit_s > 0 ? fmt::format("{:g} s", c.recovery_point_limit_s) : "none",
-                            "holdfast config set recovery_point_limit_s SECONDS"});
+    // No switch: the cluster core never elects a node outside of the in-sync set by itself.
+    out_.options.push_back({"data loss avoidance", "always on", ""});
     out_.options.push_back(
         {"mode", c.mode, fmt::format("holdfast config set mode {}", c.mode == "fsync" ? "async" : "fsync")});
     out_.options.push_back({"profile", c.profile,
