@@ -39,7 +39,7 @@ void ActiveLog::wait_for(Sequence sequence, Waiter waiter) {
     if (waits) waiters_.emplace(sequence, std::move(waiter));
   }
   if (waits)
-    hurry();
+    hurry_now();
   else
     waiter.done();
 }
@@ -61,7 +61,7 @@ void ActiveLog::set_application_waits(bool waits) {
   for (auto& f : done) f();
 }
 
-void ActiveLog::hurry() {
+void ActiveLog::hurry_now() {
   if (on_hurry_) on_hurry_();
 }
 

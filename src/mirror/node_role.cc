@@ -202,7 +202,7 @@ Result<Sequence> NodeLog::append_mark(log::Kind kind, std::int64_t mtime_ns) {
     if (stopped_ || !fault_.empty()) return fail(ErrorCode::unavailable, "the mirror is stopping");
   }
   const Sequence sequence = active_.append(mark, 0);
-  active_.hurry();
+  active_.hurry_now();
   return sequence;
 }
 

@@ -9,6 +9,8 @@
 namespace holdfast::mirror {
 namespace {
 
+// In mode async: each batch costs the passive a sync and both nodes a wake-up, and the recovery point is counted in seconds.
+constexpr int async_linger_ms = 20;
 constexpr int heartbeat_ms = 500;
 constexpr std::size_t max_rounds = 1024;
 constexpr std::size_t send_at_once_bytes = 128 * 1024;
@@ -174,8 +176,10 @@ Status Sender::serve(ports::ByteStream& stream) {
       continue;
     }
     // A little patience makes batches; whoever waits for durability says so (hurry).
+    const int linger_ms =
+        shared_.log.application_waits() ? shared_.linger_ms : std::max(shared_.linger_ms, async_linger_ms);
     if (wake == LogRing::Wake::data && shared_.linger_ms > 0 && ring.unread(*cursor) < send_at_once_bytes)
-      ring.linger(*cursor, shared_.linger_ms);
+      ring.linger(*cursor, linger_ms);
     HF_TRY(send_batch(stream, *cursor, scratch));
   }
 }
