@@ -13,6 +13,8 @@ namespace holdfast::mirror {
 namespace {
 
 constexpr std::int64_t full_ring_patience_ns = 10'000'000'000;
+// In mode async the application is not to wait for a peer: one that stands still loses its place, and is resynchronized.
+constexpr std::int64_t async_ring_patience_ns = 250'000'000;
 constexpr std::uint64_t checkpoint_after_bytes = std::uint64_t{256} << 20;
 constexpr int ack_every_ticks = 5;
 
@@ -313,7 +315,7 @@ void NodeLog::run_applier() {
 }
 
 void NodeLog::tick() {
-  active_.ring().expire(full_ring_patience_ns);
+  active_.ring().expire(active_.application_waits() ? full_ring_patience_ns : async_ring_patience_ns);
   const Sequence applied = applier_.announced();
   if (applied == acked_applied_ && ++ticks_ < ack_every_ticks) return;
   ticks_ = 0;
