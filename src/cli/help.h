@@ -104,6 +104,7 @@ Examples
 inline constexpr const char* release = R"(
 After an automatic switchover the old active is held: it receives and votes, but applies nothing, so that its
 files stay as the failure left them. When you have looked at it, this lets it apply and be a target again.
+This version never holds a node, so there is nothing to release yet and the command says so.
 
 Example
   holdfast release)";
