@@ -215,8 +215,12 @@ TEST_F(PeerLinkTest, WrongClusterStrangersVersionsAndGarbageAreRefused) {
     const auto p = newer->links->paths(cluster_a, NodeId(3));
     return p.size() == 1 && p[0].last_error.find("versions do not meet") != std::string::npos;
   })) << newer->links->paths(cluster_a, NodeId(3))[0].last_error;
-  EXPECT_TRUE(foreign->ups.empty());
-  EXPECT_TRUE(newer->ups.empty());
+  // The two ends hear of a connection each in its own time.
+  ASSERT_TRUE(witness->wait([&] { return !witness->ups.empty(); }));
+  for (Side* s : {foreign.get(), newer.get()}) {
+    const std::lock_guard lock(s->mutex);
+    EXPECT_TRUE(s->ups.empty());
+  }
   {
     const std::lock_guard lock(witness->mutex);
     EXPECT_EQ(witness->ups, std::vector<std::string>{"m1"});
