@@ -33,6 +33,8 @@ class Inode {
   std::atomic<std::int32_t> default_acl_bytes{-1};
   std::atomic<std::int8_t> has_capability{-1};  // security.capability
   std::atomic<bool> unlinked{false};
+  // How many of the coming writes will probably be synced at once: an fsync raises it, each write uses one up.
+  std::atomic<std::int8_t> sync_habit{0};
 
  private:
   friend class InodeTable;

@@ -17,6 +17,7 @@ class NullLog : public mirror::CaptureLog {
     return Sequence(sequence_.fetch_add(1, std::memory_order_relaxed) + 1);
   }
   Sequence last_sequence() const override { return Sequence(sequence_.load(std::memory_order_relaxed)); }
+  Sequence last_but_times() const override { return last_sequence(); }
   void when_durable(Sequence, std::function<void()> done) override { done(); }
   void hurry() override {}
   void moved(SetNumber, const FileId&) override {}

@@ -212,7 +212,6 @@ Answer Server::statfs(Request& r) {
 }
 
 Answer Server::syncfs(Request& r) {
-  log_.hurry();
   auto wait = std::make_shared<DurableWait>();
   log_.when_durable(log_.last_sequence(), [wait] { wait->done(); });
   if (::syncfs(options_.root_fd) != 0) return fault(errno, "syncfs of the protected folder failed");

@@ -140,6 +140,7 @@ class Server : public Handler {
   Answer ioctl(Request& r);
   // Local and remote at the same time; both are there when it returns 0.
   Answer make_durable(Request& r, int fd, bool data_only);
+  void begin_sync(Inode& inode, int fd, std::uint64_t offset, std::size_t bytes);
   bool may_lose_capability(Inode& inode, int fd);
   // Records what a change of data or owner did to set-id bits and file capabilities.
   void append_lost_privileges(Reservation& held, Inode& inode, int fd, mode_t mode_before, struct stat& st);

@@ -41,6 +41,8 @@ bool keep_time(int fd, const struct stat& before, struct stat& st) {
   return futimens(fd, times) == 0;
 }
 
+constexpr std::int8_t most_hurried_writes = 2;  // more between two fsyncs is bulk
+
 std::uint32_t orphan_flag(const Inode& inode) { return inode.unlinked ? log::flag_orphan : 0; }
 
 }  // namespace
@@ -173,10 +175,20 @@ Answer Server::write(Request& r) {
   guard.unlock();
   // The kernel takes a short write of cached pages for success, so there it is an error; what was written is recorded all the same.
   if (error && (from_cache || done == 0)) return failed(error, "writing below failed");
+  if (from_cache) begin_sync(inode, fd, in.offset, done);
   if (!from_cache && (in.flags & (O_DSYNC | O_SYNC))) {
     if (const Answer synced = make_durable(r, fd, (in.flags & O_SYNC) != O_SYNC); synced < 0) return synced;
   }
   return put(r, fuse::WriteOut{static_cast<std::uint32_t>(done), 0});
+}
+
+// The first writes after an fsync, if the file has the habit: the FSYNC that follows them finds our disk and the peers at work already.
+void Server::begin_sync(Inode& inode, int fd, std::uint64_t offset, std::size_t bytes) {
+  if (inode.sync_habit.load(std::memory_order_relaxed) <= 0) return;
+  inode.sync_habit.fetch_sub(1, std::memory_order_relaxed);
+  log_.hurry();
+  // A hint as well: an error shows in the fsync.
+  (void)::sync_file_range(fd, static_cast<off_t>(offset), static_cast<off_t>(bytes), SYNC_FILE_RANGE_WRITE);
 }
 
 // The kernel has sent dirty pages before; the push rounds rely on this answer (R10).
@@ -185,9 +197,8 @@ Answer Server::flush(Request&) { return 0; }
 Answer Server::make_durable(Request& r, int fd, bool data_only) {
   counters_.syncs.fetch_add(1, std::memory_order_relaxed);
   // Everything sequenced before now: the peers work while our disk does.
-  log_.hurry();
   auto wait = std::make_shared<DurableWait>();
-  log_.when_durable(log_.last_sequence(), [wait] { wait->done(); });
+  log_.when_durable(data_only ? log_.last_but_times() : log_.last_sequence(), [wait] { wait->done(); });
   if ((data_only ? fdatasync(fd) : ::fsync(fd)) != 0) return fault(errno, "fsync below failed");
   if (wait->settled()) return 0;
   r.transport->wait_begins(r.queue);
@@ -198,7 +209,9 @@ Answer Server::make_durable(Request& r, int fd, bool data_only) {
 
 Answer Server::fsync(Request& r) {
   const auto& in = r.in<fuse::FsyncIn>();
-  return make_durable(r, handle_of_fh(in.fh).data->get(), in.flags & fuse::fsync_data_only);
+  const FileHandle& handle = handle_of_fh(in.fh);
+  handle.inode->sync_habit.store(most_hurried_writes, std::memory_order_relaxed);
+  return make_durable(r, handle.data->get(), in.flags & fuse::fsync_data_only);
 }
 
 Answer Server::fallocate(Request& r) {

@@ -33,6 +33,7 @@ class KeepingLog : public mirror::CaptureLog {
   void when_space(std::function<void()> retry) override;
   Sequence append(const log::Record& record, std::size_t reserved_bytes) override;
   Sequence last_sequence() const override;
+  Sequence last_but_times() const override { return last_sequence(); }
   void when_durable(Sequence sequence, std::function<void()> done) override;
   void hurry() override { ++hurries; }
   void moved(SetNumber, const FileId&) override { ++moves; }

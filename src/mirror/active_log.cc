@@ -6,6 +6,17 @@
 
 namespace holdfast::mirror {
 
+Sequence ActiveLog::append(const log::Record& record, std::size_t reserved_bytes) {
+  const Sequence sequence = ring_.append(record, reserved_bytes);
+  const bool only_times =
+      record.kind == log::Kind::set_attributes && (record.valid & ~(log::valid_atime | log::valid_mtime)) == 0;
+  std::uint64_t last = last_but_times_.load(std::memory_order_relaxed);
+  while (!only_times && last < sequence.value &&
+         !last_but_times_.compare_exchange_weak(last, sequence.value, std::memory_order_release)) {
+  }
+  return sequence;
+}
+
 Sequence ActiveLog::durable_everywhere() const {
   Sequence least(std::numeric_limits<std::uint64_t>::max());
   for (const NodeId peer : wait_set_) {
@@ -39,7 +50,7 @@ void ActiveLog::wait_for(Sequence sequence, Waiter waiter) {
     if (waits) waiters_.emplace(sequence, std::move(waiter));
   }
   if (waits)
-    hurry_now();
+    hurry_to(sequence);
   else
     waiter.done();
 }
@@ -61,8 +72,8 @@ void ActiveLog::set_application_waits(bool waits) {
   for (auto& f : done) f();
 }
 
-void ActiveLog::hurry_now() {
-  if (on_hurry_) on_hurry_();
+void ActiveLog::hurry_to(Sequence sequence) {
+  if (on_hurry_) on_hurry_(sequence);
 }
 
 void ActiveLog::moved(SetNumber set, const FileId& file) {
@@ -73,6 +84,7 @@ void ActiveLog::begin_epoch() {
   const std::lock_guard lock(mutex_);
   acked_.clear();
   waiters_.clear();
+  last_but_times_ = 0;  // sequences may go on lower than where a lost epoch of ours had got
 }
 
 void ActiveLog::acknowledged(NodeId peer, Sequence durable) {

@@ -24,16 +24,15 @@ class ActiveLog final : public CaptureLog {
   bool try_reserve(std::size_t bytes) override { return ring_.try_reserve(bytes); }
   void give_back(std::size_t bytes) override { ring_.give_back(bytes); }
   void when_space(std::function<void()> retry) override { ring_.when_space(std::move(retry)); }
-  Sequence append(const log::Record& record, std::size_t reserved_bytes) override {
-    return ring_.append(record, reserved_bytes);
-  }
+  Sequence append(const log::Record& record, std::size_t reserved_bytes) override;
   Sequence last_sequence() const override { return ring_.last_sequence(); }
+  Sequence last_but_times() const override { return Sequence(last_but_times_.load(std::memory_order_acquire)); }
   void when_durable(Sequence sequence, std::function<void()> done) override;
   // In mode async nobody waits for a peer, so small batches may gather company: fewer syncs on the passive, less work on both.
   void hurry() override {
     if (application_waits_.load(std::memory_order_relaxed)) hurry_now();
   }
-  void hurry_now();  // for who waits in every mode: marks, hand-over, a joiner
+  void hurry_now() { hurry_to(last_sequence()); }  // for who waits in every mode: marks, hand-over, a joiner
   void moved(SetNumber set, const FileId& file) override;
 
   // --- acknowledgements
@@ -53,7 +52,8 @@ class ActiveLog final : public CaptureLog {
   Sequence acked(NodeId peer) const;
 
   // Hooks of the senders; set once before use.
-  void on_hurry(std::function<void()> f) { on_hurry_ = std::move(f); }
+  // `f` ships everything up to the sequence at once, if it has not left already.
+  void on_hurry(std::function<void(Sequence)> f) { on_hurry_ = std::move(f); }
   void on_moved(std::function<void(SetNumber, const FileId&)> f) { on_moved_ = std::move(f); }
   std::atomic<int>& resyncs() { return resyncs_; }  // how many walkers run: moved() is free when none does
 
@@ -65,6 +65,7 @@ class ActiveLog final : public CaptureLog {
   };
   std::vector<std::function<void()>> take_done();
   void wait_for(Sequence sequence, Waiter waiter);
+  void hurry_to(Sequence sequence);
 
   LogRing ring_;
   mutable std::mutex mutex_;
@@ -72,7 +73,8 @@ class ActiveLog final : public CaptureLog {
   std::map<NodeId, Sequence> acked_;
   std::multimap<Sequence, Waiter> waiters_;
   std::atomic<bool> application_waits_{true};  // written under mutex_
-  std::function<void()> on_hurry_;
+  std::atomic<std::uint64_t> last_but_times_{0};
+  std::function<void(Sequence)> on_hurry_;
   std::function<void(SetNumber, const FileId&)> on_moved_;
   std::atomic<int> resyncs_{0};
 };

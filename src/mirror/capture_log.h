@@ -26,11 +26,14 @@ class CaptureLog {
   // Called under the locks of the inodes the record is about, after the local operation has been done. Epoch, sequence and time are set here.
   virtual Sequence append(const log::Record& record, std::size_t reserved_bytes) = 0;
   virtual Sequence last_sequence() const = 0;
+  // The last one that an fdatasync must wait for: all but pure changes of time stamps, which the kernel sends by itself after the data.
+  virtual Sequence last_but_times() const = 0;
 
   // fsync mode: `done` is called (any thread, possibly inline) when every peer of the wait set has everything up to `sequence` durable;
   // at once when there is nothing to wait for, or in mode async. Never called while the wait can't be satisfied (a lost peer must first be removed).
+  // What is still here is shipped without lingering.
   virtual void when_durable(Sequence sequence, std::function<void()> done) = 0;
-  // A hint: someone waits or will wait for what was appended; ship without lingering.
+  // A hint: someone will soon wait for what was appended; ship without lingering.
   virtual void hurry() = 0;
 
   // Resync bookkeeping: an object got another name or place during a resync (rename, link): it must be looked at again.

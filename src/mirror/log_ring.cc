@@ -2,6 +2,7 @@
 #include "mirror/log_ring.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstring>
 
@@ -58,13 +59,31 @@ void LogRing::open(Epoch epoch, Position base) {
   open_ = true;
 }
 
+class LogRing::Wakeups {
+ public:
+  ~Wakeups() {
+    for (unsigned i = 0; i < count_; ++i) cursors_[i]->wake_.notify_all();
+  }
+  void add(const std::shared_ptr<Cursor>& cursor) {
+    if (count_ < cursors_.size())
+      cursors_[count_++] = cursor;
+    else
+      cursor->wake_.notify_all();
+  }
+
+ private:
+  std::array<std::shared_ptr<Cursor>, 4> cursors_;
+  unsigned count_ = 0;
+};
+
 void LogRing::close() {
   std::vector<std::function<void()>> waiters;
+  Wakeups wakeups;
   {
     const std::lock_guard lock(mutex_);
     open_ = false;
     waiters = take_waiters();
-    wake_readers(true);
+    wake_readers(true, wakeups);
   }
   for (auto& w : waiters) w();
 }
@@ -185,6 +204,7 @@ Sequence LogRing::append(const log::Record& record, std::size_t reserved_bytes) 
   const std::size_t bytes = encoded.total_bytes();
   CHECK(bytes <= reserved_bytes + log::record_overhead_bytes, "{} of {} bytes with {} reserved",
         log::to_string(record.kind), bytes, reserved_bytes);
+  Wakeups wakeups;
   std::unique_lock lock(mutex_);
   reserved_ -= reserved_bytes + log::record_overhead_bytes;
   const Sequence sequence(last_.load(std::memory_order_relaxed) + 1);
@@ -199,7 +219,7 @@ Sequence LogRing::append(const log::Record& record, std::size_t reserved_bytes) 
     encoded.finish(epoch_, sequence, times_.realtime_ns());
     encoded.copy_to(memory_.get() + at % size_);
     published_ = end;
-    wake_readers(false);
+    wake_readers(false, wakeups);
     return sequence;
   }
   InFlight& entry = in_flight_.emplace_back(InFlight{end, false});
@@ -209,17 +229,17 @@ Sequence LogRing::append(const log::Record& record, std::size_t reserved_bytes) 
   encoded.finish(epoch, sequence, time_ns);
   encoded.copy_to(memory_.get() + at % size_);
   lock.lock();
-  publish(entry);
+  publish(entry, wakeups);
   return sequence;
 }
 
-void LogRing::publish(InFlight& entry) {
+void LogRing::publish(InFlight& entry, Wakeups& wakeups) {
   entry.done = true;
   while (!in_flight_.empty() && in_flight_.front().done) {
     published_ = in_flight_.front().end;
     in_flight_.pop_front();
   }
-  wake_readers(false);
+  wake_readers(false, wakeups);
 }
 
 Position LogRing::last_position() const {
@@ -279,17 +299,23 @@ void LogRing::set_connected(Cursor& cursor, bool connected) {
 }
 
 // `all`: also those that linger, because the cursor itself changed.
-void LogRing::wake_readers(bool all) {
+void LogRing::wake_readers(bool all, Wakeups& wakeups) {
   for (const auto& c : cursors_)
-    if (c->waiting_ || all) c->wake_.notify_all();
+    if (std::exchange(c->waiting_, false) || all) wakeups.add(c);
 }
 
 LogRing::Wake LogRing::wait(Cursor& cursor, int wait_ms) {
-  std::unique_lock lock(mutex_);
-  cursor.waiting_ = true;
-  cursor.wake_.wait_for(lock, std::chrono::milliseconds(wait_ms), [&] {
+  const std::int64_t until_ns = times_.steady_ns() + std::int64_t{wait_ms} * 1'000'000;
+  const auto ready = [&] {
     return cursor.read_ < published_ || cursor.kicks_ != cursor.seen_kicks_ || !cursor.attached_ || !open_;
-  });
+  };
+  std::unique_lock lock(mutex_);
+  while (!ready()) {
+    const std::int64_t left_ns = until_ns - times_.steady_ns();
+    if (left_ns <= 0) break;
+    cursor.waiting_ = true;  // whoever wakes it takes this back
+    cursor.wake_.wait_for(lock, std::chrono::nanoseconds(left_ns));
+  }
   cursor.waiting_ = false;
   const bool kicked = std::exchange(cursor.seen_kicks_, cursor.kicks_) != cursor.kicks_;
   return kicked ? Wake::hurry : cursor.attached_ && cursor.read_ < published_ ? Wake::data : Wake::nothing;
@@ -309,8 +335,10 @@ std::uint64_t LogRing::unread(const Cursor& cursor) const {
 }
 
 void LogRing::kick(Cursor& cursor) {
-  const std::lock_guard lock(mutex_);
-  ++cursor.kicks_;
+  {
+    const std::lock_guard lock(mutex_);
+    ++cursor.kicks_;
+  }
   cursor.wake_.notify_all();
 }
 

@@ -111,8 +111,10 @@ class LogRing {
   void make_room(std::uint64_t new_head);
   std::uint64_t skip_pad(std::uint64_t offset) const;
   Result<std::uint64_t> find(std::uint64_t from, Position base, Position position) const;
-  void publish(InFlight& entry);
-  void wake_readers(bool all);
+  // Whom to wake once the lock is given back: they need it first.
+  class Wakeups;
+  void publish(InFlight& entry, Wakeups& wakeups);
+  void wake_readers(bool all, Wakeups& wakeups);
   void note_time(Sequence sequence);
   std::vector<std::function<void()>> take_waiters();
 

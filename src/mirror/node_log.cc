@@ -17,6 +17,8 @@ constexpr std::int64_t full_ring_patience_ns = 10'000'000'000;
 constexpr std::int64_t async_ring_patience_ns = 250'000'000;
 constexpr std::uint64_t checkpoint_after_bytes = std::uint64_t{256} << 20;
 constexpr int ack_every_ticks = 5;
+constexpr int apply_linger_ms = 10;
+constexpr std::uint64_t apply_at_once_bytes = std::uint64_t{1} << 20;
 
 }  // namespace
 
@@ -75,15 +77,7 @@ NodeLog::NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events)
                        },
                        epoch);
                  },
-                 [this] {
-                   {
-                     const std::lock_guard lock(mutex_);
-                     apply_work_ = true;
-                     apply_cv_.notify_all();
-                   }
-                   changed();
-                 },
-                 [this] { return applier_.announced(); },
+                 [this] { wake_applier(); }, [this] { return applier_.announced(); },
                  [this]() -> std::uint64_t {
                    const std::uint64_t appended = receiver_.appended_bytes();
                    const std::lock_guard lock(mutex_);
@@ -91,8 +85,8 @@ NodeLog::NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events)
                  },
                  [this](const Error& why) { fault(why); }},
                 config_.receive_limit_bytes) {
-  active_.on_hurry([this] {
-    for (const auto& s : senders()) s->hurry();
+  active_.on_hurry([this](Sequence to) {
+    for (const auto& s : senders()) s->hurry(to);
   });
   active_.on_moved([this](SetNumber set, const FileId& id) {
     for (const auto& s : senders()) s->moved(set, id);
@@ -193,12 +187,10 @@ void NodeLog::fault(const Error& why) {
 }
 
 void NodeLog::changed() {
-  {
-    const std::lock_guard lock(mutex_);
-    ++changes_;
-    changed_cv_.notify_all();
-  }
-  if (events_.receive_changed) events_.receive_changed();
+  const std::lock_guard lock(mutex_);
+  ++changes_;
+  changed_cv_.notify_all();
+  progress_cv_.notify_all();
 }
 
 void NodeLog::wait_for_change(int timeout_ms, std::uint64_t& seen) {
@@ -215,13 +207,13 @@ Status NodeLog::add_set(std::shared_ptr<ports::Tree> tree) {
     const std::lock_guard lock(mutex_);
     if (!sets_.insert(number).second) return fail(ErrorCode::exists, "set {} is here already", number);
     is_active = role_ == Role::active;
-    apply_work_ = true;
   }
   HF_TRY(applier_.add_tree(std::move(tree)));
   if (is_active) {
     HF_TRY(update_state([&](NodeState& s) { s.complete.insert(number); }));
     for (const auto& s : senders()) s->set_added(number);
   }
+  wake_applier();
   changed();
   return {};
 }
@@ -231,9 +223,9 @@ Status NodeLog::remove_set(SetNumber set) {
   {
     const std::lock_guard lock(mutex_);
     if (sets_.erase(set) == 0) return {};
-    apply_work_ = true;
   }
   applier_.remove_tree(set);
+  wake_applier();
   return update_state([&](NodeState& s) {
     s.complete.erase(set);
     s.resyncing.erase(set);
@@ -261,9 +253,9 @@ void NodeLog::set_peers(const std::vector<std::pair<NodeId, std::string>>& peers
                          },
                          events_.may_hold_dirty,
                          [this] {
+                           if (progress_waits_.load() == 0) return;
                            const std::lock_guard inner(mutex_);
-                           ++changes_;
-                           changed_cv_.notify_all();
+                           progress_cv_.notify_all();
                          },
                          [this](const Error& why) { fault(why); }, config_.linger_ms},
           id, name);
@@ -293,6 +285,16 @@ bool NodeLog::complete_locked() const {
          std::includes(state_.complete.begin(), state_.complete.end(), sets_.begin(), sets_.end());
 }
 
+// After each sync of the receive log, and when a set came that it may be about.
+void NodeLog::wake_applier() {
+  const std::uint64_t appended = receiver_.appended_bytes();
+  const std::lock_guard lock(mutex_);
+  apply_work_ = true;
+  const bool much = appended > applied_bytes_ + apply_at_once_bytes;
+  if (much) apply_now_ = true;
+  if (applier_idle_ || much) apply_cv_.notify_all();
+}
+
 void NodeLog::run_applier() {
   std::int64_t last_checkpoint_ns = ports_.times.steady_ns();
   for (;;) {
@@ -307,9 +309,15 @@ void NodeLog::run_applier() {
     std::unique_lock lock(mutex_);
     if (stopped_ || !fault_.empty()) return;
     if (*more) continue;
+    applier_idle_ = true;
     apply_cv_.wait_for(lock, std::chrono::milliseconds(applier_.dirty() ? config_.checkpoint_ms / 4 + 1 : 60'000),
                        [&] { return stopped_ || apply_work_ || !fault_.empty(); });
-    apply_work_ = false;
+    applier_idle_ = false;
+    // Nobody waits for it: a little company makes bigger batches, and fewer wake-ups beside the syncs that somebody does wait for.
+    if (apply_work_ && !applier_.resyncing())
+      apply_cv_.wait_for(lock, std::chrono::milliseconds(apply_linger_ms),
+                         [&] { return stopped_ || apply_now_ || !fault_.empty(); });
+    apply_work_ = apply_now_ = false;
     if (stopped_) return;
   }
 }
@@ -330,6 +338,7 @@ void NodeLog::stop() {
     ++changes_;
     apply_cv_.notify_all();
     changed_cv_.notify_all();
+    progress_cv_.notify_all();
   }
   for (const auto& s : senders()) s->stop();
   receiver_.disconnect();

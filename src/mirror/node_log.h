@@ -61,7 +61,6 @@ struct NodeLogPorts {
 struct NodeLogEvents {  // from any thread; must only hand over
   std::function<void(const Error&)> fault;
   std::function<void(NodeId, PeerState)> peer_state;
-  std::function<void()> receive_changed;  // complete, connected or role changed
   std::function<bool()>
       may_hold_dirty;  // asked, not told: may the kernel hold writes that have not reached the mirror (files open for write)?
 };
@@ -151,6 +150,7 @@ class NodeLog {
   Status check_promotable(Epoch epoch, bool as_origin) const;
   void fault(const Error& why);
   void changed();
+  void wake_applier();
   bool complete_locked() const;
   Result<Sequence> append_mark(log::Kind kind, std::int64_t mtime_ns = 0);
   Status step_down_held(Position end);
@@ -182,7 +182,10 @@ class NodeLog {
   SetNumber missing_set_ = 0;        // the log is about a set that is not here yet
   std::uint64_t applied_bytes_ = 0;  // compared with the receiver's appended_bytes
   std::condition_variable apply_cv_;
-  bool apply_work_ = false;
+  bool apply_work_ = false, apply_now_ = false;  // something to apply; without waiting for company
+  bool applier_idle_ = false;                    // waits for work
+  std::condition_variable progress_cv_;          // an acknowledgement came
+  std::atomic<int> progress_waits_{0};
   Sequence acked_applied_;  // tick's thread only
   int ticks_ = 0;
 };

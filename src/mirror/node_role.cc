@@ -126,7 +126,7 @@ Status NodeLog::check_promotable(Epoch epoch, bool as_origin) const {
 
 Status NodeLog::drain() {
   std::unique_lock lock(mutex_);
-  apply_work_ = true;
+  apply_work_ = apply_now_ = true;
   apply_cv_.notify_all();
   apply_cv_.wait(lock, [&] {
     return stopped_ || !fault_.empty() || missing_set_ != 0 || applier_.applied().sequence >= log_.durable();
@@ -238,10 +238,13 @@ Result<bool> NodeLog::wait_handed_over(NodeId successor, Position end, int timeo
   for (const auto& s : senders())
     if (s->peer() == successor) sender = s;
   if (!sender) return fail(ErrorCode::not_found, "node {} is no peer of this one", to_hex(successor));
+  ++progress_waits_;
   std::unique_lock lock(mutex_);
-  return changed_cv_.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&] {
+  const bool ended = progress_cv_.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&] {
     return stopped_ || role_ != Role::active || sender->holds(end.sequence);
-  }) && sender->holds(end.sequence);
+  });
+  --progress_waits_;
+  return ended && sender->holds(end.sequence);
 }
 
 // An epoch that was ended in order and not handed over (the successor was too slow): nobody else holds more, so this node is clean at its end.

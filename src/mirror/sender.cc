@@ -320,9 +320,14 @@ void Sender::set_added(SetNumber set) {
   resync_work_.notify_all();
 }
 
-void Sender::hurry() {
-  const std::lock_guard lock(mutex_);
-  if (cursor_) shared_.log.ring().kick(*cursor_);
+void Sender::hurry(Sequence to) {
+  std::shared_ptr<LogRing::Cursor> cursor;
+  {
+    const std::lock_guard lock(mutex_);
+    if (sent_ >= to) return;
+    cursor = cursor_;
+  }
+  if (cursor) shared_.log.ring().kick(*cursor);
 }
 
 void Sender::moved(SetNumber set, const FileId& id) {

@@ -66,7 +66,7 @@ class Sender {
   void resync_loop();  // returns after stop()
   void stop();
   void set_added(SetNumber set);  // newly protected: the peer needs a first copy of it
-  void hurry();
+  void hurry(Sequence to);        // ships what is not on its way yet, up to there and what came after
   void moved(SetNumber set, const FileId& id);
   void cancel_resync();                               // and no new one begins in this epoch; returns when none runs
   void pushed(Sequence mark, std::int64_t began_ns);  // a push round is complete in the log at `mark` (R10)

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
@@ -40,16 +41,13 @@ class File final : public ports::SegmentFile {
   }
 
   Status write_at(std::uint64_t offset, std::span<const ByteView> pieces) override {
-    for (ByteView piece : pieces) {
-      while (!piece.empty()) {
-        const ssize_t n = ::pwrite(fd_.get(), piece.data(), piece.size(), static_cast<off_t>(offset));
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return fail_errno(errno, "cannot write {}", path_);
-        piece = piece.subspan(static_cast<std::size_t>(n));
-        offset += static_cast<std::uint64_t>(n);
-      }
+    std::array<iovec, 8> parts;
+    std::size_t count = 0;
+    for (const ByteView piece : pieces) {
+      if (count == parts.size()) HF_TRY(write_parts(parts, std::exchange(count, 0), offset));
+      if (!piece.empty()) parts[count++] = {const_cast<std::uint8_t*>(piece.data()), piece.size()};
     }
-    return {};
+    return write_parts(parts, count, offset);
   }
 
   Status sync() override {
@@ -58,6 +56,23 @@ class File final : public ports::SegmentFile {
   }
 
  private:
+  // Moves `offset` on.
+  Status write_parts(std::span<iovec> parts, std::size_t count, std::uint64_t& offset) {
+    for (iovec* part = parts.data(); count > 0;) {
+      ssize_t n = ::pwritev(fd_.get(), part, static_cast<int>(count), static_cast<off_t>(offset));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return fail_errno(errno, "cannot write {}", path_);
+      offset += static_cast<std::uint64_t>(n);
+      for (; count > 0 && static_cast<std::size_t>(n) >= part->iov_len; ++part, --count)
+        n -= static_cast<ssize_t>(part->iov_len);
+      if (n > 0) {
+        part->iov_base = static_cast<std::uint8_t*>(part->iov_base) + n;
+        part->iov_len -= static_cast<std::size_t>(n);
+      }
+    }
+    return {};
+  }
+
   UniqueFd fd_;
   std::uint64_t size_;
   std::string path_;
