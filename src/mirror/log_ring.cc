@@ -15,6 +15,7 @@ namespace {
 constexpr std::size_t copy_under_lock_bytes = 16 * 1024;
 constexpr std::int64_t stamp_every_ns = 5'000'000;
 constexpr std::size_t max_stamps = 8192;
+constexpr std::int64_t busy_for_ns = 100'000'000;
 
 std::uint32_t length_at(const std::uint8_t* p) {
   std::uint32_t v;
@@ -298,40 +299,35 @@ void LogRing::set_connected(Cursor& cursor, bool connected) {
   cursor.moved_at_ns_ = times_.steady_ns();
 }
 
-// `all`: also those that linger, because the cursor itself changed.
+// `all`: because the cursor itself changed.
 void LogRing::wake_readers(bool all, Wakeups& wakeups) {
-  for (const auto& c : cursors_)
-    if (std::exchange(c->waiting_, false) || all) wakeups.add(c);
-}
-
-LogRing::Wake LogRing::wait(Cursor& cursor, int wait_ms) {
-  const std::int64_t until_ns = times_.steady_ns() + std::int64_t{wait_ms} * 1'000'000;
-  const auto ready = [&] {
-    return cursor.read_ < published_ || cursor.kicks_ != cursor.seen_kicks_ || !cursor.attached_ || !open_;
-  };
-  std::unique_lock lock(mutex_);
-  while (!ready()) {
-    const std::int64_t left_ns = until_ns - times_.steady_ns();
-    if (left_ns <= 0) break;
-    cursor.waiting_ = true;  // whoever wakes it takes this back
-    cursor.wake_.wait_for(lock, std::chrono::nanoseconds(left_ns));
+  for (const auto& c : cursors_) {
+    const bool much = c->sleep_ == Cursor::Sleep::till_much && published_ - std::min(c->read_, published_) >= c->enough_;
+    if (!all && !much && c->sleep_ != Cursor::Sleep::till_anything) continue;
+    c->sleep_ = Cursor::Sleep::no;
+    wakeups.add(c);
   }
-  cursor.waiting_ = false;
-  const bool kicked = std::exchange(cursor.seen_kicks_, cursor.kicks_) != cursor.kicks_;
-  return kicked ? Wake::hurry : cursor.attached_ && cursor.read_ < published_ ? Wake::data : Wake::nothing;
 }
 
-// Appends don't wake a reader that lingers.
-void LogRing::linger(Cursor& cursor, int ms) {
+LogRing::Wake LogRing::wait(Cursor& cursor, int wait_ms, int linger_ms, std::size_t enough_bytes) {
+  const std::int64_t begin = times_.steady_ns(), linger_ns = std::int64_t{linger_ms} * 1'000'000;
+  const std::int64_t until = begin + std::int64_t{wait_ms} * 1'000'000;
+  const auto kicked = [&] { return cursor.kicks_ != cursor.seen_kicks_ || !cursor.attached_ || !open_; };
   std::unique_lock lock(mutex_);
-  cursor.wake_.wait_for(lock, std::chrono::milliseconds(ms),
-                        [&] { return cursor.kicks_ != cursor.seen_kicks_ || !cursor.attached_ || !open_; });
-  cursor.seen_kicks_ = cursor.kicks_;
-}
-
-std::uint64_t LogRing::unread(const Cursor& cursor) const {
-  const std::lock_guard lock(mutex_);
-  return published_ - std::min(cursor.read_, published_);
+  cursor.enough_ = enough_bytes;
+  bool lingered = linger_ms == 0;
+  for (std::int64_t now = begin; !kicked() && now < until; now = times_.steady_ns()) {
+    const std::uint64_t unread = published_ - std::min(cursor.read_, published_);
+    if (unread >= enough_bytes || (unread > 0 && lingered)) break;
+    const bool lingers = unread > 0 || (linger_ms > 0 && now - cursor.busy_at_ns_ < busy_for_ns);
+    cursor.sleep_ = lingers ? Cursor::Sleep::till_much : Cursor::Sleep::till_anything;
+    cursor.wake_.wait_for(lock, std::chrono::nanoseconds(lingers ? std::min(linger_ns, until - now) : until - now));
+    lingered = lingered || lingers;
+  }
+  cursor.sleep_ = Cursor::Sleep::no;
+  if (cursor.attached_ && cursor.read_ < published_) cursor.busy_at_ns_ = times_.steady_ns();
+  if (std::exchange(cursor.seen_kicks_, cursor.kicks_) != cursor.kicks_) return Wake::hurry;
+  return cursor.attached_ && cursor.read_ < published_ ? Wake::data : Wake::nothing;
 }
 
 void LogRing::kick(Cursor& cursor) {

@@ -62,7 +62,9 @@ class LogRing {
     bool connected_ = false;  // under the ring's mutex from here
     std::uint64_t release_ = 0, read_ = 0;
     std::uint64_t kicks_ = 0, seen_kicks_ = 0;
-    bool waiting_ = false;  // appends wake it
+    enum class Sleep { no, till_much, till_anything } sleep_ = Sleep::no;  // what of an append wakes it
+    std::uint64_t enough_ = 0;
+    std::int64_t busy_at_ns_ = 0;  // when it last had something to read
     std::condition_variable wake_;
     std::int64_t moved_at_ns_ = 0;
   };
@@ -74,12 +76,10 @@ class LogRing {
   // Peers that are not connected give way at once when the ring is full; connected ones after `patience` without progress (see expire).
   void set_connected(Cursor& cursor, bool connected);
   enum class Wake { nothing, data, hurry };
-  // Waits until there is something after the cursor, it was kicked or detached; at most `wait_ms`.
-  Wake wait(Cursor& cursor, int wait_ms);
+  // Waits until there is something after the cursor and it has had `linger_ms` to gather company (less when `enough_bytes` are there), or
+  // the cursor was kicked or detached; at most `wait_ms`. While records keep coming the reader sleeps by the clock, and appends wake nobody.
+  Wake wait(Cursor& cursor, int wait_ms, int linger_ms, std::size_t enough_bytes);
   void kick(Cursor& cursor);
-  // Waits `ms` for more to come; less when `kick` is called meanwhile or a batch is full.
-  void linger(Cursor& cursor, int ms);
-  std::uint64_t unread(const Cursor& cursor) const;
   // How many bytes the cursor still holds: unread and unreleased.
   std::uint64_t backlog(const Cursor& cursor) const;
 

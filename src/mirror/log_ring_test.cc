@@ -88,11 +88,26 @@ TEST_F(LogRingTest, ConcurrentAppendersFillEverySequence) {
     });
   std::uint64_t read = 0;
   while (read < 2400) {
-    ring.wait(*cursor, 100);
+    ring.wait(*cursor, 100, 0, 1);
     read = drain(*cursor, read);
   }
   for (auto& t : threads) t.join();
   EXPECT_EQ(ring.last_sequence(), Sequence(2400));
+}
+
+TEST_F(LogRingTest, AReaderThatLingersIsWokenByAKickOrByMuch) {
+  auto cursor = ring.attach({}).value();
+  constexpr int never_ms = 600'000;
+  append(10);
+  std::thread kicker([&] { ring.kick(*cursor); });
+  EXPECT_EQ(ring.wait(*cursor, never_ms, never_ms, 100'000), LogRing::Wake::hurry);
+  kicker.join();
+  std::thread much([&] { append(100'000); });
+  EXPECT_EQ(ring.wait(*cursor, never_ms, never_ms, 100'000), LogRing::Wake::data);
+  much.join();
+  EXPECT_EQ(drain(*cursor, 0), 2U);
+  append(10);
+  EXPECT_EQ(ring.wait(*cursor, never_ms, 0, 100'000), LogRing::Wake::data) << "no patience, no wait";
 }
 
 TEST_F(LogRingTest, AFullRingParksUntilThePeerMovesOn) {

@@ -165,7 +165,11 @@ Status Sender::serve(ports::ByteStream& stream) {
   LogRing& ring = shared_.log.ring();
   Bytes scratch;
   for (;;) {
-    const LogRing::Wake wake = ring.wait(*cursor, heartbeat_ms);
+    // A little patience makes batches; whoever waits for durability says so (hurry).
+    const bool hasty = shared_.log.application_waits() || shared_.linger_ms == 0;
+    const LogRing::Wake wake =
+        ring.wait(*cursor, heartbeat_ms, hasty ? shared_.linger_ms : std::max(shared_.linger_ms, async_linger_ms),
+                  send_at_once_bytes);
     {
       const std::lock_guard lock(mutex_);
       if (ending_ || !ring.is_open()) return fail(ErrorCode::unavailable, "the session was ended");
@@ -175,11 +179,6 @@ Status Sender::serve(ports::ByteStream& stream) {
       HF_TRY(stream.write_all(encode_frame(Heartbeat{shared_.times.realtime_ns()})));
       continue;
     }
-    // A little patience makes batches; whoever waits for durability says so (hurry).
-    const int linger_ms =
-        shared_.log.application_waits() ? shared_.linger_ms : std::max(shared_.linger_ms, async_linger_ms);
-    if (wake == LogRing::Wake::data && shared_.linger_ms > 0 && ring.unread(*cursor) < send_at_once_bytes)
-      ring.linger(*cursor, linger_ms);
     HF_TRY(send_batch(stream, *cursor, scratch));
   }
 }
