@@ -171,7 +171,31 @@ bool Server::take_space(Request& r, Reservation& held, std::initializer_list<std
 
 void Server::append(Reservation& held, const log::Record& record) {
   log_.append(record, held.next());
+  note_unsynced(record);
   counters_.records.fetch_add(1, std::memory_order_relaxed);
+}
+
+// Folders are synced for real whenever somebody asks.
+void Server::note_unsynced(const log::Record& record) {
+  using What = UnsyncedFiles::What;
+  switch (record.kind) {
+    case log::Kind::create:
+    case log::Kind::write:
+    case log::Kind::truncate:
+    case log::Kind::fallocate:
+      return unsynced_.changed(record.file, What::data);
+    case log::Kind::set_attributes:
+    case log::Kind::set_xattr:
+    case log::Kind::remove_xattr:
+    case log::Kind::link:
+    case log::Kind::unlink:
+    case log::Kind::rename:
+      unsynced_.changed(record.file, What::attributes);
+      if (!record.replaced.is_none()) unsynced_.changed(record.replaced, What::attributes);
+      return;
+    default:
+      return;
+  }
 }
 
 log::Record Server::record_of(log::Kind kind, const FileId& file) const {

@@ -17,6 +17,7 @@
 #include "capture/object_locks.h"
 #include "capture/request_parts.h"
 #include "capture/space_gate.h"
+#include "capture/unsynced_files.h"
 #include "capture/transport.h"
 #include "log/record.h"
 #include "mirror/capture_log.h"
@@ -71,6 +72,7 @@ class Server : public Handler {
   Answer syncfs(Request& r);
   bool take_space(Request& r, Reservation& held, std::initializer_list<std::size_t> pieces);
   void append(Reservation& held, const log::Record& record);
+  void note_unsynced(const log::Record& record);
   log::Record record_of(log::Kind kind, const FileId& file) const;
   // Fence and say why (I7). Returns -errno for the caller.
   Answer fault(int sys_errno, const char* what);
@@ -139,7 +141,7 @@ class Server : public Handler {
   Answer lseek(Request& r);
   Answer ioctl(Request& r);
   // Local and remote at the same time; both are there when it returns 0.
-  Answer make_durable(Request& r, int fd, bool data_only);
+  Answer make_durable(Request& r, int fd, bool data_only, bool here = true);
   void begin_sync(Inode& inode, int fd, std::uint64_t offset, std::size_t bytes);
   bool may_lose_capability(Inode& inode, int fd);
   // Records what a change of data or owner did to set-id bits and file capabilities.
@@ -176,6 +178,7 @@ class Server : public Handler {
   InodeTable inodes_;
   ObjectLocks locks_;
   DurableWaits durable_;
+  UnsyncedFiles unsynced_;
   ServerCounters counters_;
   std::array<std::mutex, 64> identify_mutexes_;  // one identification of an inode at a time
   InodePtr root_;

@@ -194,12 +194,13 @@ void Server::begin_sync(Inode& inode, int fd, std::uint64_t offset, std::size_t 
 // The kernel has sent dirty pages before; the push rounds rely on this answer (R10).
 Answer Server::flush(Request&) { return 0; }
 
-Answer Server::make_durable(Request& r, int fd, bool data_only) {
+Answer Server::make_durable(Request& r, int fd, bool data_only, bool here) {
+  if (faulted_.load(std::memory_order_relaxed)) return -EIO;  // what failed before may be what this would promise
   counters_.syncs.fetch_add(1, std::memory_order_relaxed);
   // Everything sequenced before now: the peers work while our disk does.
   auto wait = std::make_shared<DurableWait>();
   log_.when_durable(data_only ? log_.last_but_times() : log_.last_sequence(), [wait] { wait->done(); });
-  if ((data_only ? fdatasync(fd) : ::fsync(fd)) != 0) return fault(errno, "fsync below failed");
+  if (here && (data_only ? fdatasync(fd) : ::fsync(fd)) != 0) return fault(errno, "fsync below failed");
   if (wait->settled()) return 0;
   r.transport->wait_begins(r.queue);
   const bool durable = durable_.wait(wait);
@@ -211,7 +212,10 @@ Answer Server::fsync(Request& r) {
   const auto& in = r.in<fuse::FsyncIn>();
   const FileHandle& handle = handle_of_fh(in.fh);
   handle.inode->sync_habit.store(most_hurried_writes, std::memory_order_relaxed);
-  return make_durable(r, handle.data->get(), in.flags & fuse::fsync_data_only);
+  const bool data_only = in.flags & fuse::fsync_data_only, here = unsynced_.begin(handle.inode->id, data_only);
+  const Answer answer = make_durable(r, handle.data->get(), data_only, here);
+  if (here) unsynced_.ended(handle.inode->id);
+  return answer;
 }
 
 Answer Server::fallocate(Request& r) {

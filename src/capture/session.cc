@@ -65,6 +65,8 @@ class MountedSession : public Session {
 
   Status start(const SessionOptions& options, bool over_uring) {
     HF_TRY(server_.open_root());
+    // What was written before us is durable from here on: an fsync of a file that nobody changes any more has nothing to do.
+    if (::syncfs(root_.get()) != 0) return fail_errno(errno, "the protected folder could not be synced");
     const unsigned dev_threads = over_uring ? 1 : std::max(2U, options.threads ? options.threads : default_dev_threads);
     dev_ = std::make_unique<DevTransport>(mount_.device(), server_, dev_threads,
                                           std::max(dev_threads, over_uring ? 1U : most_threads));
