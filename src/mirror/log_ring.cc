@@ -189,7 +189,7 @@ void LogRing::note_time(Sequence sequence) {
       if (i % 2 == 0 || i > stamps_.size() / 2) kept.push_back(stamps_[i]);
     stamps_.swap(kept);
   }
-  stamps_.push_back({sequence.value, now});
+  stamps_.push_back({sequence.value, now, head_});
 }
 
 std::int64_t LogRing::appended_at(Sequence sequence) const {
@@ -248,10 +248,13 @@ Position LogRing::last_position() const {
   return last_position_;
 }
 
-// The offset after the record at `position`, looking from `from`, which continues `base`.
+// The offset after the record at `position`; `from` is the tail, which continues `base`.
 Result<std::uint64_t> LogRing::find(std::uint64_t from, Position base, Position position) const {
   if (position == base) return from;
   if (position.sequence > base.sequence) {
+    const auto after = std::upper_bound(stamps_.begin(), stamps_.end(), position.sequence.value,
+                                        [](std::uint64_t s, const Stamp& stamp) { return s < stamp.sequence; });
+    if (after != stamps_.begin()) from = std::max(from, std::prev(after)->offset);  // nobody appends while this looks
     for (std::uint64_t at = skip_pad(from); at < published_; at = skip_pad(at)) {
       const log::RecordHead record = log::head_of(memory_.get() + at % size_);
       at += record.length;

@@ -136,6 +136,7 @@ class LogRing {
   struct Stamp {
     std::uint64_t sequence;
     std::int64_t at_ns;
+    std::uint64_t offset;  // where the record is, or the pad before it
   };
   std::deque<Stamp> stamps_;  // one every few milliseconds, ascending
 };

@@ -110,6 +110,30 @@ TEST_F(LogRingTest, AReaderThatLingersIsWokenByAKickOrByMuch) {
   EXPECT_EQ(ring.wait(*cursor, never_ms, 0, 100'000), LogRing::Wake::data) << "no patience, no wait";
 }
 
+TEST_F(LogRingTest, FindsAPlaceInALongHistory) {
+  constexpr std::uint64_t count = 40'000;  // more than the ring holds
+  for (std::uint64_t i = 0; i < count; ++i) {
+    append(i % 700);
+    times.now += i % 3 == 0 ? 4'000'000 : 0;
+  }
+  std::uint64_t found = 0;
+  for (std::uint64_t at = 1; at <= count; at += 7) {
+    auto cursor = ring.attach({Epoch(1), Sequence(at)});
+    if (!cursor) {
+      EXPECT_EQ(found, 0U) << "what is kept has no holes";
+      continue;
+    }
+    ++found;
+    Bytes scratch;
+    const auto batch = ring.take(**cursor, 4096, NodeId(9), scratch);
+    EXPECT_EQ(batch.first.value, at + 1);
+    ring.detach(*cursor);
+  }
+  EXPECT_GT(found, 100U);
+  EXPECT_LT(found, count / 7);
+  EXPECT_FALSE(ring.attach({Epoch(2), Sequence(count)})) << "another history";
+}
+
 TEST_F(LogRingTest, AFullRingParksUntilThePeerMovesOn) {
   auto cursor = ring.attach({}).value();
   ring.set_connected(*cursor, true);

@@ -140,8 +140,10 @@ Result<std::unique_ptr<ports::SegmentFile>> FolderSegmentStore::create(std::uint
   }
   UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (!fd) return fail_errno(errno, "cannot make {}", path);
-  if (const int rc = ::posix_fallocate(fd.get(), 0, static_cast<off_t>(bytes)); rc != 0)
+  if (const int rc = ::posix_fallocate(fd.get(), 0, static_cast<off_t>(bytes)); rc != 0) {
+    ::unlink(path.c_str());  // half of it would be taken for a damaged segment
     return fail_errno(rc, "cannot make room for {}", path);
+  }
   HF_TRY(sync_dir(dir_));
   return std::make_unique<File>(std::move(fd), bytes, path);
 }
