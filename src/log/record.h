@@ -43,6 +43,15 @@ enum class Kind : std::uint8_t {
   ship_dir,   // file = folder; payload = entries (see ship_dir codec in log/ship.h); flags first/last chunk
   ship_data,  // file, offset, length, payload: these bytes stand there now; no payload = a hole of that length
   ship_hash,  // file, offset, length, payload = 16-byte XXH3-128: compare, answer NAK when it differs
+
+  // Undo history of a passive (mirror/undo_journal.h). Never on a channel, never applied: values of before a batch.
+  undo_batch = 128,  // begins a batch; payload: mirror/undo_journal.h
+  undo_object,       // file; flags: absent; length = size, mode uid gid mtime atime, payload = xattrs (list)
+  undo_name,         // parent, name: file stood there (none: nothing did); mode = its type bits
+  undo_bytes,        // file, offset, payload: these bytes stood there
+  undo_hole,         // file, offset, length: nothing was written there
+  undo_seal,         // all that was foreseen is before this: the batch may be executed
+  undo_gap,  // set (0: all); payload = why: the tree was changed here without undo; batches before can't be undone here
 };
 
 // Bits of Record::flags.
@@ -50,6 +59,7 @@ constexpr std::uint32_t flag_orphan =
     1;  // create: no name yet. Others: the file had no name any more; skipped where it is gone
 constexpr std::uint32_t flag_first_chunk = 2;  // ship_dir
 constexpr std::uint32_t flag_last_chunk = 4;   // ship_dir
+constexpr std::uint32_t flag_absent = 64;      // undo_object: there was no such object
 constexpr std::uint32_t flag_rename_noreplace = 8, flag_rename_exchange = 16, flag_rename_whiteout = 32;
 
 // Bits of Record::valid (set_attributes).

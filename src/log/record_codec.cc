@@ -189,6 +189,7 @@ bool names_are_sound(const Record& r) {
     case Kind::link:
     case Kind::unlink:
     case Kind::rmdir:
+    case Kind::undo_name:
       return is_file_name(r.name);
     case Kind::rename:
       return is_file_name(r.name) && is_file_name(r.name2);

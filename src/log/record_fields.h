@@ -83,9 +83,19 @@ constexpr KindRow kind_rows[] = {
     {Kind::ship_dir, "ship_dir", fields({Field::file, Field::flags, Field::mtime, Field::payload})},
     {Kind::ship_data, "ship_data", fields({Field::file, Field::offset, Field::length, Field::mtime, Field::payload})},
     {Kind::ship_hash, "ship_hash", fields({Field::file, Field::offset, Field::length, Field::payload})},
+    {Kind::undo_batch, "undo_batch", bit(Field::payload)},
+    {Kind::undo_object, "undo_object",
+     fields({Field::file, Field::length, Field::flags, Field::mode, Field::uid, Field::gid, Field::mtime, Field::atime,
+             Field::payload})},
+    {Kind::undo_name, "undo_name", fields({Field::file, Field::parent, Field::name, Field::mode})},
+    {Kind::undo_bytes, "undo_bytes", fields({Field::file, Field::offset, Field::payload})},
+    {Kind::undo_hole, "undo_hole", fields({Field::file, Field::offset, Field::length})},
+    {Kind::undo_seal, "undo_seal", 0},
+    {Kind::undo_gap, "undo_gap", bit(Field::payload)},
 };
 
-constexpr std::uint8_t highest_kind = static_cast<std::uint8_t>(Kind::ship_hash);  // negotiated with peers
+// Negotiated with peers. Kinds above it stay on the node that wrote them.
+constexpr std::uint8_t highest_kind = static_cast<std::uint8_t>(Kind::ship_hash);
 
 // nullptr: no such kind.
 const KindRow* find_kind(std::uint8_t kind);

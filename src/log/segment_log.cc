@@ -10,13 +10,10 @@
 namespace holdfast::log {
 namespace {
 
-const char* const what_to_do =
-    "this copy must be made anew: remove the folder of the receive log, and the node resynchronizes";
-
 Status read_exactly(ports::SegmentFile& file, std::uint64_t offset, std::span<std::uint8_t> into) {
   HF_ASSIGN(const std::size_t n, file.read_at(offset, into));
   if (n != into.size())
-    return fail(ErrorCode::corrupt, "a log segment is shorter than its header says: {}", what_to_do);
+    return fail(ErrorCode::corrupt, "a log segment is shorter than its header says: this copy must be made anew");
   return {};
 }
 
@@ -38,51 +35,86 @@ bool sound_group(ByteView records, const GroupHead& head, Position& end) {
 
 }  // namespace
 
-SegmentLog::SegmentLog(ports::SegmentStore& store, std::uint64_t segment_bytes)
-    : store_(store), segment_bytes_(segment_bytes) {
+SegmentLog::SegmentLog(ports::SegmentStore& store, std::uint64_t segment_bytes, LogName name)
+    : store_(store), segment_bytes_(segment_bytes), name_(std::move(name)) {
   CHECK(segment_bytes_ >= segment_header_bytes + group_head_bytes + max_group_bytes, "segments of {} bytes",
         segment_bytes_);
 }
 
-Result<Recovery> SegmentLog::recover(Sequence known_durable) {
+// Files and headers only; what is in them is looked at by scan().
+Result<std::vector<SegmentLog::Segment>> SegmentLog::open_segments(Sequence known_durable) {
   HF_ASSIGN(const std::vector<std::uint64_t> numbers, store_.list());
-  segments_.clear();
-  Recovery result;
+  std::vector<Segment> segments;
   for (std::size_t i = 0; i < numbers.size(); ++i) {
     HF_ASSIGN(std::unique_ptr<ports::SegmentFile> file, store_.open(numbers[i]));
     Segment segment;
     segment.file = std::move(file);
-    Bytes head(segment_header_bytes);
-    HF_TRY(read_exactly(*segment.file, 0, head));
+    Bytes head(segment_header_bytes);  // zeros where the file ends: it was being made when the disk was full
+    HF_ASSIGN([[maybe_unused]] const std::size_t n, segment.file->read_at(0, head));
     auto header = decode_segment_header(head);
     const bool is_last = i + 1 == numbers.size();
-    if (!header && is_last && !segments_.empty() && known_durable <= end_.sequence) {
-      // The crash came between the file's name and its header; nothing can have been appended to it.
+    // The crash came between the file's name and its header, which is one sector: it is zeros, or of an earlier life. Nothing can have been
+    // appended to it. If something was, the end that is found then lies before `known_durable`, or before what a group of the segment before it
+    // says was durable.
+    const bool never_begun = header ? header->number != numbers[i]
+                                    : std::all_of(head.begin(), head.end(), [](std::uint8_t b) { return b == 0; });
+    if (is_last && i > 0 && (never_begun || !header)) {
+      Segment& before = segments.back();
+      Position end = before.header.before;
+      std::uint64_t cut = 0;
+      HF_TRY(scan(before, true, known_durable, end, cut));
+      if (known_durable <= end.sequence) {
+        HF_TRY(store_.remove(numbers[i]));
+        break;
+      }
+    }
+    if (is_last && i == 0 && never_begun && known_durable == Sequence(0)) {
       HF_TRY(store_.remove(numbers[i]));
       break;
     }
     if (!header)
       return tl::unexpected(
           with_hint(Error{ErrorCode::corrupt,
-                          fmt::format("segment {} of the receive log: {}", numbers[i], header.error().message),
+                          fmt::format("segment {} of the {}: {}", numbers[i], name_.name, header.error().message),
                           {},
                           0},
-                    what_to_do));
+                    name_.what_to_do));
     segment.header = *header;
-    if (segments_.empty()) end_ = segment.header.before;
-    if (segment.header.before != end_ || segment.header.number != numbers[i])
-      return fail(ErrorCode::corrupt,
-                  "segment {} of the receive log continues sequence {}, but the one before ends at {}: {}", numbers[i],
-                  segment.header.before.sequence.value, end_.sequence.value, what_to_do);
-    HF_TRY(scan(segment, is_last, known_durable, end_, result.cut_bytes));
+    if (segment.header.number != numbers[i])
+      return fail(ErrorCode::corrupt, "segment {} of the {} says it is number {}: {}", numbers[i], name_.name,
+                  segment.header.number, name_.what_to_do);
+    segments.push_back(std::move(segment));
+  }
+  return segments;
+}
+
+Result<Recovery> SegmentLog::recover(Sequence known_durable, bool trust_closed) {
+  segments_.clear();
+  Recovery result;
+  HF_ASSIGN(std::vector<Segment> found, open_segments(known_durable));
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    Segment& segment = found[i];
+    const bool is_last = i + 1 == found.size();
+    if (i == 0) end_ = segment.header.before;
+    if (segment.header.before != end_)
+      return fail(ErrorCode::corrupt, "segment {} of the {} continues sequence {}, but the one before ends at {}: {}",
+                  segment.header.number, name_.name, segment.header.before.sequence.value, end_.sequence.value,
+                  name_.what_to_do);
+    if (!is_last && (trust_closed || found[i + 1].header.before.sequence <= known_durable)) {
+      end_ = found[i + 1].header.before;
+      segment.last = end_.sequence;
+      segment.used = segment.file->size();
+    } else {
+      HF_TRY(scan(segment, is_last, known_durable, end_, result.cut_bytes));
+    }
     segments_.push_back(std::move(segment));
   }
   result.found = !segments_.empty();
   result.end = end_;
   if (result.found) first_kept_ = segments_.front().header.first_sequence.value;
   if (result.found && end_.sequence < known_durable)
-    return fail(ErrorCode::corrupt, "the receive log ends at sequence {}, but {} was durable once: {}",
-                end_.sequence.value, known_durable.value, what_to_do);
+    return fail(ErrorCode::corrupt, "the {} ends at sequence {}, but {} was durable once: {}", name_.name,
+                end_.sequence.value, known_durable.value, name_.what_to_do);
   durable_ = end_.sequence.value;
   unsynced_ = true;  // what the last life wrote may sit in the page cache only: the first sync covers it
   if (result.found) HF_TRY(sync());
@@ -130,8 +162,8 @@ Status SegmentLog::judge_tail(const Segment& segment, ByteView content, std::siz
   }
   if (proven)
     return fail(ErrorCode::corrupt,
-                "segment {} of the receive log is damaged at byte {}: sequence {} was durable and cannot be read: {}",
-                segment.header.number, at, expected.value, what_to_do);
+                "segment {} of the {} is damaged at byte {}: sequence {} was durable and cannot be read: {}",
+                segment.header.number, name_.name, at, expected.value, name_.what_to_do);
   if (written_in_this_life) cut = content.size() - at;
   return {};
 }
@@ -141,7 +173,7 @@ Status SegmentLog::zero_tail(Segment& segment, ByteView content, std::size_t at)
   const Bytes zeros(content.size() - at);
   const ByteView piece(zeros);
   HF_TRY(segment.file->write_at(at, {&piece, 1}));
-  log_info("receive log: an incomplete tail after sequence {} was cut", segment.last.value);
+  log_info("{}: an incomplete tail after sequence {} was cut", name_.name, segment.last.value);
   return segment.file->sync();
 }
 
@@ -195,6 +227,7 @@ Status SegmentLog::append(ByteView records, std::uint32_t count, Position last) 
          head);
   const ByteView pieces[2] = {{head, sizeof head}, records};
   HF_TRY(segment.file->write_at(segment.used, pieces));
+  last_place_ = {segment.header.number, segment.used};
   {
     const std::lock_guard lock(segments_mutex_);
     segment.used += sizeof head + records.size();
@@ -213,6 +246,12 @@ Status SegmentLog::sync() {
   return {};
 }
 
+Status SegmentLog::rotate() {
+  if (last_segment()->used == segment_header_bytes) return {};
+  HF_TRY(sync());
+  return add_segment(end_);
+}
+
 Result<Bytes> SegmentLog::read(Sequence after, std::size_t max_bytes) {
   Bytes out;
   const Sequence until = durable();
@@ -222,22 +261,24 @@ Result<Bytes> SegmentLog::read(Sequence after, std::size_t max_bytes) {
     read_number_ = 0;
     for (const auto& s : segments_)
       if (s.header.first_sequence <= next) read_number_ = s.header.number;
-    if (read_number_ == 0) return fail(ErrorCode::corrupt, "the receive log no longer holds sequence {}", next.value);
+    if (read_number_ == 0)
+      return fail(ErrorCode::corrupt, "the {} no longer holds sequence {}", name_.name, next.value);
     read_offset_ = segment_header_bytes;
   }
   while (next <= until && out.size() < max_bytes) {
     std::shared_ptr<ports::SegmentFile> file;
     std::uint64_t used = 0;
+    Sequence last;
     bool has_next = false;
     {
       const std::lock_guard lock(segments_mutex_);
       for (const auto& s : segments_) {
-        if (s.header.number == read_number_) file = s.file, used = s.used;
+        if (s.header.number == read_number_) file = s.file, used = s.used, last = s.last;
         if (s.header.number == read_number_ + 1) has_next = true;
       }
     }
-    if (!file) return fail(ErrorCode::corrupt, "segment {} of the receive log is gone", read_number_);
-    if (read_offset_ >= used) {
+    if (!file) return fail(ErrorCode::corrupt, "segment {} of the {} is gone", read_number_, name_.name);
+    if (read_offset_ >= used || (has_next && next > last)) {
       if (!has_next) break;
       ++read_number_;
       read_offset_ = segment_header_bytes;
@@ -247,8 +288,8 @@ Result<Bytes> SegmentLog::read(Sequence after, std::size_t max_bytes) {
     HF_TRY(read_exactly(*file, read_offset_, head_bytes));
     GroupHead head;
     if (!decode_group_head(head_bytes, head))
-      return fail(ErrorCode::corrupt, "segment {} of the receive log is damaged at byte {}: {}", read_number_,
-                  read_offset_, what_to_do);
+      return fail(ErrorCode::corrupt, "segment {} of the {} is damaged at byte {}: {}", read_number_, name_.name,
+                  read_offset_, name_.what_to_do);
     if (head.last > until) break;
     if (head.last >= next) {
       const std::size_t at = out.size();
@@ -256,9 +297,8 @@ Result<Bytes> SegmentLog::read(Sequence after, std::size_t max_bytes) {
       HF_TRY(read_exactly(*file, read_offset_ + group_head_bytes, std::span(out).subspan(at)));
       Position before{Epoch(0), head.first.value == 0 ? Sequence(0) : Sequence(head.first.value - 1)};
       if (!sound_group(ByteView(out).subspan(at), head, before))
-        return fail(ErrorCode::corrupt,
-                    "segment {} of the receive log is damaged after byte {} (sequences {} to {}): {}", read_number_,
-                    read_offset_, head.first.value, head.last.value, what_to_do);
+        return fail(ErrorCode::corrupt, "segment {} of the {} is damaged after byte {} (sequences {} to {}): {}",
+                    read_number_, name_.name, read_offset_, head.first.value, head.last.value, name_.what_to_do);
       next = head.last.next();
     }
     read_offset_ += group_head_bytes + head.length;
@@ -281,6 +321,92 @@ Status SegmentLog::trim(Sequence applied) {
     const std::lock_guard lock(segments_mutex_);
     segments_.pop_front();
   }
+}
+
+Result<std::optional<Group>> SegmentLog::read_group(Place& at) {
+  for (;;) {
+    std::shared_ptr<ports::SegmentFile> file;
+    std::uint64_t used = 0;
+    Sequence last;
+    bool has_next = false;
+    {
+      const std::lock_guard lock(segments_mutex_);
+      for (const auto& s : segments_) {
+        if (s.header.number == at.segment) file = s.file, used = s.used, last = s.last;
+        if (s.header.number == at.segment + 1) has_next = true;
+      }
+    }
+    if (!file) return fail(ErrorCode::not_found, "segment {} of the {} was given up", at.segment, name_.name);
+    Group group;
+    std::uint8_t head_bytes[group_head_bytes];
+    bool sound = false;
+    if (at.offset + group_head_bytes <= used) {
+      HF_TRY(read_exactly(*file, at.offset, head_bytes));
+      sound = decode_group_head(head_bytes, group.head) && group.head.last <= last &&
+              at.offset + group_head_bytes + group.head.length <= used;
+    }
+    if (at.offset >= used) {
+      if (!has_next) return std::optional<Group>{};
+      at = {at.segment + 1, segment_header_bytes};
+      continue;
+    }
+    if (sound) {
+      group.records.resize(group.head.length);
+      HF_TRY(read_exactly(*file, at.offset + group_head_bytes, group.records));
+      Position before{Epoch(0), group.head.first};
+      sound = sound_group(group.records, group.head, before);
+    }
+    if (!sound)
+      return fail(ErrorCode::corrupt, "segment {} of the {} is damaged at byte {}: {}", at.segment, name_.name,
+                  at.offset, name_.what_to_do);
+    // Behind the last group of a segment that was not read at the start there may be bytes of an earlier life: never looked at.
+    at = has_next && group.head.last == last ? Place{at.segment + 1, segment_header_bytes}
+                                             : Place{at.segment, at.offset + group_head_bytes + group.head.length};
+    return std::optional(std::move(group));
+  }
+}
+
+Status SegmentLog::for_each_group(std::size_t start_bytes, const GroupVisit& visit) {
+  std::vector<Segment> segments;
+  {
+    const std::lock_guard lock(segments_mutex_);
+    segments.assign(segments_.begin(), segments_.end());
+  }
+  Bytes bytes(group_head_bytes + start_bytes);
+  for (const auto& s : segments) {
+    Sequence next = s.header.first_sequence;
+    for (std::uint64_t at = segment_header_bytes; next <= s.last;) {
+      HF_ASSIGN(const std::size_t n, s.file->read_at(at, bytes));
+      GroupHead head;
+      if (n < group_head_bytes || !decode_group_head(ByteView(bytes).first(n), head) || head.first != next ||
+          head.last > s.last)
+        return fail(ErrorCode::corrupt, "segment {} of the {} is damaged at byte {}: {}", s.header.number, name_.name,
+                    at, name_.what_to_do);
+      HF_TRY(visit({s.header.number, at}, head,
+                   ByteView(bytes).first(n).subspan(group_head_bytes,
+                                                    std::min<std::size_t>(n - group_head_bytes, head.length))));
+      next = head.last.next();
+      at += group_head_bytes + head.length;
+    }
+  }
+  return {};
+}
+
+std::optional<Sequence> SegmentLog::oldest_segment_end() const {
+  const std::lock_guard lock(segments_mutex_);
+  return segments_.size() < 2 ? std::nullopt : std::optional(segments_.front().last);
+}
+
+std::uint64_t SegmentLog::size_bytes() const {
+  const std::lock_guard lock(segments_mutex_);
+  return segments_.size() * segment_bytes_;
+}
+
+std::uint64_t SegmentLog::size_bytes_below(Sequence applied) const {
+  const std::lock_guard lock(segments_mutex_);
+  std::uint64_t n = 0;
+  for (std::size_t i = 0; i + 1 < segments_.size() && segments_[i].last <= applied; ++i) ++n;
+  return n * segment_bytes_;
 }
 
 }  // namespace holdfast::log

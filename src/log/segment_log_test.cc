@@ -185,5 +185,93 @@ TEST(SegmentLog, MutatedSegments) {
   }
 }
 
+// A log that is kept for long: closed segments are trusted at the start, and judged by whoever reads them.
+TEST(SegmentLog, ClosedSegmentsAreNotReadAtTheStart) {
+  MemorySegments store;
+  SegmentLog log(store, small_segment_bytes);
+  ASSERT_TRUE(log.reset(at(0)));
+  for (std::uint64_t s = 1; s <= 60; ++s) append(log, s, 500'000);
+  ASSERT_TRUE(log.sync());
+  ASSERT_GE(store.files.size(), 6U);
+  // A recycled segment: bytes of an earlier life behind its last group.
+  ASSERT_TRUE(log.trim(Sequence(20)));
+  for (std::uint64_t s = 61; s <= 75; ++s) append(log, s, s % 2 ? 500'000 : 100);
+  ASSERT_TRUE(log.sync());
+  const std::uint64_t first = log.first_kept();
+
+  SegmentLog again(store, small_segment_bytes);
+  ASSERT_EQ(again.recover(Sequence(70))->end, at(75));
+  EXPECT_EQ(read_all(again, first - 1).size(), 75 - first + 1);
+  std::vector<std::uint64_t> firsts;
+  Place place;
+  ASSERT_TRUE(again.for_each_group(64, [&](Place where, const GroupHead& head, ByteView start) -> Status {
+    if (firsts.empty()) place = where;
+    firsts.push_back(head.first.value);
+    EXPECT_EQ(head_of(start.data()).sequence, head.first);
+    return {};
+  }));
+  EXPECT_EQ(firsts.size(), 75 - first + 1);
+  for (const std::uint64_t expected : firsts) EXPECT_EQ(again.read_group(place).value()->head.first.value, expected);
+  EXPECT_FALSE(again.read_group(place).value());
+  append(again, 76);
+  EXPECT_EQ(again.read_group(place).value()->head.first.value, 76U) << "not yet durable, and readable";
+
+  auto& bytes = store.files.begin()->second->now;
+  bytes[segment_header_bytes + group_head_bytes + 200] ^= 1;
+  EXPECT_FALSE(SegmentLog(store, small_segment_bytes).recover(Sequence(0)));
+  SegmentLog damaged(store, small_segment_bytes, {"undo history", "it begins anew"});
+  ASSERT_TRUE(damaged.recover(Sequence(0), true)) << "closed segments are trusted";
+  place = {store.files.begin()->first, segment_header_bytes};
+  const auto group = damaged.read_group(place);
+  ASSERT_FALSE(group);
+  EXPECT_NE(group.error().message.find("undo history is damaged"), std::string::npos) << group.error().message;
+  EXPECT_FALSE(damaged.read(Sequence(first - 1), 1 << 20));
+}
+
+// The power goes when a segment has its name and not yet its header: zeros, or that of an earlier life.
+TEST(SegmentLog, ASegmentThatWasNeverBegunIsNoSegment) {
+  for (const bool recycled : {false, true})
+    for (const bool alone : {false, true}) {
+      MemorySegments store;
+      SegmentLog log(store, small_segment_bytes);
+      ASSERT_TRUE(log.reset(at(0)));
+      append(log, 1);
+      ASSERT_TRUE(log.sync());
+      const auto first = store.files.at(1);
+      const auto content = std::make_shared<MemorySegments::Content>(
+          MemorySegments::Content{Bytes(small_segment_bytes), Bytes(small_segment_bytes)});
+      if (recycled) *content = *first;
+      store.files[7] = content;
+      if (alone) store.files.erase(1);
+      SegmentLog again(store, small_segment_bytes);
+      const auto recovery = again.recover(Sequence(alone ? 0 : 1));
+      ASSERT_TRUE(recovery) << recovery.error().message;
+      EXPECT_EQ(recovery->found, !alone);
+      EXPECT_FALSE(store.files.contains(7));
+      store.files[7] = content;
+      EXPECT_FALSE(SegmentLog(store, small_segment_bytes).recover(Sequence(5))) << "something durable is missing";
+    }
+}
+
+TEST(SegmentLog, RotateLetsGoOfWhatIsBefore) {
+  MemorySegments store;
+  SegmentLog log(store, small_segment_bytes);
+  ASSERT_TRUE(log.reset(at(0)));
+  ASSERT_TRUE(log.rotate());
+  EXPECT_EQ(store.files.size(), 1U) << "nothing to rotate";
+  append(log, 1);
+  EXPECT_FALSE(log.oldest_segment_end());
+  ASSERT_TRUE(log.rotate());
+  EXPECT_EQ(log.durable(), Sequence(1));
+  ASSERT_EQ(log.oldest_segment_end(), Sequence(1));
+  EXPECT_EQ(log.size_bytes_below(Sequence(1)), small_segment_bytes);
+  ASSERT_TRUE(log.trim(Sequence(1)));
+  EXPECT_EQ(log.size_bytes(), small_segment_bytes);
+  append(log, 2);
+  ASSERT_TRUE(log.sync());
+  SegmentLog again(store, small_segment_bytes);
+  EXPECT_EQ(again.recover(Sequence(2))->end, at(2));
+}
+
 }  // namespace
 }  // namespace holdfast::log

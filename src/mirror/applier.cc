@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+// Reading, cutting and executing batches; what happens between them is in applier_checkpoint.cc.
 #include "mirror/applier.h"
 
 #include "base/log.h"
 #include "log/record_codec.h"
+#include "log/record_fields.h"
 #include "mirror/file_type.h"
+#include "mirror/predict.h"
 
 namespace holdfast::mirror {
 
@@ -11,12 +14,16 @@ using log::Kind;
 
 namespace {
 
+constexpr std::int64_t second_ns = 1'000'000'000;
+
 bool is_mark(Kind kind) { return kind >= Kind::epoch_begin && kind <= Kind::noop; }
 // Applied alone, between two checkpoints.
 bool stands_alone(const log::Record& r) {
   return r.kind == Kind::resync_begin || r.kind == Kind::resync_end || r.kind == Kind::epoch_begin ||
          (r.kind == Kind::fallocate && shifts_range(r.mode_flags));
 }
+// What follows begins a batch of its own: the point can be gone back to.
+bool ends_batch(Kind kind) { return kind == Kind::consistent || kind == Kind::shadow || kind == Kind::epoch_end; }
 
 }  // namespace
 
@@ -32,6 +39,14 @@ Status Applier::for_each_tree(const std::function<Status(ports::Tree&)>& look) {
 }
 
 Status Applier::begin_held(const NodeState& state) {
+  HF_ASSIGN(plan_, undo_.redo(state.applied, state.log_life, {state.applied.epoch, log_.durable()}));
+  again_ = batch_is_sealed_ = after_consistent_ = false;
+  staged_.clear();
+  covered_.clear();
+  covered_since_point_.clear();
+  checkpoint_batch_ = undo_.current_batch();
+  kept_ = state.point ? state.point->complete : std::set<SetNumber>{};
+  kept_from_ = state.point ? state.point->batch : 0;
   const std::lock_guard lock(mutex_);
   applied_ = state.applied;
   announced_ = state.applied.sequence.value;
@@ -50,7 +65,8 @@ Status Applier::adopt_state(SetNumber number, SetState& set) {
   set.memory = {};
   HF_ASSIGN(const ports::NamesMark mark, set.tree->names_mark());
   set.names = {log_life_, mark.log == log_life_ ? mark.sequence : Sequence(0), false};
-  return {};
+  // A crash came between "complete" and the end of clearing up after the resync.
+  return set.complete && !set.resync ? set.tree->purge(ports::Grave::limbo) : Status{};
 }
 
 Status Applier::add_tree(std::shared_ptr<ports::Tree> tree) {
@@ -59,7 +75,15 @@ Status Applier::add_tree(std::shared_ptr<ports::Tree> tree) {
   const SetNumber number = tree->set();
   removed_.erase(number);
   SetState& set = sets_[number];
-  set.tree = std::move(tree);
+  set.tree = std::make_shared<UndoTree>(std::move(tree), undo_, covered_);
+  if (undo_.on()) {
+    HF_TRY(set.graves.load(*set.tree));
+    set.tree->on_burial([this, &set](const FileId& id) -> Status {
+      HF_ASSIGN(const auto there, set.tree->attributes(id));
+      set.graves.add({id, undo_.current_batch(), there ? there->allocated_bytes : 0});
+      return {};
+    });
+  }
   return adopt_state(number, set);
 }
 
@@ -73,7 +97,7 @@ void Applier::remove_tree(SetNumber set) {
 std::vector<std::shared_ptr<ports::Tree>> Applier::trees() const {
   const std::lock_guard lock(mutex_);
   std::vector<std::shared_ptr<ports::Tree>> all;
-  for (const auto& [number, set] : sets_) all.push_back(set.tree);
+  for (const auto& [number, set] : sets_) all.push_back(set.tree->shared());
   return all;
 }
 
@@ -87,16 +111,39 @@ Applier::SetState* Applier::find(SetNumber set) {
   return it == sets_.end() ? nullptr : &it->second;
 }
 
+// Batch m of a redo is one slice, however big (R21).
+Result<Bytes> Applier::read_ahead(Sequence from) {
+  HF_ASSIGN(Bytes bytes, log_.read(from, apply_batch_bytes));
+  if (!is_batch_m(from.next())) return bytes;
+  for (;;) {
+    Sequence last = from;
+    for (ByteView rest = bytes; !rest.empty(); rest = rest.subspan(log::head_of(rest.data()).length))
+      last = log::head_of(rest.data()).sequence;
+    if (last >= *plan_.m_after) return bytes;
+    HF_ASSIGN(const Bytes more, log_.read(last, apply_batch_bytes));
+    if (more.empty())
+      return fail(ErrorCode::corrupt, "the receive log ends at sequence {}, but {} was being applied", last.value,
+                  plan_.m_after->value);
+    bytes.insert(bytes.end(), more.begin(), more.end());
+  }
+}
+
 Result<bool> Applier::step() {
   std::unique_lock work(work_mutex_);
-  const Sequence from = applied().sequence;
-  HF_ASSIGN(const Bytes bytes, log_.read(from, apply_batch_bytes));
+  Sequence last = applied().sequence;
+  HF_ASSIGN(const Bytes bytes, read_ahead(last));
   std::vector<log::Record> records;
   for (ByteView rest = bytes; !rest.empty();) {
-    const std::size_t length = log::head_of(rest.data()).length;
-    HF_ASSIGN(const log::Record record, log::decode(rest.first(length)));
-    if (record.sequence > from) records.push_back(record);
-    rest = rest.subspan(length);
+    const log::RecordHead head = log::head_of(rest.data());
+    HF_ASSIGN(const log::Record record, log::decode(rest.first(head.length)));
+    if (static_cast<std::uint8_t>(record.kind) > log::highest_kind)
+      return fail(ErrorCode::corrupt, "record {} is of kind {}, which is never applied", record.sequence.value,
+                  log::to_string(record.kind));
+    if (record.sequence > last) {
+      records.push_back(record);
+      last = record.sequence;
+    }
+    rest = rest.subspan(head.length);
   }
   if (records.empty()) return false;
   for (std::size_t at = 0; at < records.size();) {
@@ -107,7 +154,14 @@ Result<bool> Applier::step() {
         hooks_.unknown_set(r.set);
         return false;
       }
-    HF_TRY(apply_slice(slice));
+    if (Status done = apply_slice(slice); !done) {
+      if (done.error().code != ErrorCode::no_space) return tl::unexpected(std::move(done).error());
+      HF_ASSIGN(const bool made, make_space(slice));
+      if (!made && !waits_for_space_) log_warning("apply waits for space: {}", done.error().to_string());
+      waits_for_space_ = !made;
+      return made;
+    }
+    waits_for_space_ = false;
     std::uint64_t slice_bytes = 0;
     for (const auto& r : slice) slice_bytes += r.payload.size() + log::record_header_bytes;
     announced_ = applied().sequence.value;
@@ -121,16 +175,91 @@ Result<bool> Applier::step() {
   return true;
 }
 
+// Where a batch ends. The two cuts of a redo first (RedoPlan); then what stands alone, marks, whole seconds, and size.
 std::size_t Applier::slice_end(std::span<const log::Record> records, std::size_t from) const {
-  if (stands_alone(records[from])) return from + 1;
+  const auto& first = records[from];
+  if (is_batch_m(first.sequence)) {
+    std::size_t at = from;
+    while (at < records.size() && records[at].sequence <= *plan_.m_after) ++at;
+    return at;
+  }
+  if (stands_alone(first)) return from + 1;
   std::size_t creates_seen = 0, at = from;
   for (; at < records.size() && !stands_alone(records[at]); ++at) {
-    if (creates(records[at].kind) && ++creates_seen > apply_batch_creates) break;
+    const auto& r = records[at];
+    if (at > from && (records[at - 1].sequence == plan_.pass_to || ends_batch(records[at - 1].kind) ||
+                      r.time_ns / second_ns != first.time_ns / second_ns))
+      break;
+    if (creates(r.kind) && ++creates_seen > apply_batch_creates) break;
   }
   return at;
 }
 
-Status Applier::stage(std::span<const log::Record> slice, std::map<SetNumber, std::unordered_set<FileId>>& staged) {
+bool Applier::captured(SetNumber number, const SetState& set) const {
+  return set.complete || (set.resync && kept_.contains(number));
+}
+
+// Undo of what the slice will overwrite is durable when it returns; trees capture what was not foreseen.
+Status Applier::open_batch(std::span<const log::Record> slice) {
+  if (!undo_.on()) return {};
+  const bool pass = slice.back().sequence <= plan_.pass_to;
+  for (auto& [number, set] : sets_) set.tree->set_capturing(!pass && captured(number, set));
+  if (!pass && !again_) HF_TRY(begin_covering());
+  if (!pass && is_batch_m(slice.front().sequence)) {
+    if (!again_) HF_TRY(undo_.resume(covered_));
+    batch_is_sealed_ = true;
+    HF_TRY(foresee(slice));
+  } else if (!pass) {
+    UndoHead head;
+    head.life = log_life_;
+    head.before = applied();
+    head.after = {slice.back().epoch, slice.back().sequence};
+    head.first_time_ns = slice.front().time_ns;
+    head.last_time_ns = slice.back().time_ns;
+    head.consistent = after_consistent_;
+    for (auto& [number, set] : sets_)
+      if (captured(number, set)) (set.resync ? head.partial : head.sets).insert(number);
+    for (const auto& r : slice)
+      if (const SetState* set = find(r.set); set && set->resync) head.why = BatchWhy::resync;
+    HF_TRY(undo_.begin(head));
+    HF_TRY(foresee(slice));
+    HF_TRY(undo_.seal());
+    batch_is_sealed_ = true;
+  }
+  for (auto& [number, set] : sets_) set.tree->burial_stamp(undo_.current_batch());
+  return {};
+}
+
+// A batch covers for itself. But in mid-resync there are no points, only the way back to the one before: there the first old value of each cell is
+// enough (R14), so what was covered since that point stays covered.
+Status Applier::begin_covering() {
+  std::set<SetNumber> since_point;
+  for (const auto& [number, set] : sets_)
+    if (set.resync && kept_.contains(number)) since_point.insert(number);
+  std::set<SetNumber> missing;
+  for (const SetNumber number : since_point)
+    if (!covered_since_point_.contains(number)) missing.insert(number);
+  std::erase_if(covered_, [&](const auto& c) {
+    return !covered_since_point_.contains(c.first) || !since_point.contains(c.first);
+  });
+  if (!missing.empty()) HF_TRY(undo_.load(kept_from_, missing, covered_));
+  covered_since_point_ = std::move(since_point);
+  return {};
+}
+
+Status Applier::foresee(std::span<const log::Record> slice) {
+  std::map<SetNumber, ports::Touches> touches;
+  for (const auto& r : slice) {
+    if (is_mark(r.kind)) continue;
+    SetState* set = find(r.set);
+    if (!set || !set->tree->capturing() || (r.kind >= Kind::ship_node && !set->resync)) continue;
+    HF_TRY(predict(r, set->resync, set->tree->raw(), touches[r.set]));
+  }
+  for (const auto& [number, t] : touches) HF_TRY(find(number)->tree->about_to_change(t));
+  return {};
+}
+
+Status Applier::stage(std::span<const log::Record> slice) {
   std::map<SetNumber, ports::Tree*> touched;
   for (const auto& r : slice) {
     if (!creates(r.kind)) continue;
@@ -138,12 +267,12 @@ Status Applier::stage(std::span<const log::Record> slice, std::map<SetNumber, st
     if (!set || !(set->resync || set->complete) || r.sequence <= set->names.done) continue;
     HF_ASSIGN(const auto there, set->tree->attributes(r.file));
     if (there) continue;
-    if (set->resync && !(r.flags & log::flag_orphan) && !staged[r.set].contains(r.parent)) {
+    if (set->resync && !(r.flags & log::flag_orphan) && !staged_[r.set].contains(r.parent)) {
       HF_ASSIGN(const auto parent, set->tree->attributes(r.parent));
       if (!parent) continue;  // shipped later, with its folder
     }
     HF_TRY(set->tree->stage(r.file, new_node(r)));
-    staged[r.set].insert(r.file);
+    staged_[r.set].insert(r.file);
     touched[r.set] = set->tree.get();
   }
   for (const auto& [number, tree] : touched) HF_TRY(tree->commit_ids());
@@ -152,14 +281,28 @@ Status Applier::stage(std::span<const log::Record> slice, std::map<SetNumber, st
 
 Status Applier::apply_slice(std::span<const log::Record> slice) {
   if (stands_alone(slice.front())) HF_TRY(checkpoint_now());
-  if (slice.back().sequence > undo_.durable_to())
-    HF_TRY(undo_.write_pre_images(slice, [this](SetNumber n) { return find(n) ? find(n)->tree.get() : nullptr; }));
-  std::map<SetNumber, std::unordered_set<FileId>> staged;
-  HF_TRY(stage(slice, staged));
+  HF_TRY(open_batch(slice));
+  HF_TRY(execute(slice));
+  batch_is_sealed_ = again_ = false;
+  staged_.clear();
+  if (plan_.m_after && slice.back().sequence >= *plan_.m_after) plan_.m_after.reset();
+  after_consistent_ = slice.back().kind == Kind::consistent;
+  {
+    const std::lock_guard lock(mutex_);
+    applied_ = {slice.back().epoch, slice.back().sequence};
+  }
+  applied_time_ns_ = slice.back().time_ns;
+  dirty_ = true;
+  for (const auto& r : slice) unsynced_bytes_ += r.payload.size() + log::record_header_bytes;
+  if (stands_alone(slice.front())) HF_TRY(checkpoint_now());
+  if (slice.front().kind == Kind::resync_end) HF_TRY(end_resync(slice.front()));
+  return {};
+}
+
+Status Applier::execute(std::span<const log::Record> slice) {
+  HF_TRY(stage(slice));
   std::map<SetNumber, std::unique_ptr<TreeBatch>> batches;
-  std::uint64_t bytes = 0;
   for (const auto& r : slice) {
-    bytes += r.payload.size() + log::record_header_bytes;
     if (is_mark(r.kind)) {
       HF_TRY(mark(r));
       continue;
@@ -169,97 +312,14 @@ Status Applier::apply_slice(std::span<const log::Record> slice) {
     auto& batch = batches[r.set];
     if (!batch) batch = std::make_unique<TreeBatch>(*set->tree, set->names);
     if (set->resync)
-      HF_TRY(ResyncApply(*batch, set->memory, staged[r.set], hooks_.nak).apply(r));
+      HF_TRY(ResyncApply(*batch, set->memory, staged_[r.set], hooks_.nak).apply(r));
     else if (r.kind >= Kind::ship_node)
       continue;  // of a resync that was given up
     else
-      HF_TRY(OrdinaryApply(*batch, staged[r.set]).apply(r));
+      HF_TRY(OrdinaryApply(*batch, staged_[r.set]).apply(r));
   }
   for (auto& [number, batch] : batches) HF_TRY(batch->flush());
-  {
-    const std::lock_guard lock(mutex_);
-    applied_ = {slice.back().epoch, slice.back().sequence};
-  }
-  applied_time_ns_ = slice.back().time_ns;
-  dirty_ = true;
-  unsynced_bytes_ += bytes;
-  if (stands_alone(slice.front())) HF_TRY(checkpoint_now());
-  if (slice.front().kind == Kind::resync_end) HF_TRY(end_resync(slice.front()));
   return {};
-}
-
-Status Applier::mark(const log::Record& r) {
-  switch (r.kind) {
-    case Kind::epoch_begin:
-      purge_orphans_ = true;
-      return {};  // open files of earlier epochs are gone with their mounts
-    case Kind::resync_begin:
-      return begin_resync(r);
-    default:
-      return {};
-  }
-}
-
-Status Applier::begin_resync(const log::Record& r) {
-  if (SetState* set = find(r.set)) {
-    set->resync = true;
-    set->complete = false;
-    set->memory = {};
-  }
-  log_info("set {}: resynchronization begins at sequence {}", r.set, r.sequence.value);
-  HF_TRY(hooks_.update_state([&](NodeState& s) {
-    s.complete.erase(r.set);
-    s.resyncing.insert(r.set);
-    resyncing_count_ = static_cast<int>(s.resyncing.size());
-  }));
-  resyncing_.insert(r.set);
-  complete_.erase(r.set);
-  return {};
-}
-
-// After the checkpoint that covers it: complete becomes durable, then what was displaced goes.
-Status Applier::end_resync(const log::Record& r) {
-  SetState* set = find(r.set);
-  if (!set || !set->resync) return {};
-  if (set->memory.broken) {
-    log_warning("set {}: a resynchronization that was interrupted here can't be completed; it begins anew", r.set);
-    hooks_.resync_broken();
-    return {};
-  }
-  HF_TRY(hooks_.update_state([&](NodeState& s) {
-    s.complete.insert(r.set);
-    s.resyncing.erase(r.set);
-    resyncing_count_ = static_cast<int>(s.resyncing.size());
-  }));
-  set->resync = false;
-  set->complete = true;
-  set->memory = {};
-  resyncing_.erase(r.set);
-  complete_.insert(r.set);
-  log_info("set {}: complete at sequence {}", r.set, r.sequence.value);
-  return set->tree->purge(ports::Grave::limbo);
-}
-
-Status Applier::checkpoint() {
-  const std::lock_guard work(work_mutex_);
-  return checkpoint_now();
-}
-
-Status Applier::checkpoint_now() {
-  const Position position = applied();
-  if (!dirty_) return {};
-  for (auto& [number, set] : sets_) HF_TRY(set.tree->sync());
-  HF_TRY(hooks_.update_state([&](NodeState& s) { s.applied = position; }));
-  dirty_ = false;
-  unsynced_bytes_ = 0;
-  for (auto& [number, set] : sets_) {
-    // In a redo over a tree that is ahead of it, the graveyard holds what later records delete, and earlier ones still write to.
-    if (position.sequence < set.names.done) continue;
-    HF_TRY(set.tree->purge(ports::Grave::deleted));
-    if (purge_orphans_) HF_TRY(set.tree->purge(ports::Grave::orphan));
-  }
-  purge_orphans_ = false;
-  return log_.trim(position.sequence);
 }
 
 }  // namespace holdfast::mirror

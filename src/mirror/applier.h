@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Applies the receive log to the trees, in order, in batches. Phases of a batch:
 //   1 read     whole groups from the log, durable ones only: the tree is never ahead of the log
-//   2 undo     pre-images written and durable (mirror/undo.h); never again for a batch that has them (R21)
+//   2 undo     what the batch will overwrite is written and durable (mirror/undo.h); never again for a batch that has it (R21)
 //   3 stage    new objects without a name, their ids committed to the index (R17, R25)
 //   4 apply    in order; neighbouring writes joined; modification times restored at the end
-// and every few seconds a checkpoint: sync the trees, remember the position, empty the graveyard, trim the log. Redo starts there.
+// and every few seconds a checkpoint: sync the trees, remember the position, purge graves that nobody needs, trim the log. Redo starts there.
+// Batches end after marks and at whole seconds of record time, so that each of these is a point the history can go back to.
+//
+// Want of space (R16) is no fault: history goes first, then apply waits, and the batch is done again as redo would.
 // Threads: one runs step() and checkpoint(); add/remove of trees and the getters are safe from any.
 #pragma once
 
@@ -20,8 +23,10 @@
 
 #include "log/segment_log.h"
 #include "mirror/apply_resync.h"
+#include "mirror/graves.h"
 #include "mirror/node_state.h"
 #include "mirror/undo.h"
+#include "mirror/undo_tree.h"
 #include "ports/tree.h"
 
 namespace holdfast::mirror {
@@ -52,6 +57,13 @@ class Applier {
   // Nothing is applied while this is held: for whoever replaces the log's content.
   std::unique_lock<std::mutex> hold() { return std::unique_lock(work_mutex_); }
   Status begin_held(const NodeState& state);  // begin() for who holds it
+  // All that was applied is durable, and so is its history (held): before the log is replaced, and before a rewind.
+  Status sync_held();
+  // The log is about to go on elsewhere, and the trees stay: the history says so (held). `head`: life, before, after, and the sets whose trees are
+  // what some moment of the application left.
+  Status jump_held(UndoHead head);
+  // The trees are about to be changed past the history.
+  Status leave_history(std::string_view why);
 
   // One batch. False: nothing to do now (all applied, or a set is missing). An error is final (I7).
   Result<bool> step();
@@ -68,21 +80,34 @@ class Applier {
     return applied_time_ns_.load();
   }  // wall clock of the active at the last applied record
   bool resyncing() const { return resyncing_count_.load() > 0; }
+  bool waits_for_space() const { return waits_for_space_.load(); }
+  std::uint64_t grave_bytes() const { return grave_bytes_.load(); }
 
  private:
   struct SetState {
-    std::shared_ptr<ports::Tree> tree;
+    std::shared_ptr<UndoTree> tree;
+    Graves graves;
     // Neither: it has no copy yet, and records before its resync_begin say nothing about what is here. They are skipped.
     bool complete = false, resync = false;
     ResyncMemory memory;
     NamesProgress names;
   };
+  Result<Bytes> read_ahead(Sequence from);
   Status apply_slice(std::span<const log::Record> slice);
-  Status stage(std::span<const log::Record> slice, std::map<SetNumber, std::unordered_set<FileId>>& staged);
+  Status open_batch(std::span<const log::Record> slice);
+  Status begin_covering();
+  Status foresee(std::span<const log::Record> slice);
+  Status execute(std::span<const log::Record> slice);
+  Status stage(std::span<const log::Record> slice);
+  bool captured(SetNumber number, const SetState& set) const;
+  Result<bool> make_space(std::span<const log::Record> slice);
+  Status purge_graves(std::uint64_t below);
   Status mark(const log::Record& record);
   Status begin_resync(const log::Record& record);
+  Status keep_limbo(const log::Record& record);
   Status end_resync(const log::Record& record);
   std::size_t slice_end(std::span<const log::Record> records, std::size_t from) const;
+  bool is_batch_m(Sequence first) const { return plan_.m_after && first > plan_.pass_to && first <= *plan_.m_after; }
   SetState* find(SetNumber set);
   Status checkpoint_now();
   Status adopt_state(SetNumber number, SetState& set);
@@ -97,6 +122,19 @@ class Applier {
   Position applied_;
   std::uint64_t log_life_ = 0;
   bool purge_orphans_ = false;
+  // --- undo
+  RedoPlan plan_;
+  Covered covered_;                // by the batch that is open
+  bool batch_is_sealed_ = false;   // it may have been executed in part
+  bool again_ = false;             // the batch of the plan is that open one, interrupted for want of space
+  bool after_consistent_ = false;  // the last record was such a mark
+  std::set<SetNumber> kept_,
+      covered_since_point_;  // sets whose history is kept through a resync; that covered_ holds from kept_from_ on
+  std::uint64_t kept_from_ = 0;
+  std::uint64_t checkpoint_batch_ = 0;                      // graves of later ones may be needed by redo
+  std::map<SetNumber, std::unordered_set<FileId>> staged_;  // of the slice in work
+  std::atomic<bool> waits_for_space_{false};
+  std::atomic<std::uint64_t> grave_bytes_{0};
   std::atomic<bool> dirty_{false};
   std::atomic<std::uint64_t> unsynced_bytes_{0};
   std::atomic<int> resyncing_count_{0};

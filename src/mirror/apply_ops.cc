@@ -114,8 +114,16 @@ Status OrdinaryApply::change_names(const log::Record& r) {
   }
 }
 
+// An object that is there waits in the graveyard after a rewind: ids are never used twice, so it is the one that this record made before. An
+// orphan's place is the graveyard, before as after.
 Status OrdinaryApply::make(const log::Record& r) {
-  if (!staged_.contains(r.file)) return differs(r, true, "the new object is there already");
+  if (!staged_.contains(r.file)) {
+    HF_ASSIGN(const auto grave, tree_.in_grave(r.file));
+    if (!grave) return differs(r, true, "the new object is there already");
+    HF_TRY(tree_.revive(r.file, new_node(r)));
+    if (r.flags & log::flag_orphan) return {};
+    return tree_.exhume(r.file, *grave, r.parent, r.name);
+  }
   if (r.flags & log::flag_orphan) return tree_.place_in_grave(r.file, Grave::orphan);
   return tree_.place(r.file, r.parent, r.name);
 }
@@ -197,7 +205,10 @@ Status apply_content(TreeBatch& batch, const log::Record& r) {
     case Kind::fallocate: {
       if (shifts_range(r.mode_flags)) {  // alone between two checkpoints: the size tells if it was done before a crash
         HF_ASSIGN(const auto there, tree.attributes(r.file));
-        if (there && there->size == r.size) return {};
+        if (there && there->size == r.size) {
+          batch.touched(r.file, r.mtime_ns);
+          return {};
+        }
       }
       HF_TRY(tree.fallocate(r.file, r.mode_flags, r.offset, r.length));
       batch.touched(r.file, r.mtime_ns);

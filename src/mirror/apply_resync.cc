@@ -100,8 +100,14 @@ Status ResyncApply::apply(const log::Record& r) {
   }
   HF_ASSIGN(const bool there, known(r.file));
   if (!there) return {};
-  // Bytes that are not what they should be yet move to where the copy, or an answer to a NAK, has been already: the file comes again.
-  if (r.kind == Kind::fallocate && shifts_range(r.mode_flags)) nak_({r.set, r.file, 0, 0});
+  // Bytes that are not what they should be yet move to where the copy, or an answer to a NAK, has been already: the file comes again. One that
+  // has not its size yet stays as it is: the range may lie beyond its end.
+  if (r.kind == Kind::fallocate && shifts_range(r.mode_flags)) {
+    nak_({r.set, r.file, 0, 0});
+    const std::uint64_t size_before = (r.mode_flags & fallocate_insert) ? r.size - r.length : r.size + r.length;
+    HF_ASSIGN(const auto file, tree_.attributes(r.file));
+    if (file->size != size_before) return {};
+  }
   return apply_content(batch_, r);
 }
 
@@ -219,15 +225,19 @@ Status ResyncApply::ship_node(const log::Record& r) {
     HF_TRY(tree_.place_in_grave(r.file, Grave::limbo));
   } else if (((there->mode ^ r.mode) & type_mask) != 0) {
     return fail(ErrorCode::corrupt, "set {}: the object {} is of another type here", r.set, r.file.to_hex());
-  } else {
+  }
+  // In this order: a change of size or owner takes capabilities away, and an ACL rewrites the mode's group bits.
+  const bool resized = is_regular(r.mode) && (there ? there->size : 0) != r.length;
+  if (resized) HF_TRY(tree_.truncate(r.file, r.length));
+  if (there || resized) {
     ports::NodeAttributes to;
     to.mode = r.mode;
     to.uid = r.uid;
     to.gid = r.gid;
-    HF_TRY(tree_.replace_xattrs(r.file, r.payload));  // before the mode: an ACL rewrites its group bits
-    HF_TRY(tree_.set_attributes(r.file, log::valid_owner | log::valid_mode, to));
+    HF_TRY(tree_.set_attributes(r.file, log::valid_owner, to));
+    HF_TRY(tree_.replace_xattrs(r.file, r.payload));
+    HF_TRY(tree_.set_attributes(r.file, log::valid_mode, to));
   }
-  if (is_regular(r.mode) && (!there || there->size != r.length)) HF_TRY(tree_.truncate(r.file, r.length));
   batch_.touched(r.file, r.mtime_ns);
   return {};
 }
@@ -256,16 +266,16 @@ Status ResyncApply::ship_dir(const log::Record& r) {
     listing->second.emplace(entry->name);
     HF_ASSIGN(const auto found, tree_.lookup(r.file, entry->name));
     if (found && found->id == entry->id) continue;
+    // One entry may name what another of this chunk makes (hard links): only the first makes it.
+    const bool again = std::any_of(to_make.begin(), to_make.end(), [&](const auto& e) { return e.id == entry->id; });
     HF_ASSIGN(const bool is_known, known(entry->id));
     if (found && found->id.is_none() && !is_known && found->mode == entry->mode &&
         (is_regular(entry->mode) || is_folder(entry->mode))) {
       HF_TRY(tree_.adopt(r.file, entry->name, entry->id));
       continue;
     }
-    if (!is_known && (is_regular(entry->mode) || is_folder(entry->mode))) {
+    if (again || (!is_known && (is_regular(entry->mode) || is_folder(entry->mode)))) {
       HF_ASSIGN([[maybe_unused]] const bool there, clear(r.file, entry->name, entry->id));
-      // One entry may name what another of this chunk makes (hard links): only the first makes it.
-      const bool again = std::any_of(to_make.begin(), to_make.end(), [&](const auto& e) { return e.id == entry->id; });
       if (!again) {
         ports::NewNode node;
         node.mode = entry->mode | placeholder_mode;
@@ -298,6 +308,10 @@ Status ResyncApply::finish_listing(const log::Record& r) {
     cookie = chunk.cookie;
   }
   memory_.listings.erase(listing);
+  ports::Touches touches;
+  touches.objects.push_back(r.file);
+  for (const auto& name : strangers) touches.names.emplace_back(r.file, name);
+  if (!strangers.empty()) HF_TRY(tree_.about_to_change(touches));
   for (const auto& name : strangers) {
     HF_ASSIGN([[maybe_unused]] const bool there, clear(r.file, name, FileId{}));
   }

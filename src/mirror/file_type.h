@@ -14,4 +14,6 @@ constexpr std::uint32_t fallocate_collapse = 0x08, fallocate_insert = 0x20;
 constexpr bool shifts_range(std::uint32_t mode_flags) {
   return (mode_flags & (fallocate_collapse | fallocate_insert)) != 0;
 }
+constexpr std::uint32_t fallocate_punch = 0x02, fallocate_zero = 0x10;
+constexpr bool clears_range(std::uint32_t mode_flags) { return (mode_flags & (fallocate_punch | fallocate_zero)) != 0; }
 }  // namespace holdfast::mirror

@@ -18,6 +18,7 @@ constexpr std::int64_t async_ring_patience_ns = 250'000'000;
 constexpr std::uint64_t checkpoint_after_bytes = std::uint64_t{256} << 20;
 constexpr int ack_every_ticks = 5;
 constexpr int apply_linger_ms = 10;
+constexpr std::int64_t space_poll_ms = 1000;
 constexpr std::uint64_t apply_at_once_bytes = std::uint64_t{1} << 20;
 
 }  // namespace
@@ -66,7 +67,8 @@ NodeLog::NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events)
            }}),
       receiver_(log_,
                 {[this](const Hello& hello) { return admit(hello); },
-                 [this](Position base, Epoch epoch) {
+                 [this](Position base, Epoch epoch) -> Status {
+                   HF_TRY(drain_for_restart());
                    return restart_log(
                        base,
                        [](NodeState& s) {
@@ -113,8 +115,17 @@ Status NodeLog::recover() {
   HF_ASSIGN(const log::Recovery recovery, log_.recover(check ? state_.applied.sequence : Sequence(0)));
   if (!recovery.found || state_.restarting) {
     HF_TRY(log_.reset(state_.applied));
-    if (state_.restarting) HF_TRY(update_state([](NodeState& s) { s.restarting = false; }));
+    if (state_.restarting) {
+      UndoHead jump;
+      jump.life = state_.log_life;
+      jump.before = state_.point ? state_.point->applied : state_.applied;
+      jump.after = state_.applied;
+      jump.sets = state_.point ? state_.point->complete : state_.complete;
+      HF_TRY(applier_.jump_held(std::move(jump)));
+      HF_TRY(update_state([](NodeState& s) { s.restarting = false; }));
+    }
   }
+  pin_point();
   receiver_.set_sealed(state_.sealed);
   HF_TRY(applier_.begin(state_));
   if (check && state_.applied.sequence.value + 1 < log_.first_kept())
@@ -145,8 +156,47 @@ Status NodeLog::update_state(const std::function<void(NodeState&)>& change) {
     const std::lock_guard lock(mutex_);
     state_ = std::move(next);
   }
+  pin_point();
   changed();
   return {};
+}
+
+void NodeLog::pin_point() {
+  if (!ports_.journal) return;
+  const NodeState state = snapshot();
+  ports_.journal->pin("resync", state.point ? state.point->batch : 0);
+  ports_.journal->pin("rewind", state.rewind ? state.rewind->batch : 0);
+}
+
+// A passive's copy is about to be replaced by another: what it stood at, and how it got there, is kept until the new one is whole.
+void NodeLog::note_point(const NodeState& before, NodeState& next) const {
+  if (!ports_.journal || next.point) return;
+  const bool was_active = before.active_epoch != Epoch(0);
+  const std::set<SetNumber>& whole = before.complete;
+  if (whole.empty() ||
+      std::includes(next.complete.begin(), next.complete.end(), whole.begin(), whole.end()))
+    return;
+  next.point = PastState{ports_.journal->next_number(),
+                         was_active ? Position{before.active_epoch, before.applied.sequence} : applier_.applied(),
+                         before.active_epoch, before.clean, whole};
+  next.point_time_ns = applier_.applied_time_ns();
+}
+
+// What is durable here was acknowledged: it is applied before the log that holds it goes, so that the point is not older than need be.
+Status NodeLog::drain_for_restart() {
+  const NodeState state = snapshot();
+  if (!ports_.journal || state.active_epoch != Epoch(0) || state.complete.empty() || state.point) return {};
+  for (bool more = true; more;) {
+    auto stepped = applier_.step();
+    if (!stepped) {
+      fault(stepped.error());
+      return tl::unexpected(std::move(stepped).error());
+    }
+    more = *stepped;
+  }
+  if (applier_.applied().sequence >= log_.durable()) return {};
+  return fail(ErrorCode::busy, "this node can't apply what it holds yet: {}",
+              applier_.waits_for_space() ? "it waits for space" : "a set is missing");
 }
 
 // The log begins anew after `base`. Crash-safe: the state says so before the log is touched, and again when it is done.
@@ -156,13 +206,36 @@ Status NodeLog::restart_log(Position base, const std::function<void(NodeState&)>
   if (unless_after && receiver_.sealed() > *unless_after)
     return fail(ErrorCode::stale, "epoch {} is over", unless_after->value);
   const auto no_apply = applier_.hold();
+  return restart_log_held(base, change);
+}
+
+// Both locks are held. Nobody could redo what is lost from the trees once the log is gone, and history that spans this needs it all: sync first.
+Status NodeLog::restart_log_held(Position base, const std::function<void(NodeState&)>& change) {
+  const NodeState before = snapshot();
+  if (ports_.journal) {
+    if (Status synced = applier_.sync_held(); !synced) {
+      fault(synced.error());
+      return synced;
+    }
+  }
   HF_TRY(update_state([&](NodeState& s) {
     change(s);
     ++s.log_life;
     s.applied = base;
     s.restarting = true;
+    note_point(before, s);
   }));
-  if (Status done = log_.reset(base); !done) {
+  Status done = log_.reset(base);
+  if (done) {
+    const NodeState now = snapshot();
+    UndoHead jump;
+    jump.life = now.log_life;
+    jump.before = now.point ? now.point->applied : applier_.applied();
+    jump.after = base;
+    jump.sets = before.rewind ? now.complete : now.point ? now.point->complete : before.complete;
+    done = applier_.jump_held(std::move(jump));
+  }
+  if (!done) {
     fault(done.error());
     return done;
   }
@@ -209,6 +282,7 @@ Status NodeLog::add_set(std::shared_ptr<ports::Tree> tree) {
     is_active = role_ == Role::active;
   }
   HF_TRY(applier_.add_tree(std::move(tree)));
+  HF_TRY(resume_rewind());
   if (is_active) {
     HF_TRY(update_state([&](NodeState& s) { s.complete.insert(number); }));
     for (const auto& s : senders()) s->set_added(number);
@@ -222,13 +296,16 @@ Status NodeLog::remove_set(SetNumber set) {
   const std::lock_guard one(transition_mutex_);
   {
     const std::lock_guard lock(mutex_);
-    if (sets_.erase(set) == 0) return {};
+    sets_.erase(set);
   }
   applier_.remove_tree(set);
   wake_applier();
+  if (const NodeState s = snapshot(); !s.complete.contains(set) && !s.resyncing.contains(set)) return {};
   return update_state([&](NodeState& s) {
     s.complete.erase(set);
     s.resyncing.erase(set);
+    if (s.point) s.point->complete.erase(set);
+    if (s.point && s.point->complete.empty()) s.point.reset();
   });
 }
 
@@ -281,7 +358,7 @@ Epoch NodeLog::active_epoch() const {
 }
 
 bool NodeLog::complete_locked() const {
-  return state_.resyncing.empty() &&
+  return !state_.rewind && state_.resyncing.empty() &&
          std::includes(state_.complete.begin(), state_.complete.end(), sets_.begin(), sets_.end());
 }
 
@@ -298,7 +375,9 @@ void NodeLog::wake_applier() {
 void NodeLog::run_applier() {
   std::int64_t last_checkpoint_ns = ports_.times.steady_ns();
   for (;;) {
-    auto more = applier_.step();
+    // Nothing is applied to trees that are on their way back.
+    Result<bool> more = false;
+    if (!snapshot().rewind) more = applier_.step();
     if (!more) return fault(more.error());
     const std::int64_t now = ports_.times.steady_ns();
     if (applier_.dirty() && (now - last_checkpoint_ns >= config_.checkpoint_ms * 1'000'000 ||
@@ -310,7 +389,10 @@ void NodeLog::run_applier() {
     if (stopped_ || !fault_.empty()) return;
     if (*more) continue;
     applier_idle_ = true;
-    apply_cv_.wait_for(lock, std::chrono::milliseconds(applier_.dirty() ? config_.checkpoint_ms / 4 + 1 : 60'000),
+    const std::int64_t wait_ms = applier_.waits_for_space() ? space_poll_ms
+                                 : applier_.dirty()         ? config_.checkpoint_ms / 4 + 1
+                                                            : 60'000;
+    apply_cv_.wait_for(lock, std::chrono::milliseconds(wait_ms),
                        [&] { return stopped_ || apply_work_ || !fault_.empty(); });
     applier_idle_ = false;
     // Nobody waits for it: a little company makes bigger batches, and fewer wake-ups beside the syncs that somebody does wait for.
@@ -368,6 +450,10 @@ NodeLogStatus NodeLog::status() const {
   s.receive.complete = complete_locked();
   s.receive.clean = state_.clean;
   s.receive.resyncing = !state_.resyncing.empty();
+  s.receive.point = state_.point;
+  s.receive.point_time_ns = state_.point_time_ns;
+  s.receive.rewinding = state_.rewind.has_value();
+  s.receive.waits_for_space = applier_.waits_for_space();
   if (role_ == Role::active || role_ == Role::fenced)
     s.position = ring_position;
   else if (state_.active_epoch != Epoch(0))

@@ -26,8 +26,10 @@
 #include "mirror/applier.h"
 #include "mirror/node_state.h"
 #include "mirror/receiver.h"
+#include "mirror/rewind.h"
 #include "mirror/sender.h"
 #include "mirror/undo.h"
+#include "mirror/undo_journal.h"
 #include "ports/durable_cell.h"
 #include "ports/live_tree.h"
 #include "ports/segments.h"
@@ -56,6 +58,7 @@ struct NodeLogPorts {
   ports::LiveTree& live;
   ports::IdBarrier& ids;
   UndoWriter& undo;
+  UndoJournal* journal = nullptr;  // the same as `undo`, where there is a history; null: NoUndo
 };
 
 struct NodeLogEvents {  // from any thread; must only hand over
@@ -79,6 +82,11 @@ struct ReceiveStatus {
   Sequence logged, applied;
   std::uint64_t queue_bytes = 0;  // logged, not yet applied
   bool complete = false, clean = true, resyncing = false;
+  // In mid-resync: where this node can be promoted by force.
+  std::optional<PastState> point;
+  std::int64_t point_time_ns = 0;
+  bool rewinding = false;  // the trees are on their way back; nothing else is done before they have arrived
+  bool waits_for_space = false;
 };
 struct NodeLogStatus {
   Role role = Role::idle;
@@ -99,6 +107,8 @@ class NodeLog {
 
   // --- configuration, live
   Status add_set(std::shared_ptr<ports::Tree> tree);
+  // For good: what the log holds of it is skipped. Also for a set that was never here: this node may have been down, or no member yet, while it
+  // was protected, and the log waits for a set that it does not know.
   Status remove_set(SetNumber set);
   void set_peers(const std::vector<std::pair<NodeId, std::string>>& peers);
 
@@ -106,8 +116,12 @@ class NodeLog {
   Result<SealReply> seal(Epoch epoch);  // R1; an active is fenced by it
   Status follow(Epoch epoch, NodeId active);
   // Drains the receive log, then opens the epoch. Refused while a set is not complete, unless `as_origin`: this node's trees are declared
-  // the truth as they are (the first active of a new cluster; an administrator's word).
-  Result<Promotion> promote(Epoch epoch, bool as_origin = false);
+  // the truth as they are (the first active of a new cluster; an administrator's word); or `allow_older`: in mid-resync the node goes back to where
+  // the resynchronization began, its last consistent point, and what others were acknowledged since is given up (an administrator's word too).
+  Result<Promotion> promote(Epoch epoch, bool as_origin = false, bool allow_older = false);
+  // As passive: the trees become what they were at the start of this batch of the undo history, and the log begins anew there. Refused, before
+  // anything is touched, when the history does not reach so far or the reversal can't be written. `irreversible`: without a way back.
+  Result<Position> rewind(std::uint64_t batch, bool irreversible);
   // Nothing may be appended after it: unmount first. From here on seal, follow and promote step down by themselves.
   Result<Position> end_epoch();
   // False: not within `timeout_ms`.
@@ -147,7 +161,17 @@ class NodeLog {
                      std::optional<Epoch> unless_after = {});
   Result<Welcome> admit(const Hello& hello);
   Status drain();
-  Status check_promotable(Epoch epoch, bool as_origin) const;
+  Status check_promotable(Epoch epoch, bool as_origin, bool allow_older) const;
+  Status restart_log_held(Position base, const std::function<void(NodeState&)>& change);
+  void note_point(const NodeState& before, NodeState& next) const;
+  Status drain_for_restart();
+  void pin_point();
+  // --- node_rewind.cc
+  Result<Position> rewind_to_point();
+  Status rewind_held(const PastState& past, bool irreversible);
+  Status finish_rewind_held();
+  Status resume_rewind();  // of an earlier life, when all its sets are here
+  Result<Rewind> make_rewind(const std::set<SetNumber>& sets);
   void fault(const Error& why);
   void changed();
   void wake_applier();

@@ -51,6 +51,7 @@ Result<Welcome> NodeLog::admit(const Hello& hello) {
   {
     const std::lock_guard lock(mutex_);
     if (!fault_.empty()) return fail(ErrorCode::unavailable, "this node has stopped: {}", fault_);
+    if (state_.rewind) return fail(ErrorCode::busy, "this node's folders are on their way back to an earlier point");
     if (hello.cluster_id != config_.cluster_id) return fail(ErrorCode::denied, "this node belongs to another cluster");
     if (hello.node == config_.node) return fail(ErrorCode::denied, "that is this node itself");
     if (role_ != Role::passive)
@@ -110,7 +111,7 @@ Status NodeLog::follow(Epoch epoch, NodeId active) {
   return {};
 }
 
-Status NodeLog::check_promotable(Epoch epoch, bool as_origin) const {
+Status NodeLog::check_promotable(Epoch epoch, bool as_origin, bool allow_older) const {
   const std::lock_guard lock(mutex_);
   if (!fault_.empty()) return fail(ErrorCode::unavailable, "this node has stopped: {}", fault_);
   if (role_ == Role::active) return fail(ErrorCode::busy, "this node leads epoch {} already", epoch_.value);
@@ -118,10 +119,14 @@ Status NodeLog::check_promotable(Epoch epoch, bool as_origin) const {
     return fail(ErrorCode::stale, "epoch {} was promised already", receiver_.sealed().value);
   if (epoch <= state_.active_epoch)
     return fail(ErrorCode::stale, "this node led epoch {} before", state_.active_epoch.value);
-  if (!as_origin && !complete_locked())
-    return tl::unexpected(Error{ErrorCode::refused, "this node holds no complete copy",
-                                "bring the active back, or let the copy finish", 0});
-  return {};
+  if (state_.rewind)
+    return fail(ErrorCode::refused, "this node's folders are on their way back to an earlier point: wait for that");
+  if (as_origin || complete_locked() || (allow_older && state_.point && ports_.journal)) return {};
+  return tl::unexpected(Error{ErrorCode::refused, "this node holds no complete copy",
+                              state_.point ? "bring the active back, or let the copy finish; a forced failover takes "
+                                             "over at the last consistent point"
+                                           : "bring the active back, or let the copy finish",
+                              0});
 }
 
 Status NodeLog::drain() {
@@ -138,16 +143,27 @@ Status NodeLog::drain() {
   return {};
 }
 
-Result<Promotion> NodeLog::promote(Epoch epoch, bool as_origin) {
+Result<Promotion> NodeLog::promote(Epoch epoch, bool as_origin, bool allow_older) {
   const std::lock_guard one(transition_mutex_);
   HF_TRY(leave_ended_epoch());
-  HF_TRY(check_promotable(epoch, as_origin));
+  HF_TRY(check_promotable(epoch, as_origin, allow_older));
   receiver_.disconnect();
   HF_ASSIGN(Position base, receiver_.seal(epoch, [&] {
     return update_state([&](NodeState& s) { s.sealed = std::max(s.sealed, epoch); });
   }));
-  HF_TRY(drain());
-  HF_TRY(check_promotable(epoch, as_origin));  // the drained part may have begun a resync
+  bool older = false;
+  {
+    const std::lock_guard lock(mutex_);
+    older = allow_older && !as_origin && !complete_locked();
+  }
+  auto recovered_time = snapshot().point_time_ns;
+  if (older) {
+    HF_ASSIGN(base, rewind_to_point());
+  } else {
+    HF_TRY(drain());
+    HF_TRY(check_promotable(epoch, as_origin, false));  // the drained part may have begun a resync
+    recovered_time = applier_.applied_time_ns();
+  }
   if (Status done = applier_.checkpoint(); !done) {
     fault(done.error());
     return tl::unexpected(std::move(done).error());
@@ -157,15 +173,21 @@ Result<Promotion> NodeLog::promote(Epoch epoch, bool as_origin) {
     const std::lock_guard lock(mutex_);
     const Sequence known =
         std::max(state_.applied.sequence, role_ == Role::fenced ? active_.ring().last_sequence() : Sequence(0));
-    if (was_active) base = {state_.active_epoch, Sequence(known.value + sequence_gap_after_death)};
+    // Nor does anybody hold what this node goes on from after it went back.
+    if (was_active || older)
+      base = {was_active ? state_.active_epoch : base.epoch, Sequence(known.value + sequence_gap_after_death)};
   }
   if (epoch <= base.epoch) return fail(ErrorCode::stale, "epoch {} is in the log already", epoch.value);
-  const auto recovered_time = applier_.applied_time_ns();
+  if (Status said = applier_.leave_history("this node became active"); !said) {
+    fault(said.error());
+    return tl::unexpected(std::move(said).error());
+  }
   HF_TRY(update_state([&](NodeState& s) {
     s.active_epoch = epoch;
     s.clean = false;
     s.applied = base;
     s.resyncing.clear();
+    s.point.reset();
     const std::lock_guard lock(mutex_);
     s.complete = sets_;
   }));

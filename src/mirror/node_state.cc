@@ -15,6 +15,27 @@ void read_sets(ByteReader& r, std::set<SetNumber>& sets) {
   for (std::uint64_t i = 0; i < n && r.ok(); ++i) sets.insert(r.u16());
 }
 
+void write_past(ByteWriter& w, const std::optional<PastState>& past) {
+  w.u8(past ? 1 : 0);
+  if (!past) return;
+  w.u64(past->batch);
+  w.u64(past->applied.epoch.value);
+  w.u64(past->applied.sequence.value);
+  w.u64(past->active_epoch.value);
+  w.u8(past->clean ? 1 : 0);
+  write_sets(w, past->complete);
+}
+void read_past(ByteReader& r, std::optional<PastState>& past) {
+  if (r.u8() == 0) return;
+  past.emplace();
+  past->batch = r.u64();
+  past->applied.epoch = Epoch(r.u64());
+  past->applied.sequence = Sequence(r.u64());
+  past->active_epoch = Epoch(r.u64());
+  past->clean = r.u8() != 0;
+  read_sets(r, past->complete);
+}
+
 }  // namespace
 
 Bytes encode(const NodeState& s) {
@@ -22,7 +43,8 @@ Bytes encode(const NodeState& s) {
   out.reserve(128);
   ByteWriter w(out);
   w.raw({reinterpret_cast<const std::uint8_t*>(magic), sizeof magic});
-  w.u32(node_state_version);
+  const std::uint32_t version = s.point || s.rewind ? 2 : 1;
+  w.u32(version);
   w.u64(s.sealed.value);
   w.u64(s.active_epoch.value);
   w.u8(static_cast<std::uint8_t>((s.clean ? 1 : 0) | (s.restarting ? 2 : 0)));
@@ -31,6 +53,12 @@ Bytes encode(const NodeState& s) {
   w.u64(s.applied.sequence.value);
   write_sets(w, s.complete);
   write_sets(w, s.resyncing);
+  if (version >= 2) {
+    write_past(w, s.point);
+    w.u64(static_cast<std::uint64_t>(s.point_time_ns));
+    write_past(w, s.rewind);
+    w.u64(s.reversal);
+  }
   w.u32(crc32c(out));
   return out;
 }
@@ -43,8 +71,9 @@ Result<NodeState> decode_node_state(ByteView bytes) {
   if (!r.ok() || std::memcmp(head.data(), magic, sizeof magic) != 0 || bytes.size() < 4)
     return fail(ErrorCode::corrupt, "not a mirror state");
   const std::uint32_t version = r.u32();
-  if (version != node_state_version)
-    return fail(ErrorCode::refused, "mirror state of version {}; this program reads {}", version, node_state_version);
+  if (version < 1 || version > node_state_version)
+    return fail(ErrorCode::refused, "mirror state of version {}; this program reads 1 to {}", version,
+                node_state_version);
   s.sealed = Epoch(r.u64());
   s.active_epoch = Epoch(r.u64());
   const std::uint8_t bits = r.u8();
@@ -55,6 +84,12 @@ Result<NodeState> decode_node_state(ByteView bytes) {
   s.applied.sequence = Sequence(r.u64());
   read_sets(r, s.complete);
   read_sets(r, s.resyncing);
+  if (version >= 2) {
+    read_past(r, s.point);
+    s.point_time_ns = static_cast<std::int64_t>(r.u64());
+    read_past(r, s.rewind);
+    s.reversal = r.u64();
+  }
   const std::uint32_t crc = r.u32();
   if (!r.ok() || crc32c(bytes.first(bytes.size() - 4)) != crc)
     return fail(ErrorCode::corrupt,

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "log/record_codec.h"
+#include "log/record_fields.h"
 
 namespace holdfast::mirror {
 
@@ -113,6 +114,9 @@ Status Receiver::take_batch(ByteView payload, Epoch epoch) {
     if (head.sequence != last.sequence.next() || head.epoch < last.epoch || head.epoch > epoch)
       return fail(ErrorCode::corrupt, "data channel: sequence {} of epoch {} after sequence {}", head.sequence.value,
                   head.epoch.value, last.sequence.value);
+    if (static_cast<std::uint8_t>(head.kind) > log::highest_kind)
+      return fail(ErrorCode::corrupt, "data channel: a record of kind {}, which does not travel",
+                  static_cast<int>(head.kind));
     last = {head.epoch, head.sequence};
     rest = rest.subspan(head.length);
   }

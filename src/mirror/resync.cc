@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "log/hash.h"
 #include "log/ship.h"
+#include "log/xattrs.h"
 #include "mirror/file_type.h"
 
 namespace holdfast::mirror {
@@ -19,6 +20,9 @@ namespace {
 // Attributes of one object: the file system's limit for one value is 64 KiB, and few have more than one big one.
 constexpr std::size_t node_piece_bytes = 16 * 1024;
 constexpr std::size_t big_node_piece_bytes = log::max_payload_bytes;
+// Any write takes it away from a file, shipped bytes too: it is said again after them.
+constexpr std::string_view capability_attribute = "security.capability";
+constexpr std::size_t capability_piece_bytes = 256;
 
 }  // namespace
 
@@ -149,6 +153,7 @@ Result<bool> Resync::next(FileId& id) {
       lock.unlock();
       if (nak.length == 0) {
         shipped_.erase(nak.file);
+        again_.insert(nak.file);
         stack_.push_back(nak.file);
         return true;
       }
@@ -178,7 +183,7 @@ Status Resync::ship(const FileId& id) {
   bool folder = false;
   std::size_t node_piece = node_piece_bytes;
   for (bool shipped = false; !shipped;) {
-    HF_TRY(reserve({node_piece, data_chunk_bytes}));
+    HF_TRY(reserve({node_piece, data_chunk_bytes, capability_piece_bytes}));
     HF_TRY(tree_.with_object(set_, id, [&](ports::LiveObject& object) -> Status {
       HF_ASSIGN(const auto attributes, object.attributes());
       HF_ASSIGN(const Bytes xattrs, object.xattrs());
@@ -213,7 +218,7 @@ Status Resync::ship(const FileId& id) {
   }
   if (folder) return ship_folder(id);
   while (after == After::more) {
-    HF_TRY(reserve({data_chunk_bytes}));
+    HF_TRY(reserve({data_chunk_bytes, capability_piece_bytes}));
     HF_TRY(tree_.with_object(set_, id, [&](ports::LiveObject& object) -> Status {
       HF_ASSIGN(const auto attributes, object.attributes());
       HF_ASSIGN(after, append_extent(object, id, attributes, offset));
@@ -268,13 +273,15 @@ Status Resync::ship_folder(const FileId& id) {
   return {};
 }
 
-// One extent from `offset` on: a hole, bytes or a hash, in the space reserved as data_chunk_bytes.
+// One extent from `offset` on: a hole, bytes or a hash, in the space reserved as data_chunk_bytes. After the last one, in capability_piece_bytes,
+// what they may have taken away.
 Result<Resync::After> Resync::append_extent(ports::LiveObject& object, const FileId& id,
                                             const ports::NodeAttributes& attributes, std::uint64_t& offset) {
   if (offset >= attributes.size) return After::done;
+  const bool peer_empty = peer_empty_ && !again_.contains(id);
   HF_ASSIGN(const std::uint64_t data, object.next_data(offset));
   if (data > offset) {
-    if (!peer_empty_) {
+    if (!peer_empty) {
       Record r;
       r.kind = Kind::ship_data;
       r.file = id;
@@ -284,12 +291,14 @@ Result<Resync::After> Resync::append_extent(ports::LiveObject& object, const Fil
       append(r, data_chunk_bytes);
     }
     offset = data;
-    return offset < attributes.size ? After::more : After::done;
+    if (offset < attributes.size) return After::more;
+    HF_TRY(append_capability(object, id));
+    return After::done;
   }
   HF_ASSIGN(const std::uint64_t hole, object.next_hole(offset));
   const std::uint64_t length = std::min<std::uint64_t>(std::min(hole, attributes.size) - offset,
-                                                       peer_empty_ ? data_chunk_bytes : hash_chunk_bytes);
-  if (peer_empty_) {
+                                                       peer_empty ? data_chunk_bytes : hash_chunk_bytes);
+  if (peer_empty) {
     HF_TRY(append_bytes(object, id, attributes, offset, length));
   } else {
     HF_ASSIGN(const std::size_t n, object.read(offset, std::span(buffer_).first(length)));
@@ -303,9 +312,29 @@ Result<Resync::After> Resync::append_extent(ports::LiveObject& object, const Fil
     append(r, data_chunk_bytes);
   }
   offset += length;
-  const std::lock_guard lock(mutex_);
-  progress_.bytes += length;
-  return offset < attributes.size ? After::more : After::done;
+  {
+    const std::lock_guard lock(mutex_);
+    progress_.bytes += length;
+  }
+  if (offset < attributes.size) return After::more;
+  HF_TRY(append_capability(object, id));
+  return After::done;
+}
+
+Status Resync::append_capability(ports::LiveObject& object, const FileId& id) {
+  HF_ASSIGN(const Bytes xattrs, object.xattrs());
+  HF_ASSIGN(const auto list, log::decode_xattrs(xattrs));
+  const auto it = std::find_if(list.begin(), list.end(), [](const auto& x) { return x.name == capability_attribute; });
+  if (it == list.end()) return {};
+  if (it->name.size() + it->value.size() > capability_piece_bytes)
+    return fail(ErrorCode::corrupt, "a capability of {} bytes", it->value.size());
+  Record r;
+  r.kind = Kind::set_xattr;
+  r.file = id;
+  r.name = it->name;
+  r.payload = it->value;
+  append(r, capability_piece_bytes);
+  return {};
 }
 
 Status Resync::append_bytes(ports::LiveObject& object, const FileId& id, const ports::NodeAttributes& attributes,
@@ -325,10 +354,11 @@ Status Resync::append_bytes(ports::LiveObject& object, const FileId& id, const p
 
 Status Resync::ship_bytes_again(const Nak& nak) {
   if (nak.length > data_chunk_bytes) return fail(ErrorCode::corrupt, "a peer asks for {} bytes at once", nak.length);
-  HF_TRY(reserve({data_chunk_bytes}));
+  HF_TRY(reserve({data_chunk_bytes, capability_piece_bytes}));
   return tree_.with_object(set_, nak.file, [&](ports::LiveObject& object) -> Status {
     HF_ASSIGN(const auto attributes, object.attributes());
-    return append_bytes(object, nak.file, attributes, nak.offset, nak.length);
+    HF_TRY(append_bytes(object, nak.file, attributes, nak.offset, nak.length));
+    return append_capability(object, nak.file);
   });
 }
 

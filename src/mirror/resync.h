@@ -52,6 +52,7 @@ class Resync {
                               std::uint64_t& offset);
   Status append_bytes(ports::LiveObject& object, const FileId& id, const ports::NodeAttributes& attributes,
                       std::uint64_t offset, std::uint64_t length);
+  Status append_capability(ports::LiveObject& object, const FileId& id);
   Status append_mark(log::Kind kind);
   // Space for one step, before any lock (R22): what append_* use comes out of it; the rest is given back when the step ends.
   Status reserve(std::vector<std::size_t> pieces);
@@ -68,6 +69,7 @@ class Resync {
   Bytes buffer_;
   std::vector<FileId> stack_;
   std::unordered_set<FileId> shipped_;
+  std::unordered_set<FileId> again_;  // the peer asked for all of it, so it has something there
   Sequence last_;  // last record of ours
 
   mutable std::mutex mutex_;

@@ -1,32 +1,110 @@
 // SPDX-License-Identifier: Apache-2.0
 // The place of undo in the apply path: before a batch changes anything, what it will overwrite is written down and made durable.
-// Holds for whoever implements it (R21): a batch whose undo is durable is never written again (its pre-images would come from a mixed tree);
-// new undo starts past the last complete undo batch.
+//
+//   begin(head)  add(cell)...  seal()       execute ... add(cell), flush_late()  execute ...      next batch
+//   `---------- foreseen ----------'        `---- what was not foreseen, before each such primitive
+//
+// Nothing of a batch is executed before seal() returned. Batches are executed one after the other: the next one is not begun before the last one
+// was executed to its end. Redo after a crash rests on that (R21, redo() below).
+// Threads: the applier's, one at a time.
 #pragma once
 
-#include <functional>
-#include <span>
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <optional>
+#include <set>
+#include <string_view>
 
-#include "log/record.h"
-#include "ports/tree.h"
+#include "mirror/cells.h"
+#include "mirror/covered.h"
 
 namespace holdfast::mirror {
+
+enum class BatchWhy : std::uint8_t {
+  apply = 1,
+  resync,  // some of its records belong to a resynchronization
+  rewind,  // the values that a rewind overwrites: undoing it takes the rewind back
+  resume,  // more cells of the batch before it, found missing in redo: never a point by itself
+  jump,    // the log began anew at another position; the tree stayed as it was
+};
+
+struct UndoHead {
+  BatchWhy why = BatchWhy::apply;
+  std::uint64_t life = 0;                            // of the receive log that `after` counts in (NodeState::log_life)
+  Position before, after;                            // the tree stands at `before` when the batch begins
+  std::int64_t first_time_ns = 0, last_time_ns = 0;  // the active's clock at its first and last record
+  bool consistent = false;                           // `before` follows a mark: a point applications can start from
+  std::uint64_t target = 0;                          // of a rewind: the batch whose start it goes back to
+  std::set<SetNumber> sets;                          // whole at `before`, and captured: the point can be gone back to
+  std::set<SetNumber> partial;  // captured in mid-resync: no point, but part of the way to an earlier one
+};
+
+// What apply may do before new batches begin, after a start or when the log was replaced.
+//   records up to pass_to      pass: their undo is durable already, or (suppress) there will be none
+//   then up to m_after         batch m, one slice: it may have stopped half-way; what it lacks is captured as its continuation
+//   then                       ordinary batches
+struct RedoPlan {
+  Sequence pass_to;
+  std::optional<Sequence> m_after;  // nullopt: there is no such batch
+};
 
 class UndoWriter {
  public:
   virtual ~UndoWriter() = default;
-  virtual Sequence durable_to() const = 0;
-  // The tree of a set, to read pre-images from; null when the set is gone.
-  using TreeOf = std::function<ports::Tree*(SetNumber)>;
-  // Durable when it returns. `batch`: the records about to be applied, in order.
-  virtual Status write_pre_images(std::span<const log::Record> batch, const TreeOf& tree_of) = 0;
+  virtual bool on() const = 0;  // false: nothing is captured; graves go at checkpoints
+
+  // Where redo from `checkpoint` passes undo by (R21). Writes a gap when history and tree don't meet.
+  virtual Result<RedoPlan> redo(Position checkpoint, std::uint64_t life, Position log_end) = 0;
+  // Begins batch m of the plan again: cells added from now on are its continuation. `covered`: what it has, late groups included.
+  virtual Status resume(Covered& covered) = 0;
+  // What all batches from `from` on have of these sets.
+  virtual Status load(std::uint64_t from, const std::set<SetNumber>& sets, Covered& covered) = 0;
+
+  virtual Status begin(const UndoHead& head) = 0;  // not durable yet: nothing may be executed
+  virtual Status add(const Cell& cell) = 0;
+  virtual Status seal() = 0;        // durable, unless it holds no cell
+  virtual Status flush_late() = 0;  // what was added after seal() is durable
+  virtual Status sync() = 0;        // batches without cells too; before a checkpoint is stored
+  virtual Status gap(SetNumber set, std::string_view why) = 0;  // durable; set 0: all
+  // The log goes on at `head.after`, in a new life; the tree stays as it is, and is durable. Does nothing when that is the last thing said.
+  virtual Status jump(UndoHead head) = 0;
+
+  virtual std::uint64_t current_batch() const = 0;               // stamps graves; 0: no undo
+  virtual std::uint64_t oldest_batch() const = 0;                // graves of lower stamps are not needed; max: none is
+  virtual Sequence keep_log_from(std::uint64_t life) const = 0;  // the receive log is needed from after this one on
+  virtual bool starved() const = 0;  // the last thing asked for failed for want of room for history, not for the tree's
+  virtual bool hopeless() const = 0;  // and giving up older parts will not help
+  virtual bool pinned() const = 0;    // somebody needs the history: rather wait for room than give it up
+  // Gives up the oldest part. False: nothing is left that may be given up.
+  virtual Result<bool> drop_oldest() = 0;
+  // At a checkpoint: gives up the oldest part if a bound is passed; true: it did, ask again. `grave_bytes`, `log_bytes`: what graveyard and
+  // receive log hold for the history's sake.
+  virtual Result<bool> keep_bounds(std::uint64_t grave_bytes, std::uint64_t log_bytes) = 0;
 };
 
 // Keeps nothing: a node without undo history.
 class NoUndo final : public UndoWriter {
  public:
-  Sequence durable_to() const override { return Sequence(0); }
-  Status write_pre_images(std::span<const log::Record>, const TreeOf&) override { return {}; }
+  bool on() const override { return false; }
+  Result<RedoPlan> redo(Position, std::uint64_t, Position) override { return RedoPlan{}; }
+  Status resume(Covered&) override { return {}; }
+  Status load(std::uint64_t, const std::set<SetNumber>&, Covered&) override { return {}; }
+  Status begin(const UndoHead&) override { return {}; }
+  Status add(const Cell&) override { return {}; }
+  Status seal() override { return {}; }
+  Status flush_late() override { return {}; }
+  Status sync() override { return {}; }
+  Status gap(SetNumber, std::string_view) override { return {}; }
+  Status jump(UndoHead) override { return {}; }
+  std::uint64_t current_batch() const override { return 0; }
+  std::uint64_t oldest_batch() const override { return std::numeric_limits<std::uint64_t>::max(); }
+  Sequence keep_log_from(std::uint64_t) const override { return Sequence(std::numeric_limits<std::uint64_t>::max()); }
+  bool starved() const override { return false; }
+  bool hopeless() const override { return false; }
+  bool pinned() const override { return false; }
+  Result<bool> drop_oldest() override { return false; }
+  Result<bool> keep_bounds(std::uint64_t, std::uint64_t) override { return false; }
 };
 
 }  // namespace holdfast::mirror

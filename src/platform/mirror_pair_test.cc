@@ -105,6 +105,29 @@ TEST_F(MirrorPair, TwoApplicationThreads) {
   EXPECT_TRUE(equal(a, b));
 }
 
+// Unprotected before b became a member, or while it was down: nobody will ever add that set there.
+TEST_F(MirrorPair, ASetThatIsProtectedNoMoreHoldsNothingUp) {
+  ASSERT_TRUE(a.start() && b.start());
+  ASSERT_TRUE(a.log->promote(Epoch(1), true));
+  for (const auto kind : {log::Kind::resync_begin, log::Kind::fallocate}) {
+    log::Record gone;
+    gone.kind = kind;
+    gone.set = 2;
+    gone.file = a.index->fresh();
+    ASSERT_TRUE(a.log->capture_log().try_reserve(4096));
+    a.log->capture_log().append(gone, 4096);
+  }
+  RandomApplication(a, seeded(21)).run(200);
+  ASSERT_TRUE(b.log->remove_set(2));
+  ASSERT_TRUE(b.log->follow(Epoch(1), a.id()));
+  connect(a, b);
+  EXPECT_TRUE(synchronized(a));
+  EXPECT_TRUE(equal(a, b));
+  const auto sealed = b.log->seal(Epoch(2));
+  ASSERT_TRUE(sealed);
+  EXPECT_TRUE(sealed->complete) << "it can take over";
+}
+
 TEST_F(MirrorPair, FsyncWaitsForThePeer) {
   ASSERT_TRUE(a.start() && b.start());
   lead(a, b, 1);

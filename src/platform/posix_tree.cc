@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Names, graveyard and making of objects; data and attributes are in posix_tree_data.cc.
+// Names and making of objects. Data and attributes: posix_tree_data.cc; graveyard and resync: posix_tree_grave.cc; undo: posix_tree_undo.cc.
 #include "platform/posix_tree.h"
 
 #include <dirent.h>
@@ -17,26 +17,16 @@
 #include "base/log.h"
 #include "log/record.h"
 #include "log/xattrs.h"
+#include "platform/posix_tree_parts.h"
 
 namespace holdfast::platform {
+
+using namespace posix_tree_parts;
+
 namespace {
 
 constexpr std::size_t cached_nodes =
     800;  // more than a batch stages (mirror/applier.h) or a listing's chunk names (log/ship.h)
-
-std::string text(std::string_view s) { return std::string(s); }
-std::string proc_path(int fd) { return fmt::format("/proc/self/fd/{}", fd); }
-
-char corner(ports::Grave why) { return why == ports::Grave::deleted ? 'd' : why == ports::Grave::orphan ? 'o' : 'l'; }
-
-int rename_at(int dir, const std::string& name, int dir2, const std::string& name2, unsigned flags) {
-  return static_cast<int>(::syscall(SYS_renameat2, dir, name.c_str(), dir2, name2.c_str(), flags));
-}
-
-// An empty or older descriptor table must not follow a symlink out of the tree: every name is taken with O_NOFOLLOW, relative to its folder.
-UniqueFd open_path(int dir, const std::string& name) {
-  return UniqueFd(::openat(dir, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
-}
 
 Result<UniqueFd> make_folder(int dir, const char* name) {
   if (::mkdirat(dir, name, 0700) != 0 && errno != EEXIST) return fail_errno(errno, "cannot make {}", name);
@@ -113,6 +103,9 @@ Result<PosixTree::Node*> PosixTree::find(const FileId& id) {
                                                    : O_PATH | O_NOFOLLOW;
   HF_ASSIGN(UniqueFd fd, open_by_handle(root_.get(), *handle, flags));
   if (!fd) return nullptr;
+  // Index and tree are not made durable together: one that is ahead of the tree (an adoption which a crash undid) says nothing (R25).
+  HF_ASSIGN(const FileId carried, FileIndex::carried_id(fd.get()));
+  if (carried != id) return nullptr;
   struct stat st {};
   if (::fstatat(fd.get(), "", &st, AT_EMPTY_PATH) != 0) return fail_errno(errno, "cannot stat {}", id.to_hex());
   // An inode without a name can still be opened by handle while something holds it; to the log it is gone.
@@ -309,159 +302,6 @@ Status PosixTree::rename(const FileId& dir, std::string_view name, const FileId&
     return tl::unexpected(std::move(e));
   }
   return {};
-}
-
-// --- graveyard: .holdfast/grave/{d,o,l}-<id>
-
-Result<std::string> PosixTree::grave_name(const FileId& id, ports::Grave why) const {
-  return fmt::format("{}-{}", corner(why), id.to_hex());
-}
-
-Result<std::optional<ports::Grave>> PosixTree::in_grave(const FileId& id) {
-  for (const auto why : {ports::Grave::deleted, ports::Grave::orphan, ports::Grave::limbo}) {
-    struct stat st {};
-    HF_ASSIGN(const std::string name, grave_name(id, why));
-    if (::fstatat(grave_.get(), name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0) return std::optional(why);
-    if (errno != ENOENT) return fail_errno(errno, "set {}: cannot look into the graveyard", set_);
-  }
-  return std::optional<ports::Grave>{};
-}
-
-Status PosixTree::bury(const FileId& dir, std::string_view name, const FileId& id, ports::Grave why) {
-  HF_ASSIGN(Node * folder, need(dir));
-  std::string target;
-  if (id.is_none())
-    target = fmt::format("{}-{}", corner(why), index_.fresh().to_hex());
-  else {
-    HF_ASSIGN(target, grave_name(id, why));
-  }
-  if (rename_at(folder->fd.get(), text(name), grave_.get(), target, 0) != 0)
-    return fail_errno(errno, "set {}: cannot move \"{}\" out of the tree", set_, name);
-  return {};
-}
-
-Status PosixTree::exhume(const FileId& id, ports::Grave from, const FileId& dir, std::string_view name) {
-  HF_ASSIGN(Node * folder, need(dir));
-  HF_ASSIGN(const std::string source, grave_name(id, from));
-  if (rename_at(grave_.get(), source, folder->fd.get(), text(name), RENAME_NOREPLACE) != 0) {
-    Error e = errno_error(
-        errno, fmt::format("set {}: cannot take {} back from the graveyard as \"{}\"", set_, id.to_hex(), name));
-    if (e.sys_errno == EINVAL) e.code = ErrorCode::invalid;
-    return tl::unexpected(std::move(e));
-  }
-  return {};
-}
-
-// Removes a name with everything below it, and forgets the ids. Absent is fine.
-Status PosixTree::remove_below(int dir_fd, const char* name) {
-  const UniqueFd fd = open_path(dir_fd, name);
-  if (!fd) {
-    if (errno == ENOENT) return {};
-    return fail_errno(errno, "set {}: cannot remove a dead object", set_);
-  }
-  struct stat st {};
-  if (::fstatat(fd.get(), "", &st, AT_EMPTY_PATH) != 0)
-    return fail_errno(errno, "set {}: cannot stat a dead object", set_);
-  if (!S_ISDIR(st.st_mode)) {
-    if (st.st_nlink == 1) {
-      HF_ASSIGN(const FileId id, index_.id_of(fd.get()));
-      if (!id.is_none()) {
-        drop(id);
-        index_.forget(id);
-      }
-    }
-    if (::unlinkat(dir_fd, name, 0) != 0) return fail_errno(errno, "set {}: cannot remove a dead object", set_);
-    return {};
-  }
-  UniqueFd folder(::openat(fd.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  DIR* stream = folder ? ::fdopendir(::dup(folder.get())) : nullptr;
-  if (!stream) return fail_errno(errno, "set {}: cannot read a dead folder", set_);
-  Status status;
-  while (status) {
-    const dirent* entry = ::readdir(stream);
-    if (!entry) break;
-    const std::string_view child = entry->d_name;
-    if (child != "." && child != "..") status = remove_below(folder.get(), entry->d_name);
-  }
-  ::closedir(stream);
-  HF_TRY(status);
-  HF_ASSIGN(const FileId id, index_.id_of(fd.get()));
-  if (!id.is_none()) {
-    drop(id);
-    index_.forget(id);
-  }
-  if (::unlinkat(dir_fd, name, AT_REMOVEDIR) != 0)
-    return fail_errno(errno, "set {}: cannot remove a dead folder", set_);
-  return {};
-}
-
-Status PosixTree::purge(ports::Grave what) {
-  UniqueFd own(::openat(grave_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  DIR* stream = own ? ::fdopendir(own.release()) : nullptr;
-  if (!stream) return fail_errno(errno, "set {}: cannot read the graveyard", set_);
-  Status status;
-  while (status) {
-    const dirent* entry = ::readdir(stream);
-    if (!entry) break;
-    if (entry->d_name[0] == corner(what) && entry->d_name[1] == '-') status = remove_below(grave_.get(), entry->d_name);
-  }
-  ::closedir(stream);
-  return status;
-}
-
-// --- resync
-
-Status PosixTree::adopt(const FileId& dir, std::string_view name, const FileId& id) {
-  HF_ASSIGN(Node * folder, need(dir));
-  const UniqueFd fd = open_path(folder->fd.get(), text(name));
-  if (!fd) return fail_errno(errno, "set {}: cannot open \"{}\"", set_, name);
-  return index_.bind(fd.get(), set_, id);
-}
-
-// Where a folder stands: its parent is "..", its name the entry there with its inode number.
-Result<std::pair<UniqueFd, std::string>> PosixTree::locate_folder(Node& node) {
-  UniqueFd parent(::openat(node.fd.get(), "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOATIME));
-  DIR* stream = parent ? ::fdopendir(::dup(parent.get())) : nullptr;
-  if (!stream) return fail_errno(errno, "set {}: cannot find a folder's place", set_);
-  std::string name;
-  while (name.empty()) {
-    const dirent* entry = ::readdir(stream);
-    if (!entry) break;
-    if (entry->d_ino == node.ino && std::strcmp(entry->d_name, ".") != 0 && std::strcmp(entry->d_name, "..") != 0)
-      name = entry->d_name;
-  }
-  ::closedir(stream);
-  if (name.empty()) return fail(ErrorCode::corrupt, "set {}: a folder is not in its parent", set_);
-  return std::pair{std::move(parent), std::move(name)};
-}
-
-Status PosixTree::bring(const FileId& id, const FileId& dir, std::string_view name) {
-  HF_ASSIGN(const std::optional<ports::Grave> grave, in_grave(id));
-  if (grave) return exhume(id, *grave, dir, name);
-  HF_ASSIGN(Node * node, need(id));
-  if (node->type != S_IFDIR) return link(id, dir, name);
-  HF_ASSIGN(auto where, locate_folder(*node));
-  HF_ASSIGN(Node * folder, need(dir));
-  if (rename_at(where.first.get(), where.second, folder->fd.get(), text(name), RENAME_NOREPLACE) != 0) {
-    Error e = errno_error(errno, fmt::format("set {}: cannot move the folder {} to \"{}\"", set_, id.to_hex(), name));
-    if (e.sys_errno == EINVAL) e.code = ErrorCode::invalid;
-    return tl::unexpected(std::move(e));
-  }
-  return {};
-}
-
-Status PosixTree::set_aside(const FileId& folder) {
-  HF_ASSIGN(Node * node, need(folder));
-  HF_ASSIGN(auto where, locate_folder(*node));
-  HF_ASSIGN(const std::string target, grave_name(folder, ports::Grave::limbo));
-  if (rename_at(where.first.get(), where.second, grave_.get(), target, 0) != 0)
-    return fail_errno(errno, "set {}: cannot set the folder {} aside", set_, folder.to_hex());
-  return {};
-}
-
-Result<bool> PosixTree::is_empty() {
-  HF_ASSIGN(const auto listing, list(FileId::root(set_), 0, 1));
-  return listing.entries.empty();
 }
 
 }  // namespace holdfast::platform

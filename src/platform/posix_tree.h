@@ -56,6 +56,16 @@ class PosixTree final : public ports::Tree {
   Result<ports::NamesMark> names_mark() override;
   Status set_names_mark(ports::NamesMark mark) override;
   Status sync() override;
+  Result<Bytes> read_xattrs(const FileId& id) override;
+  Result<std::uint64_t> next_data(const FileId& id, std::uint64_t offset) override;
+  Result<std::uint64_t> next_hole(const FileId& id, std::uint64_t offset) override;
+  Status revive(const FileId& id, const ports::NewNode& node) override;
+  void burial_stamp(std::uint64_t stamp) override { burial_stamp_ = stamp; }
+  Result<std::vector<ports::GraveEntry>> graves(ports::Grave what) override;
+  Status purge_one(ports::Grave what, const FileId& id, std::uint64_t stamp) override;
+  Status settle_limbo(std::uint64_t stamp) override;
+  Result<std::optional<std::pair<FileId, std::string>>> place_of(const FileId& folder) override;
+  Result<FileId> identify(const FileId& dir, std::string_view name) override;
 
  private:
   struct Node {
@@ -77,6 +87,10 @@ class PosixTree final : public ports::Tree {
   Result<std::string> grave_name(const FileId& id, ports::Grave why) const;
   Result<std::pair<UniqueFd, std::string>> locate_folder(Node& node);
   Status remove_below(int dir_fd, const char* name);
+  Result<std::uint64_t> seek(const FileId& id, std::uint64_t offset, int whence);
+  Status stamp_grave(int dir_fd, const std::string& name, const std::string& grave, std::uint64_t stamp);
+  Result<std::uint64_t> grave_stamp(int fd, const std::string& grave);
+  Result<FileId> make_known(int fd);
 
   UniqueFd root_;
   const SetNumber set_;
@@ -84,7 +98,7 @@ class PosixTree final : public ports::Tree {
   UniqueFd hidden_, staging_, grave_;
   std::unordered_map<FileId, Node> nodes_;
   std::list<FileId> recent_;    // front = used last
-  std::uint64_t nameless_ = 0;  // displaced objects without an id
+  std::uint64_t burial_stamp_ = 0;
 };
 
 }  // namespace holdfast::platform

@@ -46,6 +46,7 @@ Result<std::optional<ports::NodeAttributes>> PosixTree::attributes(const FileId&
   a.links = st.st_nlink;
   a.atime_ns = nanoseconds(st.st_atim);
   a.mtime_ns = nanoseconds(st.st_mtim);
+  a.allocated_bytes = static_cast<std::uint64_t>(st.st_blocks) * 512;
   return std::optional(a);
 }
 

@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/bytes.h"
@@ -23,6 +24,7 @@ constexpr std::string_view hidden_name = ".holdfast";
 struct NodeAttributes {
   std::uint32_t mode = 0, uid = 0, gid = 0;  // mode with type bits
   std::uint64_t rdev = 0, size = 0, links = 0;
+  std::uint64_t allocated_bytes = 0;
   std::int64_t atime_ns = 0, mtime_ns = 0;
 };
 
@@ -50,7 +52,7 @@ struct TreeListing {
 
 // Why an object has no place in the tree at present. Each has its own corner of the graveyard.
 enum class Grave {
-  deleted,  // its last name was removed; purged after a checkpoint that covers the removal
+  deleted,  // its last name was removed; purged when no checkpoint and no undo history needs it any more
   orphan,   // made without a name (O_TMPFILE); kept until its epoch ends
   limbo,    // displaced by a resync; may be pulled back by a later listing
 };
@@ -60,6 +62,25 @@ enum class Grave {
 struct NamesMark {
   std::uint64_t log = 0;
   Sequence sequence;
+};
+
+// What is about to change in one tree: said ahead, so that undo costs one sync a batch and not one a primitive (mirror/undo_tree.h).
+struct TouchedRange {
+  FileId id;
+  std::uint64_t offset = 0, length = 0;  // length to_end: to the end of the file
+};
+constexpr std::uint64_t to_end = ~std::uint64_t{0};
+struct Touches {
+  std::vector<FileId> objects;                        // attributes
+  std::vector<std::pair<FileId, std::string>> names;  // folder, name
+  std::vector<TouchedRange> data;
+};
+
+// An object of the graveyard. `stamp`: the number of the undo batch that buried it (0: none was noted).
+struct GraveEntry {
+  FileId id;
+  std::uint64_t stamp = 0;
+  std::uint64_t allocated_bytes = 0;  // of a folder: without what is below it
 };
 
 class Tree {
@@ -72,6 +93,11 @@ class Tree {
   virtual Result<std::size_t> read(const FileId& id, std::uint64_t offset,
                                    std::span<std::uint8_t> into) = 0;  // short only at the end
   virtual Result<std::string> read_target(const FileId& id) = 0;
+  // All of them but Holdfast's own, as a log/xattrs.h list, sorted by name.
+  virtual Result<Bytes> read_xattrs(const FileId& id) = 0;
+  // Where data (a hole) next begins at or after `offset`; the size when there is none. A file system without holes: all is data.
+  virtual Result<std::uint64_t> next_data(const FileId& id, std::uint64_t offset) = 0;
+  virtual Result<std::uint64_t> next_hole(const FileId& id, std::uint64_t offset) = 0;
   virtual Status write(const FileId& id, std::uint64_t offset, std::span<const ByteView> pieces) = 0;
   virtual Status truncate(const FileId& id, std::uint64_t size) = 0;
   virtual Status fallocate(const FileId& id, std::uint32_t mode_flags, std::uint64_t offset, std::uint64_t length) = 0;
@@ -88,6 +114,8 @@ class Tree {
   virtual Status place(const FileId& id, const FileId& dir,
                        std::string_view name) = 0;  // ErrorCode::exists: somebody stands there
   virtual Status place_in_grave(const FileId& id, Grave why) = 0;
+  // An object that waits in the graveyard becomes as new: these attributes and xattrs, no contents. It stays where it is.
+  virtual Status revive(const FileId& id, const NewNode& node) = 0;
 
   // --- names
   virtual Result<Standing> at(const FileId& dir, std::string_view name, const FileId& expected) = 0;
@@ -106,6 +134,14 @@ class Tree {
   // Gives an object of the graveyard a name again.
   virtual Status exhume(const FileId& id, Grave from, const FileId& dir, std::string_view name) = 0;
   virtual Status purge(Grave what) = 0;  // folders with all that is in them; forgets their ids
+  // What is buried from now on carries this number (Grave::deleted): written on the object before it loses its name, so that a crash leaves
+  // no grave with an older one. 0: graves are not stamped.
+  virtual void burial_stamp(std::uint64_t stamp) = 0;
+  virtual Result<std::vector<GraveEntry>> graves(Grave what) = 0;
+  // Purges one, if it is there and carries exactly this stamp (brought back and buried again meanwhile: another one).
+  virtual Status purge_one(Grave what, const FileId& id, std::uint64_t stamp) = 0;
+  // All of limbo becomes Grave::deleted with this stamp.
+  virtual Status settle_limbo(std::uint64_t stamp) = 0;
 
   // --- resync
   // Gives the nameless-id object at the name this id (an existing copy is adopted, not re-made). Durable with commit_ids().
@@ -115,7 +151,15 @@ class Tree {
   virtual Status bring(const FileId& id, const FileId& dir, std::string_view name) = 0;
   // Takes a folder, wherever it stands, into limbo.
   virtual Status set_aside(const FileId& folder) = 0;
+  // Where a folder stands: its parent and its name there; nullopt: in the graveyard, or nowhere. The root has no place.
+  virtual Result<std::optional<std::pair<FileId, std::string>>> place_of(const FileId& folder) = 0;
+  // The id of what stands at the name; gives it a fresh one if it has none. Durable when it returns. None: nothing stands there.
+  virtual Result<FileId> identify(const FileId& dir, std::string_view name) = 0;
   virtual Result<bool> is_empty() = 0;  // nothing but the hidden folder
+
+  // --- undo
+  // A hint, never needed for correctness: all this is about to change. Real trees have no use for it.
+  virtual Status about_to_change(const Touches&) { return {}; }
 
   // --- durability
   virtual Result<NamesMark> names_mark() = 0;

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+// The applier between batches: marks, checkpoints, graves, want of space.
+#include <algorithm>
+#include <limits>
+
+#include "base/log.h"
+#include "mirror/applier.h"
+#include "mirror/file_type.h"
+
+namespace holdfast::mirror {
+
+using log::Kind;
+
+Status Applier::mark(const log::Record& r) {
+  switch (r.kind) {
+    case Kind::epoch_begin:
+      purge_orphans_ = true;
+      return {};  // open files of earlier epochs are gone with their mounts
+    case Kind::resync_begin:
+      return begin_resync(r);
+    case Kind::resync_end:
+      return keep_limbo(r);
+    default:
+      return {};
+  }
+}
+
+// What the resync displaced stays for the history's sake, as part of this batch. Below a displaced folder there may be one more name of something
+// that stands in the tree: such a link must not outlive the folder's place, or the object's link count lies, and its last name is not seen as
+// the last (R16).
+Status Applier::keep_limbo(const log::Record& r) {
+  SetState* set = find(r.set);
+  if (!set || !set->resync || set->memory.broken || !undo_.on() || !captured(r.set, *set)) return {};
+  HF_ASSIGN(const auto displaced, set->tree->graves(ports::Grave::limbo));
+  std::vector<FileId> folders;
+  for (const auto& g : displaced) folders.push_back(g.id);
+  while (!folders.empty()) {
+    const FileId folder = folders.back();
+    folders.pop_back();
+    HF_ASSIGN(const auto there, set->tree->attributes(folder));
+    if (!there || !is_folder(there->mode)) continue;
+    std::vector<ports::TreeEntry> entries;
+    for (std::uint64_t cookie = 0;;) {
+      HF_ASSIGN(const auto chunk, set->tree->list(folder, cookie, 4096));
+      entries.insert(entries.end(), chunk.entries.begin(), chunk.entries.end());
+      if (chunk.end) break;
+      cookie = chunk.cookie;
+    }
+    for (const auto& e : entries) {
+      if (is_folder(e.mode)) {
+        if (!e.id.is_none()) folders.push_back(e.id);
+        continue;
+      }
+      if (e.id.is_none()) continue;
+      HF_ASSIGN(const auto child, set->tree->attributes(e.id));
+      if (child && child->links > 1) HF_TRY(set->tree->unlink(folder, e.name));
+    }
+  }
+  HF_TRY(set->tree->settle_limbo(undo_.current_batch()));
+  return set->graves.load(*set->tree);
+}
+
+Status Applier::begin_resync(const log::Record& r) {
+  SetState* set = find(r.set);
+  const bool was_whole = set && set->complete;
+  const Position before = applied();
+  const bool keeps = undo_.on() && (was_whole || kept_.contains(r.set));
+  if (undo_.on() && set && !keeps) HF_TRY(undo_.gap(r.set, "the set is copied anew"));
+  log_info("set {}: resynchronization begins at sequence {}", r.set, r.sequence.value);
+  HF_TRY(hooks_.update_state([&](NodeState& s) {
+    if (keeps && !s.point) {  // this batch's start, which is now
+      s.point = PastState{undo_.current_batch(), before, s.active_epoch, s.clean, s.complete};
+      s.point_time_ns = applied_time_ns_;
+    }
+    if (s.point) kept_ = s.point->complete, kept_from_ = s.point->batch;
+    s.complete.erase(r.set);
+    s.resyncing.insert(r.set);
+    resyncing_count_ = static_cast<int>(s.resyncing.size());
+  }));
+  if (set) {
+    set->resync = true;
+    set->complete = false;
+    set->memory = {};
+  }
+  resyncing_.insert(r.set);
+  complete_.erase(r.set);
+  return {};
+}
+
+// After the checkpoint that covers it: complete becomes durable, then what was displaced goes.
+Status Applier::end_resync(const log::Record& r) {
+  SetState* set = find(r.set);
+  if (!set || !set->resync) return {};
+  if (set->memory.broken) {
+    log_warning("set {}: a resynchronization that was interrupted here can't be completed; it begins anew", r.set);
+    hooks_.resync_broken();
+    return {};
+  }
+  const bool was_captured = captured(r.set, *set);
+  HF_TRY(hooks_.update_state([&](NodeState& s) {
+    s.complete.insert(r.set);
+    s.resyncing.erase(r.set);
+    // Whole again: the point is one of many now.
+    if (s.point && s.resyncing.empty() &&
+        std::includes(s.complete.begin(), s.complete.end(), s.point->complete.begin(), s.point->complete.end()))
+      s.point.reset();
+    if (!s.point) kept_.clear();
+    resyncing_count_ = static_cast<int>(s.resyncing.size());
+  }));
+  set->resync = false;
+  set->complete = true;
+  set->memory = {};
+  resyncing_.erase(r.set);
+  complete_.insert(r.set);
+  log_info("set {}: complete at sequence {}", r.set, r.sequence.value);
+  return undo_.on() && was_captured ? Status{} : set->tree->purge(ports::Grave::limbo);
+}
+
+Status Applier::checkpoint() {
+  const std::lock_guard work(work_mutex_);
+  return checkpoint_now();
+}
+
+Status Applier::checkpoint_now() {
+  const Position position = applied();
+  if (!dirty_) return {};
+  HF_TRY(undo_.sync());  // else history would seem to lack what the checkpoint covers
+  for (auto& [number, set] : sets_) HF_TRY(set.tree->sync());
+  HF_TRY(hooks_.update_state([&](NodeState& s) { s.applied = position; }));
+  dirty_ = false;
+  unsynced_bytes_ = 0;
+  checkpoint_batch_ = undo_.current_batch();
+  for (;;) {
+    HF_TRY(purge_graves(undo_.oldest_batch()));
+    const Sequence kept = std::min(position.sequence, undo_.keep_log_from(log_life_));
+    HF_TRY(log_.trim(kept));
+    const std::uint64_t kept_bytes = log_.size_bytes_below(position.sequence);
+    HF_ASSIGN(const bool gave_up, undo_.keep_bounds(grave_bytes_, kept_bytes));
+    if (!gave_up) break;
+  }
+  if (purge_orphans_)
+    for (auto& [number, set] : sets_)
+      if (position.sequence >= set.names.done) HF_TRY(set.tree->purge(ports::Grave::orphan));
+  purge_orphans_ = false;
+  return {};
+}
+
+// In a redo over a tree that is ahead of it, the graveyard holds what later records delete, and earlier ones still write to.
+Status Applier::purge_graves(std::uint64_t below) {
+  const Position position = applied();
+  std::uint64_t bytes = 0;
+  for (auto& [number, set] : sets_) {
+    if (position.sequence >= set.names.done) {
+      if (undo_.on())
+        HF_TRY(set.graves.purge(*set.tree, below, undo_.current_batch()));
+      else
+        HF_TRY(set.tree->purge(ports::Grave::deleted));
+    }
+    bytes += set.graves.bytes();
+  }
+  grave_bytes_ = bytes;
+  return {};
+}
+
+// A tree or the history found no space. False: wait for some. The slice is done again, as a redo would: its batch, if it was begun in earnest,
+// is then the plan's batch m, and still open.
+Result<bool> Applier::make_space(std::span<const log::Record> slice) {
+  const bool history_starves = undo_.starved();
+  for (auto& [number, set] : sets_) set.names.settled = false;
+  if (batch_is_sealed_) {
+    plan_ = {Sequence(slice.front().sequence.value - 1), slice.back().sequence};
+    again_ = true;
+  }
+  bool dropped = false;
+  if (!undo_.hopeless()) {
+    HF_ASSIGN(dropped, undo_.drop_oldest());
+  }
+  if (dropped) {
+    HF_TRY(purge_graves(std::min(undo_.oldest_batch(), checkpoint_batch_ + 1)));
+    for (auto& [number, set] : sets_) HF_TRY(set.tree->sync());  // only then the space is there
+    return true;
+  }
+  if (!history_starves || undo_.pinned()) return false;
+  // Rather no history than no copy.
+  if (Status said = undo_.gap(0, "no space for the history"); !said) {
+    if (said.error().code == ErrorCode::no_space) return false;
+    return tl::unexpected(std::move(said).error());
+  }
+  plan_ = {slice.back().sequence, {}};
+  again_ = batch_is_sealed_ = false;
+  return true;
+}
+
+Status Applier::sync_held() {
+  HF_TRY(undo_.sync());
+  for (auto& [number, set] : sets_) HF_TRY(set.tree->sync());
+  return {};
+}
+
+Status Applier::jump_held(UndoHead head) {
+  if (!undo_.on()) return {};
+  head.first_time_ns = head.last_time_ns = applied_time_ns_;
+  return undo_.jump(std::move(head));
+}
+
+// What was buried is of no use any more: no batch before the gap can be undone here.
+Status Applier::leave_history(std::string_view why) {
+  const std::lock_guard work(work_mutex_);
+  if (!undo_.on()) return {};
+  HF_TRY(undo_.gap(0, why));
+  return purge_graves(std::numeric_limits<std::uint64_t>::max());
+}
+
+}  // namespace holdfast::mirror

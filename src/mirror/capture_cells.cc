@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mirror/capture_cells.h"
+
+#include <algorithm>
+
+#include "mirror/file_type.h"
+
+namespace holdfast::mirror {
+
+Status CellCapture::add(const Cell& cell) {
+  ++captured_;
+  return undo_.add(cell);
+}
+
+Status CellCapture::object(const FileId& id) {
+  CoveredSet& set = covered_[tree_.set()];
+  if (set.objects.contains(id)) return {};
+  ObjectCell cell{tree_.set(), id, false, {}, {}};
+  HF_ASSIGN(const auto there, tree_.attributes(id));
+  if (there) {
+    cell.attributes = *there;
+    HF_ASSIGN(cell.xattrs, tree_.read_xattrs(id));
+  } else {
+    cell.absent = true;
+  }
+  HF_TRY(add(cell));
+  set.objects[id] = {cell.absent, there && is_regular(there->mode) ? there->size : 0, {}};
+  return {};
+}
+
+Status CellCapture::name(const FileId& dir, std::string_view name) {
+  CoveredSet& set = covered_[tree_.set()];
+  auto& names = set.names[dir];
+  if (names.contains(std::string(name))) return {};
+  NameCell cell{tree_.set(), dir, std::string(name), {}, 0};
+  // A folder that was not there before the batch had no names, whatever stands in it by now.
+  const auto covered_dir = set.objects.find(dir);
+  bool had_names = covered_dir == set.objects.end() || !covered_dir->second.absent;
+  if (had_names) {
+    HF_ASSIGN(const auto there, tree_.attributes(dir));
+    had_names = there.has_value();
+  }
+  if (had_names) {
+    HF_ASSIGN(const auto found, tree_.lookup(dir, name));
+    if (found) {
+      cell.id = found->id;
+      cell.type = found->mode & type_mask;
+    }
+    if (found && cell.id.is_none()) {
+      HF_ASSIGN(cell.id, tree_.identify(dir, name));
+    }
+  }
+  HF_TRY(add(cell));
+  names.emplace(name);
+  return {};
+}
+
+Status CellCapture::entry(const FileId& dir, std::string_view entry_name) {
+  HF_TRY(object(dir));
+  return name(dir, entry_name);
+}
+
+Status CellCapture::data(const FileId& id, std::uint64_t offset, std::uint64_t length) {
+  HF_TRY(object(id));
+  auto& object = covered_[tree_.set()].objects[id];
+  const std::uint64_t end = length > object.size || offset > object.size - length ? object.size : offset + length;
+  if (object.absent || offset >= end) return {};
+  HF_TRY(object.data.for_each_missing<Status>(
+      offset, end, [&](std::uint64_t b, std::uint64_t e) -> Status { return range(id, b, e); }));
+  object.data.add(offset, end);
+  return {};
+}
+
+// Holes stay holes: they are noted as such, and punched again.
+Status CellCapture::range(const FileId& id, std::uint64_t begin, std::uint64_t end) {
+  while (begin < end) {
+    HF_ASSIGN(std::uint64_t data, tree_.next_data(id, begin));
+    data = std::clamp(data, begin, end);
+    if (data > begin) HF_TRY(add(DataCell{tree_.set(), id, begin, data - begin, {}}));
+    if (data == end) return {};
+    HF_ASSIGN(std::uint64_t hole, tree_.next_hole(id, data));
+    hole = std::clamp(hole, data, end);
+    if (hole == data) hole = end;
+    HF_TRY(bytes(id, data, hole));
+    begin = hole;
+  }
+  return {};
+}
+
+Status CellCapture::bytes(const FileId& id, std::uint64_t begin, std::uint64_t end) {
+  while (begin < end) {
+    const std::size_t n = std::min<std::uint64_t>(end - begin, max_data_cell_bytes);
+    buffer_.resize(n);
+    HF_ASSIGN(const std::size_t got, tree_.read(id, begin, buffer_));
+    if (got != n)
+      return fail(ErrorCode::corrupt, "set {}: the object {} ends before byte {}, which undo must keep", tree_.set(),
+                  id.to_hex(), begin + n);
+    HF_TRY(add(DataCell{tree_.set(), id, begin, n, buffer_}));
+    begin += n;
+  }
+  return {};
+}
+
+}  // namespace holdfast::mirror

@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: Apache-2.0
+// For tests only: one random life of a passive. An application changes a model and makes records; they are received, applied, checkpointed; the
+// power goes at any step, half-way through anything; what comes back redoes. Wherever the passive says it stands, its tree must be what the model
+// was there. In some lives it is given a first copy, or comes back with a tree of another past and is resynchronized.
+// The same seed gives the same life.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "log/record_codec.h"
+#include "log/segment_log.h"
+#include "mirror/applier.h"
+#include "mirror/test_machine.h"
+#include "mirror/test_shipper.h"
+
+namespace holdfast::mirror::testing {
+
+struct ModelOptions {
+  std::uint64_t seed = 1;
+  bool trace = false;
+  MemoryTree::Flaw flaw = MemoryTree::Flaw::none;
+};
+struct ModelReport {
+  std::string failure;  // empty: none
+  std::uint64_t records = 0, crashes = 0, compared = 0, resyncs = 0, steps = 0;
+};
+
+class ModelRun {
+ public:
+  explicit ModelRun(const ModelOptions& options)
+      : options_(options),
+        random_(static_cast<std::mt19937::result_type>(options.seed * 0x9E3779B97F4A7C15ULL >> 32) ^
+                static_cast<std::mt19937::result_type>(options.seed)),
+        segments_(fuse_),
+        cell_(fuse_),
+        tree_(std::make_shared<MemoryTree>(set, fuse_, options.flaw)),
+        model_(set),
+        application_(model_, random_, set) {}
+
+  ModelReport run();
+
+ private:
+  static constexpr SetNumber set = 1;
+  unsigned pick(unsigned n) { return static_cast<unsigned>(random_() % n); }
+  Sequence last() const { return Sequence(base_.sequence.value + records_.size()); }
+  bool complete() const { return state_.complete.contains(set) && !state_.resyncing.contains(set); }
+  void note(const std::string& line) {
+    if (options_.trace) fmt::print("{}\n", line);
+  }
+
+  Status live();
+  Status start_again();
+  Status restart_elsewhere();
+  Status turn();
+  Status settle();
+  Status recover();
+  Status store(const std::function<void(NodeState&)>& change);
+  void produce(unsigned operations);
+  void ship(unsigned records);
+  void begin_session();
+  void mark(log::Kind kind);
+  void append(OwnedRecord& record);
+  Status send(std::size_t groups);
+  Result<bool> apply();
+  Status compare();
+  // True when the power went; then the machine is up again.
+  Result<bool> survives(const Status& status);
+
+  ModelOptions options_;
+  std::mt19937 random_;
+  Fuse fuse_;
+  ModelSegments segments_;
+  ModelCell cell_;
+  std::shared_ptr<MemoryTree> tree_;
+  ModelTree model_;
+  RandomModelApplication application_;
+  NoUndo undo_;
+  std::unique_ptr<log::SegmentLog> log_;
+  std::unique_ptr<Applier> applier_;
+  NodeState state_;
+
+  Position base_{Epoch(1), Sequence(100)};
+  Epoch epoch_{1};
+  std::vector<Bytes> records_;             // all since base_
+  std::map<Sequence, ModelTree> history_;  // the model after some of them
+  std::unique_ptr<Shipper> shipper_;
+  Sequence shipped_;
+  bool told_ = true;
+  ModelReport report_;
+};
+
+inline ModelReport ModelRun::run() {
+  if (Status lived = live(); !lived)
+    report_.failure = fmt::format("{} (sequence {})", lived.error().to_string(), last().value);
+  report_.steps = fuse_.steps;
+  return report_;
+}
+
+inline Status ModelRun::live() {
+  const unsigned kind = pick(4);
+  state_.applied = base_;
+  if (kind == 1) {
+    produce(5 + pick(40));
+    records_.clear();
+    history_.clear();
+  } else {
+    state_.complete.insert(set);
+  }
+  history_.insert_or_assign(base_.sequence, model_);
+  HF_TRY(cell_.store(encode(state_)));
+  log_ = std::make_unique<log::SegmentLog>(segments_);
+  HF_TRY(log_->reset(base_));
+  HF_TRY(start_again());
+  for (unsigned turns = 10 + pick(30); turns > 0; --turns) HF_TRY(turn());
+  if (kind >= 2) {
+    HF_TRY(restart_elsewhere());
+    for (unsigned turns = 10 + pick(30); turns > 0; --turns) HF_TRY(turn());
+  }
+  return settle();
+}
+
+// The node's process begins: what the disk holds is all it knows.
+inline Status ModelRun::start_again() {
+  shipper_.reset();
+  HF_ASSIGN(const Bytes stored, cell_.load());
+  HF_ASSIGN(state_, decode_node_state(stored));
+  log_ = std::make_unique<log::SegmentLog>(segments_);
+  if (state_.restarting) {  // whatever is left of the log
+    HF_TRY(log_->reset(state_.applied));
+    HF_TRY(store([](NodeState& s) { s.restarting = false; }));
+  } else {
+    HF_ASSIGN(const log::Recovery recovery, log_->recover(state_.applied.sequence));
+    if (!recovery.found) return fail(ErrorCode::internal, "the receive log is gone");
+  }
+  Applier::Hooks hooks;
+  hooks.update_state = [this](const auto& change) { return store(change); };
+  hooks.nak = [this](const Nak& nak) {
+    if (shipper_) shipper_->nak(nak);
+  };
+  hooks.applied = [](std::uint64_t) {};
+  hooks.resync_broken = [this] { shipper_.reset(); };
+  hooks.unknown_set = [](SetNumber) {};
+  applier_ = std::make_unique<Applier>(*log_, undo_, std::move(hooks));
+  HF_TRY(applier_->begin(state_));
+  return applier_->add_tree(tree_);
+}
+
+inline Status ModelRun::store(const std::function<void(NodeState&)>& change) {
+  NodeState next = state_;
+  change(next);
+  HF_TRY(cell_.store(encode(next)));
+  state_ = std::move(next);
+  return {};
+}
+
+// The active of the next epoch has another past: it never saw the last changes that are in this tree, and made some that this node never saw.
+inline Status ModelRun::restart_elsewhere() {
+  fuse_.left = UINT64_MAX;
+  while (last() > log_->end().sequence) HF_TRY(send(8));
+  for (bool more = true; more;) {
+    HF_ASSIGN(more, apply());
+  }
+  HF_TRY(applier_->checkpoint());
+  auto past = history_.begin();
+  std::advance(past, history_.size() - 1 - pick(static_cast<unsigned>(std::min<std::size_t>(history_.size(), 6))));
+  model_ = past->second;
+  shipper_.reset();
+  application_.close_all();
+  const bool as_a_copy = pick(4) == 0;
+  produce(pick(30));
+  epoch_ = epoch_.next();
+  base_ = {epoch_, Sequence(last().value + (pick(2) ? 1'000'000 : 0))};
+  epoch_ = epoch_.next();
+  records_.clear();
+  history_.clear();
+  history_.insert_or_assign(base_.sequence, model_);
+  note(fmt::format("-- another past, base {}", base_.sequence.value));
+  if (!as_a_copy && pick(2)) fuse_.left = pick(5);
+  Status restarted = store([&](NodeState& s) {
+    s.complete.clear();
+    s.resyncing.clear();
+    ++s.log_life;
+    s.applied = base_;
+    s.restarting = true;
+  });
+  if (restarted) restarted = log_->reset(base_);
+  if (restarted) restarted = store([](NodeState& s) { s.restarting = false; });
+  if (restarted) restarted = applier_->begin(state_);
+  if (!fuse_.burnt) {
+    fuse_.left = UINT64_MAX;
+    if (as_a_copy) tree_->forget_ids();
+    return restarted;
+  }
+  told_ = false;  // where it stands means nothing here before it is
+  HF_TRY(survives(restarted));
+  told_ = true;
+  fuse_.left = UINT64_MAX;
+  if (state_.applied == base_) return {};
+  // It was never told: told again, as the next session does.
+  HF_TRY(store([&](NodeState& s) {
+    s.complete.clear();
+    s.resyncing.clear();
+    ++s.log_life;
+    s.applied = base_;
+  }));
+  HF_TRY(log_->reset(base_));
+  return applier_->begin(state_);
+}
+
+inline Status ModelRun::turn() {
+  const unsigned n = pick(20);
+  Status status;
+  if (n < 6) {
+    produce(1 + pick(8));
+  } else if (n < 9) {
+    if (!complete() && !shipper_ && (pick(2) == 0)) begin_session();
+    ship(1 + pick(12));
+  } else if (n < 13) {
+    status = send(1 + pick(3));
+  } else if (n < 16) {
+    if (auto more = apply(); !more) status = tl::unexpected(std::move(more).error());
+  } else if (n < 17) {
+    status = applier_->checkpoint();
+  } else if (n < 18) {
+    if (pick(4) == 0)
+      mark(log::Kind::epoch_begin);
+    else if (pick(8) == 0)
+      shipper_.reset();  // the connection is lost
+    else
+      mark(log::Kind::consistent);
+  } else if (fuse_.left > 1000) {
+    fuse_.left = pick(pick(2) ? 12 : 120);
+  }
+  HF_TRY(survives(status));
+  return {};
+}
+
+inline Result<bool> ModelRun::survives(const Status& status) {
+  if (!fuse_.burnt) {
+    if (!status) return tl::unexpected(status.error());
+    return false;
+  }
+  HF_TRY(recover());
+  return true;
+}
+
+inline Status ModelRun::recover() {
+  for (;;) {
+    ++report_.crashes;
+    note("-- the power goes");
+    applier_.reset();
+    log_.reset();
+    segments_.crash(random_);
+    tree_->crash(random_);
+    fuse_.burnt = false;
+    fuse_.left = pick(3) == 0 ? pick(60) : UINT64_MAX;
+    Status up = start_again();
+    note(fmt::format("-- up again at {}, the log ends at {}", state_.applied.sequence.value,
+                     log_->end().sequence.value));
+    for (bool more = up.has_value(); more;) {
+      auto applied = apply();
+      more = applied && *applied;
+      if (!applied) up = tl::unexpected(std::move(applied).error());
+    }
+    if (!fuse_.burnt) return up;
+  }
+}
+
+inline void ModelRun::append(OwnedRecord& owned) {
+  log::Record r = owned.view();
+  r.epoch = epoch_;
+  r.sequence = last().next();
+  r.time_ns = static_cast<std::int64_t>(r.sequence.value);
+  note(fmt::format("{:6} {} file {} parent {} \"{}\" parent2 {} \"{}\" replaced {} offset {} length {} size {} flags {} "
+                   "payload {}",
+                   r.sequence.value, log::to_string(r.kind), r.file.to_hex().substr(0, 6),
+                   r.parent.to_hex().substr(0, 6), r.name, r.parent2.to_hex().substr(0, 6), r.name2,
+                   r.replaced.to_hex().substr(0, 6), r.offset, r.length, r.size, r.flags, r.payload.size()));
+  records_.push_back(log::encode(r));
+  ++report_.records;
+}
+
+inline void ModelRun::produce(unsigned operations) {
+  application_.allow_shifts(complete() && !shipper_);
+  for (OwnedRecord r; operations > 0; --operations)
+    if (application_.step(r)) append(r);
+  for (const FileId& id : application_.take_moved())
+    if (shipper_) shipper_->moved(id);
+  history_.insert_or_assign(last(), model_);
+}
+
+inline void ModelRun::begin_session() {
+  // Files without a name are not shipped: a peer stops at the link that would name one of before the resync. Known, and not tried here.
+  application_.close_all();
+  OwnedRecord r;
+  r.record.set = set;
+  r.record.kind = log::Kind::resync_begin;
+  append(r);
+  shipper_ = std::make_unique<Shipper>(model_, set, tree_->is_empty().value());
+  shipped_ = last();
+  ++report_.resyncs;
+}
+
+inline void ModelRun::ship(unsigned records) {
+  for (OwnedRecord r; shipper_ && records > 0; --records) {
+    if (!shipper_->step(r, applier_->applied().sequence >= shipped_)) break;
+    append(r);
+    shipped_ = last();
+    if (shipper_->ended()) shipper_.reset();
+  }
+  history_.insert_or_assign(last(), model_);
+}
+
+inline void ModelRun::mark(log::Kind kind) {
+  if (kind == log::Kind::epoch_begin) {
+    epoch_ = epoch_.next();
+    application_.close_all();
+    shipper_.reset();
+  }
+  OwnedRecord r;
+  r.record.kind = kind;
+  append(r);
+  history_.insert_or_assign(last(), model_);
+}
+
+// Groups end where the model was kept, most of the time.
+inline Status ModelRun::send(std::size_t groups) {
+  for (; groups > 0 && log_->end().sequence < last(); --groups) {
+    const std::uint64_t from = log_->end().sequence.value;
+    std::uint64_t to = history_.upper_bound(Sequence(from))->first.value;
+    if (pick(4) == 0) to = from + 1 + pick(static_cast<unsigned>(to - from));
+    Bytes bytes;
+    for (std::uint64_t s = from; s < to; ++s) {
+      const Bytes& r = records_[s - base_.sequence.value];
+      bytes.insert(bytes.end(), r.begin(), r.end());
+    }
+    const Epoch epoch = log::head_of(records_[to - 1 - base_.sequence.value].data()).epoch;
+    HF_TRY(log_->append(bytes, static_cast<std::uint32_t>(to - from), {epoch, Sequence(to)}));
+    if (pick(8) == 0) HF_TRY(log_->rotate());
+  }
+  return pick(5) == 0 ? Status{} : log_->sync();
+}
+
+inline Result<bool> ModelRun::apply() {
+  HF_ASSIGN(const bool more, applier_->step());
+  if (fuse_.burnt) return false;
+  if (tree_->staged() != 0) return fail(ErrorCode::internal, "{} staged objects were not placed", tree_->staged());
+  HF_TRY(compare());
+  return more;
+}
+
+inline Status ModelRun::compare() {
+  const auto then = history_.find(applier_->applied().sequence);
+  if (!told_ || !complete() || then == history_.end()) return {};
+  ++report_.compared;
+  const std::string difference = then->second.difference(*tree_);
+  if (difference.empty()) return {};
+  return fail(ErrorCode::internal, "the tree at sequence {} is not what the model was: {}", then->first.value,
+              difference);
+}
+
+// Quiet at last: everything comes over, and the passive is a whole copy with nothing left over.
+inline Status ModelRun::settle() {
+  fuse_.left = UINT64_MAX;
+  for (int round = 0; !complete() || applier_->applied().sequence < last(); ++round) {
+    if (round > 3000) return fail(ErrorCode::internal, "the resynchronization does not come to an end");
+    if (!complete() && !shipper_ && applier_->applied().sequence == last()) begin_session();
+    ship(20);
+    HF_TRY(send(4));
+    HF_ASSIGN([[maybe_unused]] const bool more, apply());
+  }
+  mark(log::Kind::epoch_begin);
+  while (log_->end().sequence < last() || log_->durable() < last()) HF_TRY(send(4));
+  HF_ASSIGN([[maybe_unused]] const bool more, apply());
+  HF_TRY(applier_->checkpoint());
+  HF_TRY(compare());
+  if (applier_->applied().sequence != last()) return fail(ErrorCode::internal, "not everything was applied");
+  for (const auto why : {ports::Grave::deleted, ports::Grave::orphan, ports::Grave::limbo})
+    if (const std::size_t n = tree_->in_grave_count(why); n != 0)
+      return fail(ErrorCode::internal, "{} objects are left in corner {} of the graveyard", n, static_cast<int>(why));
+  return {};
+}
+
+inline ModelReport run_model(const ModelOptions& options) { return ModelRun(options).run(); }
+
+}  // namespace holdfast::mirror::testing

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+// What of the undo history may be given up, and what it looks like from outside. Whole segments go, oldest first: a batch is gone as soon as its
+// head is. Nothing is given up in memory only: after a restart it would seem to be there, without the graves it needs.
+#include <algorithm>
+
+#include "base/log.h"
+#include "mirror/undo_journal.h"
+
+namespace holdfast::mirror {
+namespace {
+
+// A segment is closed after this part of the age bound, so that a quiet history ages too.
+constexpr std::int64_t age_parts = 8;
+
+}  // namespace
+
+std::uint64_t UndoJournal::current_batch() const {
+  if (is_open_) return open_.number;
+  const std::lock_guard lock(mutex_);
+  return batches_.empty() ? log_.end().sequence.value : batches_.back().number;
+}
+
+std::uint64_t UndoJournal::oldest_batch() const {
+  const std::lock_guard lock(mutex_);
+  return batches_.empty() ? log_.end().sequence.value + 1 : batches_.front().number;
+}
+
+// Points inside a batch are reached from its start by the log of the same life. Behind a gap no batch can be executed.
+Sequence UndoJournal::keep_log_from(std::uint64_t life) const {
+  const std::lock_guard lock(mutex_);
+  std::uint64_t gap = 0;
+  for (const auto& g : gaps_)
+    if (g.set == 0) gap = g.number;
+  for (const auto& b : batches_) {
+    if (b.number < gap || b.head.life != life) continue;
+    return b.head.why == BatchWhy::jump ? b.head.after.sequence : b.head.before.sequence;
+  }
+  return Sequence(std::numeric_limits<std::uint64_t>::max());
+}
+
+Result<bool> UndoJournal::drop_oldest() {
+  const auto end = log_.oldest_segment_end();
+  if (!end) return false;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [holder, batch] : pins_)
+      if (batch <= end->value) return false;
+    // Redo needs the last one (R21).
+    if (const UndoBatch* last = last_batch(); last && last->number <= end->value) return false;
+  }
+  HF_TRY(log_.trim(*end));
+  const std::lock_guard lock(mutex_);
+  while (!batches_.empty() && batches_.front().number <= end->value) batches_.pop_front();
+  while (!gaps_.empty() && gaps_.front().number <= end->value) gaps_.pop_front();
+  // A continuation without the batch that it continues is no point, and nothing is lost with it.
+  while (!batches_.empty() && batches_.front().head.why == BatchWhy::resume) batches_.pop_front();
+  return true;
+}
+
+Result<bool> UndoJournal::keep_bounds(std::uint64_t grave_bytes, std::uint64_t log_bytes) {
+  UndoSettings bound;
+  std::int64_t newest_of_oldest = 0;
+  const std::int64_t now = times_.realtime_ns();
+  const auto end = log_.oldest_segment_end();
+  {
+    const std::lock_guard lock(mutex_);
+    bound = settings_;
+    if (end)
+      for (const auto& b : batches_)
+        if (b.number <= end->value) newest_of_oldest = std::max(newest_of_oldest, b.made_ns);
+  }
+  const std::uint64_t max_grave_bytes = bound.max_grave_bytes ? bound.max_grave_bytes : bound.max_bytes;
+  const bool too_much = log_.size_bytes() + log_bytes > bound.max_bytes || grave_bytes > max_grave_bytes;
+  if (segment_began_ns_ != 0 && (now - segment_began_ns_ > bound.max_age_ns / age_parts || (too_much && !end))) {
+    HF_TRY(log_.rotate());
+    segment_began_ns_ = 0;
+  }
+  if (!too_much && (!end || now - newest_of_oldest <= bound.max_age_ns)) return false;
+  return drop_oldest();
+}
+
+std::vector<UndoBatch> UndoJournal::batches() const {
+  const std::lock_guard lock(mutex_);
+  return {batches_.begin(), batches_.end()};
+}
+
+std::vector<UndoGap> UndoJournal::gaps() const {
+  const std::lock_guard lock(mutex_);
+  return {gaps_.begin(), gaps_.end()};
+}
+
+bool UndoJournal::reaches(std::uint64_t batch, SetNumber set) const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& g : gaps_)
+    if (g.number >= batch && (g.set == 0 || g.set == set)) return false;
+  for (const auto& b : batches_)
+    if (b.number == batch) return b.head.why != BatchWhy::resume && b.head.sets.contains(set);
+  return false;
+}
+
+void UndoJournal::pin(const std::string& holder, std::uint64_t batch) {
+  const std::lock_guard lock(mutex_);
+  if (batch == 0)
+    pins_.erase(holder);
+  else
+    pins_[holder] = batch;
+}
+
+bool UndoJournal::pinned() const {
+  const std::lock_guard lock(mutex_);
+  return !pins_.empty();
+}
+
+void UndoJournal::set_settings(UndoSettings settings) {
+  const std::lock_guard lock(mutex_);
+  settings_ = settings;
+}
+
+UndoStats UndoJournal::stats() const {
+  UndoStats s;
+  s.bytes = log_.size_bytes();
+  s.late_groups = late_groups_.load();
+  const std::lock_guard lock(mutex_);
+  s.damage = damage_;
+  std::uint64_t gap = 0;
+  for (const auto& g : gaps_)
+    if (g.set == 0) gap = g.number;
+  for (const auto& b : batches_) {
+    if (b.number < gap || b.head.why == BatchWhy::resume) continue;
+    ++s.batches;
+    if (b.head.first_time_ns == 0) continue;
+    if (s.oldest_time_ns == 0) s.oldest_time_ns = b.head.first_time_ns;
+    s.newest_time_ns = b.head.last_time_ns;
+  }
+  return s;
+}
+
+}  // namespace holdfast::mirror

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// The undo history of a passive: batches of cells with their old values, in a segment log of its own (docs/formats/log.md).
+//
+//   group                                   group ...                        group               group
+//   +------------+------+- - -+------+      +------+- - -+------+------+     +------+- - -+     +------------+- -
+//   | undo_batch | cell |     | cell |      | cell |     | cell | seal |     | late |     |     | undo_batch |
+//   +------------+------+- - -+------+      +------+- - -+------+------+     +------+- - -+     +------------+- -
+//
+//   payload of undo_batch: version u8 = 1, why u8, life u64, before {epoch u64, sequence u64}, after {the same}, first_time_ns i64,
+//   last_time_ns i64, made_ns i64 (this node's clock), flags u8 (1: `before` is a consistent point), previous u64 (number of the last batch
+//   before it that was sealed), target u64 (of a rewind), sets and partial sets (varint count, u16 each)
+//
+// A batch's number is the sequence of its head in this log; it rises for ever, names the point at the batch's start, and stamps graves. A head
+// always begins a group, so the index is made anew from group heads. A head without seal is void: nothing of it was executed. Only a crash or
+// a full disk leaves one, and the next head's `previous` says so.
+// Threads: as UndoWriter; batches() and stats() from any; read() beside the writer.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "log/record.h"
+#include "log/segment_log.h"
+#include "mirror/undo.h"
+#include "ports/times.h"
+
+namespace holdfast::mirror {
+
+constexpr std::int64_t default_undo_age_ns = 24LL * 3600 * 1'000'000'000;
+
+struct UndoSettings {
+  std::uint64_t max_bytes = 0;        // history and receive log kept for it
+  std::uint64_t max_grave_bytes = 0;  // deleted objects kept for it; 0: as max_bytes
+  std::int64_t max_age_ns = default_undo_age_ns;
+};
+
+struct UndoBatch {
+  std::uint64_t number = 0;
+  UndoHead head;
+  std::int64_t made_ns = 0;
+  log::Place place;
+};
+struct UndoGap {
+  std::uint64_t number = 0;
+  SetNumber set = 0;  // 0: all
+  std::string why;
+};
+struct UndoStats {
+  std::uint64_t bytes = 0, batches = 0, late_groups = 0;
+  std::int64_t oldest_time_ns = 0, newest_time_ns = 0;  // the active's clock; 0: nothing usable
+  std::string damage;                                   // empty: none was found at the start
+};
+
+class UndoJournal final : public UndoWriter {
+ public:
+  // Damage does not stop a node that only writes history: it is given up, stats().damage says so, and history begins anew.
+  static Result<std::unique_ptr<UndoJournal>> open(ports::SegmentStore& store, ports::Times& times,
+                                                   UndoSettings settings,
+                                                   std::uint64_t segment_bytes = log::default_segment_bytes);
+
+  bool on() const override { return true; }
+  Result<RedoPlan> redo(Position checkpoint, std::uint64_t life, Position log_end) override;
+  Status resume(Covered& covered) override;
+  Status load(std::uint64_t from, const std::set<SetNumber>& sets, Covered& covered) override;
+  Status begin(const UndoHead& head) override;
+  Status add(const Cell& cell) override;
+  Status seal() override;
+  Status flush_late() override;
+  Status sync() override;
+  Status gap(SetNumber set, std::string_view why) override;
+  Status jump(UndoHead head) override;
+  std::uint64_t current_batch() const override;
+  std::uint64_t oldest_batch() const override;
+  Sequence keep_log_from(std::uint64_t life) const override;
+  bool starved() const override { return starved_; }
+  bool hopeless() const override { return hopeless_; }
+  bool pinned() const override;
+  Result<bool> drop_oldest() override;
+  Result<bool> keep_bounds(std::uint64_t grave_bytes, std::uint64_t log_bytes) override;
+
+  // --- for rewinds and views
+  std::vector<UndoBatch> batches() const;  // oldest first; continuations (why resume) among them
+  std::vector<UndoGap> gaps() const;
+  // The set's history is whole from the start of this batch on.
+  bool reaches(std::uint64_t batch, SetNumber set) const;
+  // Nothing at or after this batch is given up, whatever the bounds say; 0: nothing is held. One pin a holder.
+  void pin(const std::string& holder, std::uint64_t batch);
+  std::uint64_t next_number() const { return log_.end().sequence.value + 1; }  // writer's thread
+  // All cells of sealed batches from `from` on, oldest first, as records (kinds undo_*); heads too.
+  using Visit = std::function<Status(const UndoBatch& batch, const log::Record& record)>;
+  Status read(std::uint64_t from, const Visit& visit);
+
+  UndoStats stats() const;
+  void set_settings(UndoSettings settings);  // any thread
+
+ private:
+  UndoJournal(ports::SegmentStore& store, ports::Times& times, UndoSettings settings, std::uint64_t segment_bytes);
+  Status recover();
+  Status build_index();
+  Status start_anew(std::string damage);
+  Status append(const log::Record& record);
+  Status flush_group();
+  Status check_size(const Cell& cell);
+  Status write_head(const UndoHead& head);
+  Result<bool> is_sealed(const UndoBatch& batch);
+  const UndoBatch* last_batch() const;  // continuations apart
+
+  ports::SegmentStore& store_;
+  ports::Times& times_;
+  log::SegmentLog log_;
+  // writer
+  Bytes group_;
+  std::uint32_t group_count_ = 0;
+  UndoBatch open_;
+  bool is_open_ = false, placed_ = false, sealed_ = false, has_cells_ = false;
+  std::uint64_t open_bytes_ = 0;  // of the open batch
+  bool resuming_ = false;         // batch m is executed again; cells begin a continuation
+  bool last_is_gap_ = false;
+  bool starved_ = false, hopeless_ = false;
+  std::atomic<std::uint64_t> late_groups_{0};
+  std::int64_t segment_began_ns_ = 0;  // when the newest segment's first batch was made
+
+  mutable std::mutex mutex_;  // below
+  UndoSettings settings_;
+  std::deque<UndoBatch> batches_;
+  std::deque<UndoGap> gaps_;
+  std::map<std::string, std::uint64_t> pins_;
+  std::string damage_;
+};
+
+}  // namespace holdfast::mirror

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mirror/undo_journal.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "log/test_segments.h"
+#include "mirror/range_set.h"
+
+namespace holdfast::mirror {
+namespace {
+
+constexpr std::uint64_t segment_bytes = log::segment_header_bytes + log::group_head_bytes + log::max_group_bytes + 4096;
+
+struct TestTimes final : ports::Times {
+  std::int64_t now = 1'000'000'000'000;
+  std::int64_t realtime_ns() override { return now; }
+  std::int64_t steady_ns() override { return now; }
+};
+
+Position at(std::uint64_t sequence, std::uint64_t epoch = 1) { return {Epoch(epoch), Sequence(sequence)}; }
+
+FileId id(std::uint8_t n) {
+  FileId i;
+  i.bytes[0] = n;
+  return i;
+}
+
+UndoHead head(std::uint64_t before, std::uint64_t after, std::uint64_t life = 1) {
+  UndoHead h;
+  h.life = life;
+  h.before = at(before);
+  h.after = at(after);
+  h.first_time_ns = h.last_time_ns = static_cast<std::int64_t>(before + 1) * 1'000'000'000;
+  h.sets = {1};
+  return h;
+}
+
+class UndoJournalTest : public ::testing::Test {
+ protected:
+  log::testing::MemorySegments store;
+  TestTimes times;
+  UndoSettings settings{64ULL << 20, 0, default_undo_age_ns};
+
+  std::unique_ptr<UndoJournal> open() { return UndoJournal::open(store, times, settings, segment_bytes).value(); }
+  static void batch(UndoJournal& journal, std::uint64_t before, std::uint64_t after, std::uint8_t object = 7) {
+    ASSERT_TRUE(journal.begin(head(before, after)));
+    ASSERT_TRUE(journal.add(ObjectCell{1, id(object), false, {}, {}}));
+    ASSERT_TRUE(journal.seal());
+  }
+  static std::vector<std::uint64_t> numbers(const UndoJournal& journal) {
+    std::vector<std::uint64_t> list;
+    for (const auto& b : journal.batches()) list.push_back(b.number);
+    return list;
+  }
+};
+
+TEST(RangeSet, AgreesWithASetOfBytes) {
+  std::mt19937 random(5);
+  for (int run = 0; run < 50; ++run) {
+    RangeSet ranges;
+    std::vector<bool> bytes(100);
+    for (int i = 0; i < 30; ++i) {
+      const std::uint64_t begin = random() % 100, end = begin + random() % (101 - begin);
+      std::vector<bool> missing(100);
+      ranges.for_each_missing<Status>(begin, end, [&](std::uint64_t b, std::uint64_t e) -> Status {
+        EXPECT_LT(b, e);
+        for (; b < e; ++b) missing[b] = true;
+        return {};
+      });
+      for (std::uint64_t b = 0; b < 100; ++b) ASSERT_EQ(missing[b], b >= begin && b < end && !bytes[b]);
+      ranges.add(begin, end);
+      for (std::uint64_t b = begin; b < end; ++b) bytes[b] = true;
+      ASSERT_TRUE(ranges.covers(begin, end));
+      ASSERT_EQ(ranges.bytes(), static_cast<std::uint64_t>(std::count(bytes.begin(), bytes.end(), true)));
+    }
+  }
+}
+
+TEST_F(UndoJournalTest, WhatWasSealedIsFoundAgainAndAVoidHeadIsNot) {
+  {
+    auto journal = open();
+    batch(*journal, 0, 10);
+    batch(*journal, 10, 20);
+    ASSERT_TRUE(journal->begin(head(20, 30)));
+    ASSERT_TRUE(journal->add(NameCell{1, id(1), "x", {}, 0}));  // and the power goes
+  }
+  store.power_cut(1, 100);
+  auto journal = open();
+  ASSERT_EQ(journal->batches().size(), 2U);
+  EXPECT_EQ(journal->batches()[1].head.after, at(20));
+  EXPECT_EQ(journal->batches()[1].head.sets, std::set<SetNumber>{1});
+  EXPECT_TRUE(journal->reaches(journal->batches()[0].number, 1));
+  EXPECT_FALSE(journal->reaches(journal->batches()[0].number, 2)) << "another set is not captured";
+  batch(*journal, 20, 25);
+  const auto before = numbers(*journal);
+  journal.reset();
+  EXPECT_EQ(numbers(*open()), before);
+}
+
+// A head whose cells reached the disk and whose seal did not.
+TEST_F(UndoJournalTest, AHeadWithoutSealIsVoidEvenWhenOthersFollow) {
+  {
+    auto journal = open();
+    batch(*journal, 0, 10, 1);
+    ASSERT_TRUE(journal->begin(head(10, 20)));
+    const Bytes big(max_data_cell_bytes, 3);
+    for (std::uint64_t i = 0; i < 9; ++i)
+      ASSERT_TRUE(journal->add(DataCell{1, id(9), i * big.size(), big.size(), big}));
+  }
+  store.power_cut(1, 100);
+  auto journal = open();
+  ASSERT_EQ(journal->batches().size(), 1U);
+  const auto plan = journal->redo(at(0), 1, at(40)).value();
+  EXPECT_EQ(plan.pass_to, Sequence(0));
+  EXPECT_EQ(plan.m_after, Sequence(10));
+  Covered covered;
+  ASSERT_TRUE(journal->resume(covered));
+  EXPECT_EQ(covered[1].objects.size(), 1U) << "the void batch's cells are not the first one's";
+  EXPECT_TRUE(covered[1].objects.contains(id(1)));
+  ASSERT_TRUE(journal->add(ObjectCell{1, id(2), true, {}, {}}));
+  ASSERT_TRUE(journal->flush_late());
+  batch(*journal, 10, 20, 3);
+  for (int life = 0; life < 2; ++life) {
+    ASSERT_EQ(journal->batches().size(), 3U);
+    EXPECT_EQ(journal->batches()[1].head.why, BatchWhy::resume);
+    EXPECT_FALSE(journal->reaches(journal->batches()[1].number, 1)) << "a continuation is no point";
+    std::set<std::uint8_t> seen;
+    ASSERT_TRUE(journal->read(journal->batches()[0].number, [&](const UndoBatch&, const log::Record& r) -> Status {
+      if (r.kind == log::Kind::undo_object) seen.insert(r.file.bytes[0]);
+      EXPECT_NE(r.kind, log::Kind::undo_bytes) << "of the void batch";
+      return {};
+    }));
+    EXPECT_EQ(seen, (std::set<std::uint8_t>{1, 2, 3}));
+    journal.reset();
+    journal = open();
+  }
+}
+
+TEST_F(UndoJournalTest, LateCellsBelongToTheirBatch) {
+  auto journal = open();
+  batch(*journal, 0, 10, 1);
+  EXPECT_EQ(journal->stats().late_groups, 0U);
+  ASSERT_TRUE(journal->add(ObjectCell{1, id(2), true, {}, {}}));
+  ASSERT_TRUE(journal->flush_late());
+  EXPECT_EQ(journal->stats().late_groups, 1U);
+  store.power_cut(3, 0);
+  journal = open();
+  Covered covered;
+  ASSERT_TRUE(journal->resume(covered));
+  EXPECT_EQ(covered[1].objects.size(), 2U);
+  EXPECT_TRUE(covered[1].objects[id(2)].absent);
+}
+
+struct RedoRow {
+  const char* what;
+  std::uint64_t checkpoint, life;
+  bool gap_after;
+  std::uint64_t pass_to, m_after;  // m_after 0: none
+  bool new_gap;
+};
+// Batches of life 1: 0-10, 10-20; the log ends at 40.
+TEST_F(UndoJournalTest, WhereRedoPassesUndoBy) {
+  const RedoRow rows[] = {
+      {"checkpoint at the end of m", 20, 1, false, 20, 0, false},
+      {"checkpoint at its start", 10, 1, false, 10, 20, false},
+      {"checkpoint before it", 0, 1, false, 10, 20, false},
+      {"checkpoint within it", 15, 1, false, 40, 0, true},
+      {"the tree is past the history", 30, 1, false, 40, 0, true},
+      {"another life of the log", 10, 2, false, 40, 0, true},
+      {"a gap is the last that was said", 20, 1, true, 40, 0, false},
+  };
+  for (const auto& row : rows) {
+    store = {};
+    auto journal = open();
+    batch(*journal, 0, 10);
+    batch(*journal, 10, 20);
+    if (row.gap_after) {
+      ASSERT_TRUE(journal->gap(0, "test"));
+    }
+    const std::size_t gaps = journal->gaps().size();
+    const auto plan = journal->redo(at(row.checkpoint), row.life, at(40)).value();
+    EXPECT_EQ(plan.pass_to.value, row.pass_to) << row.what;
+    EXPECT_EQ(plan.m_after.value_or(Sequence(0)).value, row.m_after) << row.what;
+    EXPECT_EQ(journal->gaps().size(), gaps + (row.new_gap ? 1 : 0)) << row.what;
+    EXPECT_EQ(journal->reaches(journal->batches()[0].number, 1), !row.gap_after && !row.new_gap) << row.what;
+  }
+  store = {};
+  EXPECT_EQ(open()->redo(at(3), 1, at(40))->pass_to, Sequence(40)) << "no history: the log's rest may be half applied";
+}
+
+TEST_F(UndoJournalTest, AJumpGoesOnInAnotherLifeAndIsSaidOnce) {
+  auto journal = open();
+  batch(*journal, 0, 10);
+  UndoHead jump = head(10, 0, 2);
+  jump.after = at(500, 2);
+  ASSERT_TRUE(journal->jump(jump));
+  ASSERT_TRUE(journal->jump(jump));
+  store.power_cut(1, 0);
+  journal = open();
+  ASSERT_TRUE(journal->jump(jump));
+  EXPECT_EQ(journal->batches().size(), 2U);
+  const auto plan = journal->redo(at(500, 2), 2, at(500, 2)).value();
+  EXPECT_EQ(plan.pass_to, Sequence(500));
+  EXPECT_TRUE(journal->gaps().empty());
+  EXPECT_TRUE(journal->reaches(journal->batches()[0].number, 1)) << "the tree stayed as it was";
+  EXPECT_EQ(journal->keep_log_from(2), Sequence(500));
+}
+
+TEST_F(UndoJournalTest, DamageGivesTheHistoryUpAndNumbersGoOnFarAbove) {
+  std::uint64_t last = 0;
+  {
+    auto journal = open();
+    for (std::uint64_t i = 0; i < 20; ++i) batch(*journal, i, i + 1);
+    last = journal->batches().back().number;
+  }
+  store.files.begin()->second->now[log::segment_header_bytes + 200] ^= 1;
+  auto journal = open();
+  EXPECT_FALSE(journal->stats().damage.empty());
+  EXPECT_TRUE(journal->batches().empty());
+  EXPECT_GT(journal->oldest_batch(), last) << "graves of the lost history are not needed";
+  batch(*journal, 20, 21);
+  EXPECT_EQ(open()->batches().size(), 1U);
+}
+
+TEST_F(UndoJournalTest, BoundsGiveUpWholeSegmentsButNotWhatIsPinnedOrNeededForRedo) {
+  settings.max_bytes = 3 * segment_bytes;
+  auto journal = open();
+  const Bytes big(max_data_cell_bytes, 3);
+  const auto fill = [&](std::uint64_t from, std::uint64_t to) {
+    for (std::uint64_t i = from; i < to; ++i) {
+      ASSERT_TRUE(journal->begin(head(i, i + 1)));
+      for (std::uint64_t n = 0; n < 4; ++n)
+        ASSERT_TRUE(journal->add(DataCell{1, id(9), n * big.size(), big.size(), big}));
+      ASSERT_TRUE(journal->seal());
+    }
+  };
+  fill(0, 12);
+  const auto pinned = journal->batches()[2].number;
+  journal->pin("test", pinned);
+  while (journal->keep_bounds(0, 0).value()) {
+  }
+  EXPECT_LE(journal->oldest_batch(), pinned);
+  EXPECT_TRUE(journal->reaches(pinned, 1));
+  journal->pin("test", 0);
+  while (journal->keep_bounds(0, 0).value()) {
+  }
+  EXPECT_LE(journal->stats().bytes, settings.max_bytes);
+  EXPECT_GT(journal->oldest_batch(), pinned);
+  const auto kept = numbers(*journal);
+  journal = open();
+  EXPECT_EQ(numbers(*journal), kept) << "nothing is given up in memory only";
+  EXPECT_TRUE(journal->keep_bounds(1ULL << 40, 0).value()) << "graves count";
+  while (journal->drop_oldest().value()) {
+  }
+  EXPECT_EQ(journal->batches().back().number, kept.back()) << "redo needs the last one";
+  // Age: a quiet history goes too, by the parts it was written in.
+  fill(12, 13);
+  times.now += default_undo_age_ns / 4;
+  fill(13, 14);
+  ASSERT_FALSE(journal->keep_bounds(0, 0).value());
+  fill(14, 15);
+  times.now += default_undo_age_ns + 1'000'000'000;
+  fill(15, 16);
+  while (journal->keep_bounds(0, 0).value()) {
+  }
+  EXPECT_GE(journal->batches().front().head.before, at(12));
+}
+
+TEST_F(UndoJournalTest, OneBatchOverTheBoundStarves) {
+  settings.max_bytes = 2 << 20;
+  auto journal = open();
+  ASSERT_TRUE(journal->begin(head(0, 1)));
+  const Bytes big(max_data_cell_bytes, 3);
+  Status added;
+  for (std::uint64_t n = 0; n < 20 && added; ++n) added = journal->add(DataCell{1, id(9), n, big.size(), big});
+  ASSERT_FALSE(added);
+  EXPECT_EQ(added.error().code, ErrorCode::no_space);
+  EXPECT_TRUE(journal->starved());
+  ASSERT_TRUE(journal->gap(0, "no space for the history"));
+  EXPECT_TRUE(open()->batches().empty());
+}
+
+}  // namespace
+}  // namespace holdfast::mirror
