@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,8 +21,11 @@
 namespace holdfast::platform {
 namespace {
 
-constexpr std::size_t max_spares = 4;
-constexpr std::size_t first_spares = 2;
+// A sync of a segment that was written before costs half of one whose blocks are new: those need a commit of the file system's journal. So what
+// is given up is kept aside, as much of it as a busy active fills between two checkpoints, unless the disk gets full.
+constexpr std::size_t max_spares = 32;
+constexpr std::size_t first_spares = 4;
+constexpr std::uint64_t keep_free_fraction = 8;
 
 class File final : public ports::SegmentFile {
  public:
@@ -160,7 +164,10 @@ Status FolderSegmentStore::remove(std::uint64_t number) {
   const std::string path = dir_ + "/" + name_of("seg-", number);
   HF_ASSIGN(const auto spares, numbers("spare-"));
   const std::string spare = dir_ + "/" + name_of("spare-", spares.empty() ? 1 : spares.back() + 1);
-  const int rc = spares.size() < max_spares ? ::rename(path.c_str(), spare.c_str()) : ::unlink(path.c_str());
+  struct statvfs fs {};
+  const bool roomy = ::statvfs(dir_.c_str(), &fs) == 0 && fs.f_bavail > fs.f_blocks / keep_free_fraction;
+  const bool keep = roomy && spares.size() < max_spares;
+  const int rc = keep ? ::rename(path.c_str(), spare.c_str()) : ::unlink(path.c_str());
   if (rc != 0) return fail_errno(errno, "cannot give up {}", path);
   return sync_dir(dir_);
 }
