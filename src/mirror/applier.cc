@@ -41,10 +41,13 @@ Status Applier::for_each_tree(const std::function<Status(ports::Tree&)>& look) {
 Status Applier::begin_held(const NodeState& state) {
   HF_ASSIGN(plan_, undo_.redo(state.applied, state.log_life, {state.applied.epoch, log_.durable()}));
   again_ = batch_is_sealed_ = after_consistent_ = false;
+  waits_for_space_ = false;
   staged_.clear();
   covered_.clear();
   covered_since_point_.clear();
   checkpoint_batch_ = undo_.current_batch();
+  if (undo_.on())  // a rewind may have buried, and brought back
+    for (auto& [number, set] : sets_) HF_TRY(set.graves.load(*set.tree));
   kept_ = state.point ? state.point->complete : std::set<SetNumber>{};
   kept_from_ = state.point ? state.point->batch : 0;
   const std::lock_guard lock(mutex_);
@@ -62,9 +65,11 @@ Status Applier::begin_held(const NodeState& state) {
 Status Applier::adopt_state(SetNumber number, SetState& set) {
   set.resync = resyncing_.contains(number);
   set.complete = complete_.contains(number);
+  // What was seen of listings, or missed, is forgotten with the life that saw it: a resync that was under way can't make the set complete.
   set.memory = {};
+  set.memory.broken = set.resync;
   HF_ASSIGN(const ports::NamesMark mark, set.tree->names_mark());
-  set.names = {log_life_, mark.log == log_life_ ? mark.sequence : Sequence(0), false};
+  set.names = {log_life_, mark.log == log_life_ ? mark.sequence : Sequence(0), false, log_.durable()};
   // A crash came between "complete" and the end of clearing up after the resync.
   return set.complete && !set.resync ? set.tree->purge(ports::Grave::limbo) : Status{};
 }
@@ -113,14 +118,14 @@ Applier::SetState* Applier::find(SetNumber set) {
 
 // Batch m of a redo is one slice, however big (R21).
 Result<Bytes> Applier::read_ahead(Sequence from) {
-  HF_ASSIGN(Bytes bytes, log_.read(from, apply_batch_bytes));
+  HF_ASSIGN(Bytes bytes, log_.read(from, batch_bytes_));
   if (!is_batch_m(from.next())) return bytes;
   for (;;) {
     Sequence last = from;
     for (ByteView rest = bytes; !rest.empty(); rest = rest.subspan(log::head_of(rest.data()).length))
       last = log::head_of(rest.data()).sequence;
     if (last >= *plan_.m_after) return bytes;
-    HF_ASSIGN(const Bytes more, log_.read(last, apply_batch_bytes));
+    HF_ASSIGN(const Bytes more, log_.read(last, batch_bytes_));
     if (more.empty())
       return fail(ErrorCode::corrupt, "the receive log ends at sequence {}, but {} was being applied", last.value,
                   plan_.m_after->value);
@@ -145,7 +150,10 @@ Result<bool> Applier::step() {
     }
     rest = rest.subspan(head.length);
   }
-  if (records.empty()) return false;
+  if (records.empty()) {
+    waits_for_space_ = false;
+    return false;
+  }
   for (std::size_t at = 0; at < records.size();) {
     const std::size_t end = slice_end(records, at);
     const std::span<const log::Record> slice(records.data() + at, end - at);

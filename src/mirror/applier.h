@@ -45,7 +45,9 @@ class Applier {
         resync_broken;  // a set can't be completed by what the log holds: a new session must begin it anew
     std::function<void(SetNumber)> unknown_set;  // a record of a set that is not here yet: waits
   };
-  Applier(log::SegmentLog& log, UndoWriter& undo, Hooks hooks) : log_(log), undo_(undo), hooks_(std::move(hooks)) {}
+  // `batch_bytes`: about how much of the log one step takes.
+  Applier(log::SegmentLog& log, UndoWriter& undo, Hooks hooks, std::size_t batch_bytes = apply_batch_bytes)
+      : log_(log), undo_(undo), hooks_(std::move(hooks)), batch_bytes_(batch_bytes) {}
 
   // Where to go on, before the first step or after the log was reset.
   Status begin(const NodeState& state);
@@ -115,6 +117,7 @@ class Applier {
   log::SegmentLog& log_;
   UndoWriter& undo_;
   Hooks hooks_;
+  const std::size_t batch_bytes_;
   std::mutex work_mutex_;     // held while a slice is applied or synced; taken before mutex_
   mutable std::mutex mutex_;  // for readers of sets_, removed_, applied_; writers hold both
   std::map<SetNumber, SetState> sets_;

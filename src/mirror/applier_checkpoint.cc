@@ -61,6 +61,7 @@ Status Applier::keep_limbo(const log::Record& r) {
 }
 
 Status Applier::begin_resync(const log::Record& r) {
+  if (removed_.contains(r.set)) return {};  // nobody asks any more whether it is whole
   SetState* set = find(r.set);
   const bool was_whole = set && set->complete;
   const Position before = applied();
@@ -138,19 +139,19 @@ Status Applier::checkpoint_now() {
     HF_ASSIGN(const bool gave_up, undo_.keep_bounds(grave_bytes_, kept_bytes));
     if (!gave_up) break;
   }
+  // Only right after the epoch's beginning: later there are new ones. What has to be left to a redo goes with the next epoch.
   if (purge_orphans_)
     for (auto& [number, set] : sets_)
-      if (position.sequence >= set.names.done) HF_TRY(set.tree->purge(ports::Grave::orphan));
+      if (set.names.graves_are_old(position.sequence)) HF_TRY(set.tree->purge(ports::Grave::orphan));
   purge_orphans_ = false;
   return {};
 }
 
-// In a redo over a tree that is ahead of it, the graveyard holds what later records delete, and earlier ones still write to.
 Status Applier::purge_graves(std::uint64_t below) {
   const Position position = applied();
   std::uint64_t bytes = 0;
   for (auto& [number, set] : sets_) {
-    if (position.sequence >= set.names.done) {
+    if (set.names.graves_are_old(position.sequence)) {
       if (undo_.on())
         HF_TRY(set.graves.purge(*set.tree, below, undo_.current_batch()));
       else
@@ -166,7 +167,12 @@ Status Applier::purge_graves(std::uint64_t below) {
 // is then the plan's batch m, and still open.
 Result<bool> Applier::make_space(std::span<const log::Record> slice) {
   const bool history_starves = undo_.starved();
-  for (auto& [number, set] : sets_) set.names.settled = false;
+  staged_.clear();
+  for (auto& [number, set] : sets_) {
+    HF_TRY(set.tree->unstage());
+    set.names.settled = false;
+    set.names.doubt_to = slice.back().sequence;
+  }
   if (batch_is_sealed_) {
     plan_ = {Sequence(slice.front().sequence.value - 1), slice.back().sequence};
     again_ = true;

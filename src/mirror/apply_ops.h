@@ -27,6 +27,10 @@ struct NamesProgress {
   std::uint64_t log = 0;
   Sequence done;
   bool settled = false;  // a change after the mark was seen in this life: no more doubt
+  Sequence doubt_to;     // nothing after it can have been begun before the crash
+  // In a redo over a tree that is ahead of it, the graveyard holds what later records delete, and earlier ones still write to. The change in doubt
+  // may have got as far as that, too, before its mark was written.
+  bool graves_are_old(Sequence applied) const { return applied >= done && (settled || applied >= doubt_to); }
 };
 
 // What a batch leaves to its end: neighbouring writes joined into one, and the modification times that applying disturbs.

@@ -42,11 +42,12 @@ int main(int argc, char** argv) {
     sum.crashes += r.crashes;
     sum.compared += r.compared;
     sum.resyncs += r.resyncs;
+    sum.rewinds += r.rewinds;
     if (r.failure.empty()) continue;
     if (++failures <= 12)
       fmt::print("seed {}: {}\n  replay: holdfast-model --seed {}\n", options.seed, r.failure, options.seed);
   }
-  fmt::print("model: {} lives, {} records, {} crashes, {} resyncs, {} comparisons, {} failures\n", runs, sum.records,
-             sum.crashes, sum.resyncs, sum.compared, failures);
+  fmt::print("model: {} lives, {} records, {} crashes, {} resyncs, {} rewinds, {} comparisons, {} failures\n", runs,
+             sum.records, sum.crashes, sum.resyncs, sum.rewinds, sum.compared, failures);
   return failures > 0 ? 1 : 0;
 }

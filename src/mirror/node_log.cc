@@ -173,9 +173,7 @@ void NodeLog::note_point(const NodeState& before, NodeState& next) const {
   if (!ports_.journal || next.point) return;
   const bool was_active = before.active_epoch != Epoch(0);
   const std::set<SetNumber>& whole = before.complete;
-  if (whole.empty() ||
-      std::includes(next.complete.begin(), next.complete.end(), whole.begin(), whole.end()))
-    return;
+  if (whole.empty() || std::includes(next.complete.begin(), next.complete.end(), whole.begin(), whole.end())) return;
   next.point = PastState{ports_.journal->next_number(),
                          was_active ? Position{before.active_epoch, before.applied.sequence} : applier_.applied(),
                          before.active_epoch, before.clean, whole};
@@ -230,7 +228,7 @@ Status NodeLog::restart_log_held(Position base, const std::function<void(NodeSta
     const NodeState now = snapshot();
     UndoHead jump;
     jump.life = now.log_life;
-    jump.before = now.point ? now.point->applied : applier_.applied();
+    jump.before = before.rewind ? base : now.point ? now.point->applied : applier_.applied();
     jump.after = base;
     jump.sets = before.rewind ? now.complete : now.point ? now.point->complete : before.complete;
     done = applier_.jump_held(std::move(jump));

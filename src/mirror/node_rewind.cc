@@ -115,8 +115,10 @@ Result<Position> NodeLog::rewind(std::uint64_t batch, bool irreversible) {
   PastState past;
   past.batch = batch;
   past.complete = snapshot().complete;
+  bool found = false;
   for (const auto& b : ports_.journal->batches())
-    if (b.number == batch) past.applied = b.head.before;
+    if (b.number == batch) past.applied = b.head.before, found = true;
+  if (!found) return fail(ErrorCode::not_found, "the undo history holds no point {}", batch);
   HF_TRY(rewind_held(past, irreversible));
   changed();
   return past.applied;

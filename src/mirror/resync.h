@@ -70,7 +70,7 @@ class Resync {
   std::vector<FileId> stack_;
   std::unordered_set<FileId> shipped_;
   std::unordered_set<FileId> again_;  // the peer asked for all of it, so it has something there
-  Sequence last_;  // last record of ours
+  Sequence last_;                     // last record of ours
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;

@@ -132,7 +132,10 @@ struct OwnedRecord {
 
 class RandomModelApplication {
  public:
-  RandomModelApplication(ModelTree& tree, std::mt19937& random, SetNumber set) : tree_(tree), random_(random), set_(set) {}
+  RandomModelApplication(ModelTree& tree, std::mt19937& random, SetNumber set)
+      : tree_(tree), random_(random), set_(set) {}
+  // Mostly folders that move about.
+  void prefer_folders(bool so) { folders_ = so; }
   // One change, most of the time. False: what it would have done was refused.
   bool step(OwnedRecord& out);
   // Collapsing and inserting ranges. The kernel's FUSE passes neither on, so they reach a log only from other tests.
@@ -149,7 +152,8 @@ class RandomModelApplication {
   FileId fresh() {
     FileId id;
     ++last_id_;
-    for (std::size_t i = 0; i < 8; ++i) id.bytes[i] = static_cast<std::uint8_t>((last_id_ * 0x9E3779B97F4A7C15ULL) >> (8 * i));
+    for (std::size_t i = 0; i < 8; ++i)
+      id.bytes[i] = static_cast<std::uint8_t>((last_id_ * 0x9E3779B97F4A7C15ULL) >> (8 * i));
     id.bytes[8] = static_cast<std::uint8_t>(last_id_);
     id.bytes[9] = static_cast<std::uint8_t>(last_id_ >> 8);
     id.bytes[15] = 0x11;
@@ -167,7 +171,9 @@ class RandomModelApplication {
   std::string folder_name() { return fmt::format("d{}", pick(3)); }
   std::string file_name() { return fmt::format("f{}", pick(5)); }
   std::string special_name() { return fmt::format("s{}", pick(3)); }
-  std::string any_name() { return pick(3) == 0 ? folder_name() : pick(4) == 0 ? special_name() : file_name(); }
+  std::string any_name() {
+    return pick(folders_ ? 8 : 6) < (folders_ ? 7U : 2U) ? folder_name() : pick(4) == 0 ? special_name() : file_name();
+  }
   std::string same_sort(const std::string& name) {
     return name[0] == 'd' ? folder_name() : name[0] == 's' ? special_name() : file_name();
   }
@@ -224,14 +230,14 @@ class RandomModelApplication {
   std::vector<FileId> unlinked_;  // lost their last name, open: can't get another one
   std::vector<FileId> moved_;
   std::uint64_t last_id_ = 0;
-  bool shifts_ = false;
+  bool shifts_ = false, folders_ = false;
   std::int64_t clock_ns_ = 1'700'000'000'000'000'000;
 };
 
 inline bool RandomModelApplication::step(OwnedRecord& r) {
   r = {};
   r.record.set = set_;
-  const unsigned n = pick(25);
+  const unsigned n = folders_ && pick(2) ? 12 + pick(11) : pick(25);
   if (n < 5) return make(r, Kind::create);
   if (n < 10) return write(r);
   if (n < 11) return truncate(r);
@@ -305,7 +311,9 @@ inline bool RandomModelApplication::write(OwnedRecord& r) {
   r.record.kind = Kind::write;
   r.record.file = id;
   orphan_flag(r, id);
-  r.record.offset = pick(2) ? node.data.size() % (std::uint64_t{1} << 20) : pick(40) == 0 ? (std::uint64_t{1} << 40) : pick(5000);
+  r.record.offset = pick(2)         ? node.data.size() % (std::uint64_t{1} << 20)
+                    : pick(40) == 0 ? (std::uint64_t{1} << 40)
+                                    : pick(5000);
   r.payload = some_bytes(1 + pick(pick(4) == 0 ? 1500 : 300));
   node.data.write(r.record.offset, r.payload);
   lose_privileges(node, false);
@@ -331,8 +339,13 @@ inline bool RandomModelApplication::fallocate(OwnedRecord& r) {
   const FileId id = some_file();
   if (id.is_none()) return false;
   ModelNode& node = tree_.edit(id);
-  static constexpr std::uint32_t modes[] = {0, allocate_keep_size, allocate_punch | allocate_keep_size, allocate_zero,
-                                            allocate_zero | allocate_keep_size, fallocate_collapse, fallocate_insert};
+  static constexpr std::uint32_t modes[] = {0,
+                                            allocate_keep_size,
+                                            allocate_punch | allocate_keep_size,
+                                            allocate_zero,
+                                            allocate_zero | allocate_keep_size,
+                                            fallocate_collapse,
+                                            fallocate_insert};
   r.record.kind = Kind::fallocate;
   r.record.file = id;
   orphan_flag(r, id);

@@ -11,6 +11,8 @@
 #include "log/record_codec.h"
 #include "log/segment_log.h"
 #include "mirror/applier.h"
+#include "mirror/rewind.h"
+#include "mirror/test_checked_tree.h"
 #include "mirror/test_machine.h"
 #include "mirror/test_shipper.h"
 
@@ -19,11 +21,18 @@ namespace holdfast::mirror::testing {
 struct ModelOptions {
   std::uint64_t seed = 1;
   bool trace = false;
+  bool undo = true;  // in half of the lives
   MemoryTree::Flaw flaw = MemoryTree::Flaw::none;
 };
+struct ModelTimes final : ports::Times {
+  std::int64_t now_ns = 1;
+  std::int64_t realtime_ns() override { return ++now_ns; }
+  std::int64_t steady_ns() override { return ++now_ns; }
+};
+
 struct ModelReport {
   std::string failure;  // empty: none
-  std::uint64_t records = 0, crashes = 0, compared = 0, resyncs = 0, steps = 0;
+  std::uint64_t records = 0, crashes = 0, compared = 0, resyncs = 0, steps = 0, rewinds = 0;
 };
 
 class ModelRun {
@@ -33,6 +42,7 @@ class ModelRun {
         random_(static_cast<std::mt19937::result_type>(options.seed * 0x9E3779B97F4A7C15ULL >> 32) ^
                 static_cast<std::mt19937::result_type>(options.seed)),
         segments_(fuse_),
+        undo_segments_(fuse_),
         cell_(fuse_),
         tree_(std::make_shared<MemoryTree>(set, fuse_, options.flaw)),
         model_(set),
@@ -64,29 +74,48 @@ class ModelRun {
   Status send(std::size_t groups);
   Result<bool> apply();
   Status compare();
+  void pin();
+  void remember();
+  Position position_of(Sequence sequence) const;
+  bool of_this_past(Position position) const;
+  // --- test_model_undo.h
+  Status restart_log(Position base, const std::function<void(NodeState&)>& change);
+  Status go_back();
+  Status rewind(const UndoBatch& to);
+  Status rewind_steps(const UndoBatch& to);
+  Status finish_rewind();
+  Status resume_rewind();
+  Status check_graves();
   // True when the power went; then the machine is up again.
   Result<bool> survives(const Status& status);
 
   ModelOptions options_;
   std::mt19937 random_;
   Fuse fuse_;
-  ModelSegments segments_;
+  ModelSegments segments_, undo_segments_;
   ModelCell cell_;
   std::shared_ptr<MemoryTree> tree_;
   ModelTree model_;
   RandomModelApplication application_;
-  NoUndo undo_;
+  NoUndo no_undo_;
+  ModelTimes times_;
+  bool with_undo_ = false;
+  std::uint64_t undo_bytes_ = std::uint64_t{1} << 30;
   std::unique_ptr<log::SegmentLog> log_;
+  std::unique_ptr<UndoJournal> journal_;
+  std::unique_ptr<CheckedUndo> checked_undo_;
   std::unique_ptr<Applier> applier_;
   NodeState state_;
 
   Position base_{Epoch(1), Sequence(100)};
   Epoch epoch_{1};
-  std::vector<Bytes> records_;             // all since base_
-  std::map<Sequence, ModelTree> history_;  // the model after some of them
+  std::vector<Bytes> records_;               // all since base_
+  std::map<Sequence, ModelTree> history_;    // the model after some of them
+  std::map<Position, ModelTree> all_pasts_;  // the same of all bases
   std::unique_ptr<Shipper> shipper_;
   Sequence shipped_;
   bool told_ = true;
+  bool redoing_ = false;  // the tree may be ahead of the position
   ModelReport report_;
 };
 
@@ -99,15 +128,19 @@ inline ModelReport ModelRun::run() {
 
 inline Status ModelRun::live() {
   const unsigned kind = pick(4);
+  application_.prefer_folders(pick(4) == 0);
+  with_undo_ = options_.undo && pick(2) == 0;
+  if (pick(5) == 0) undo_bytes_ = 1;
   state_.applied = base_;
   if (kind == 1) {
     produce(5 + pick(40));
     records_.clear();
     history_.clear();
+    all_pasts_.clear();
   } else {
     state_.complete.insert(set);
   }
-  history_.insert_or_assign(base_.sequence, model_);
+  remember();
   HF_TRY(cell_.store(encode(state_)));
   log_ = std::make_unique<log::SegmentLog>(segments_);
   HF_TRY(log_->reset(base_));
@@ -126,8 +159,23 @@ inline Status ModelRun::start_again() {
   HF_ASSIGN(const Bytes stored, cell_.load());
   HF_ASSIGN(state_, decode_node_state(stored));
   log_ = std::make_unique<log::SegmentLog>(segments_);
+  if (with_undo_) {
+    journal_.reset();
+    HF_ASSIGN(journal_, UndoJournal::open(undo_segments_, times_, {undo_bytes_, 0, default_undo_age_ns}));
+    if (const std::string damage = journal_->stats().damage; !damage.empty())
+      return fail(ErrorCode::internal, "{}", damage);
+    pin();
+  }
+  if (with_undo_) checked_undo_ = std::make_unique<CheckedUndo>(*journal_);
+  UndoWriter& undo = with_undo_ ? static_cast<UndoWriter&>(*checked_undo_) : no_undo_;
   if (state_.restarting) {  // whatever is left of the log
     HF_TRY(log_->reset(state_.applied));
+    UndoHead jump;
+    jump.life = state_.log_life;
+    jump.before = state_.point ? state_.point->applied : state_.applied;
+    jump.after = state_.applied;
+    jump.sets = state_.point ? state_.point->complete : state_.complete;
+    HF_TRY(undo.jump(std::move(jump)));
     HF_TRY(store([](NodeState& s) { s.restarting = false; }));
   } else {
     HF_ASSIGN(const log::Recovery recovery, log_->recover(state_.applied.sequence));
@@ -141,9 +189,12 @@ inline Status ModelRun::start_again() {
   hooks.applied = [](std::uint64_t) {};
   hooks.resync_broken = [this] { shipper_.reset(); };
   hooks.unknown_set = [](SetNumber) {};
-  applier_ = std::make_unique<Applier>(*log_, undo_, std::move(hooks));
+  applier_ = std::make_unique<Applier>(*log_, undo, std::move(hooks), pick(2) ? 1 : apply_batch_bytes);
   HF_TRY(applier_->begin(state_));
-  return applier_->add_tree(tree_);
+  std::shared_ptr<ports::Tree> tree = tree_;
+  if (with_undo_) tree = std::make_shared<CheckedTree>(tree_, *checked_undo_);
+  HF_TRY(applier_->add_tree(std::move(tree)));
+  return resume_rewind();
 }
 
 inline Status ModelRun::store(const std::function<void(NodeState&)>& change) {
@@ -151,7 +202,14 @@ inline Status ModelRun::store(const std::function<void(NodeState&)>& change) {
   change(next);
   HF_TRY(cell_.store(encode(next)));
   state_ = std::move(next);
+  pin();
   return {};
+}
+
+inline void ModelRun::pin() {
+  if (!journal_) return;
+  journal_->pin("resync", state_.point ? state_.point->batch : 0);
+  journal_->pin("rewind", state_.rewind ? state_.rewind->batch : 0);
 }
 
 // The active of the next epoch has another past: it never saw the last changes that are in this tree, and made some that this node never saw.
@@ -167,26 +225,23 @@ inline Status ModelRun::restart_elsewhere() {
   model_ = past->second;
   shipper_.reset();
   application_.close_all();
-  const bool as_a_copy = pick(4) == 0;
+  const bool as_a_copy = !with_undo_ && pick(4) == 0;
+  const auto pasts = all_pasts_;
   produce(pick(30));
+  all_pasts_ = pasts;  // these are in no log
   epoch_ = epoch_.next();
   base_ = {epoch_, Sequence(last().value + (pick(2) ? 1'000'000 : 0))};
   epoch_ = epoch_.next();
   records_.clear();
   history_.clear();
-  history_.insert_or_assign(base_.sequence, model_);
+  remember();
   note(fmt::format("-- another past, base {}", base_.sequence.value));
   if (!as_a_copy && pick(2)) fuse_.left = pick(5);
-  Status restarted = store([&](NodeState& s) {
+  const auto forget = [](NodeState& s) {
     s.complete.clear();
     s.resyncing.clear();
-    ++s.log_life;
-    s.applied = base_;
-    s.restarting = true;
-  });
-  if (restarted) restarted = log_->reset(base_);
-  if (restarted) restarted = store([](NodeState& s) { s.restarting = false; });
-  if (restarted) restarted = applier_->begin(state_);
+  };
+  Status restarted = restart_log(base_, forget);
   if (!fuse_.burnt) {
     fuse_.left = UINT64_MAX;
     if (as_a_copy) tree_->forget_ids();
@@ -197,15 +252,7 @@ inline Status ModelRun::restart_elsewhere() {
   told_ = true;
   fuse_.left = UINT64_MAX;
   if (state_.applied == base_) return {};
-  // It was never told: told again, as the next session does.
-  HF_TRY(store([&](NodeState& s) {
-    s.complete.clear();
-    s.resyncing.clear();
-    ++s.log_life;
-    s.applied = base_;
-  }));
-  HF_TRY(log_->reset(base_));
-  return applier_->begin(state_);
+  return restart_log(base_, forget);  // it was never told: told again, as the next session does
 }
 
 inline Status ModelRun::turn() {
@@ -223,6 +270,7 @@ inline Status ModelRun::turn() {
   } else if (n < 17) {
     status = applier_->checkpoint();
   } else if (n < 18) {
+    if (with_undo_ && pick(3) == 0) return go_back();
     if (pick(4) == 0)
       mark(log::Kind::epoch_begin);
     else if (pick(8) == 0)
@@ -250,20 +298,26 @@ inline Status ModelRun::recover() {
     ++report_.crashes;
     note("-- the power goes");
     applier_.reset();
+    journal_.reset();
     log_.reset();
     segments_.crash(random_);
+    undo_segments_.crash(random_);
     tree_->crash(random_);
     fuse_.burnt = false;
     fuse_.left = pick(3) == 0 ? pick(60) : UINT64_MAX;
     Status up = start_again();
     note(fmt::format("-- up again at {}, the log ends at {}", state_.applied.sequence.value,
                      log_->end().sequence.value));
+    redoing_ = true;
     for (bool more = up.has_value(); more;) {
       auto applied = apply();
       more = applied && *applied;
-      if (!applied) up = tl::unexpected(std::move(applied).error());
+      if (more && pick(4) == 0)
+        if (Status done = applier_->checkpoint(); !done) applied = tl::unexpected(std::move(done).error());
+      if (!applied) up = tl::unexpected(std::move(applied).error()), more = false;
     }
-    if (!fuse_.burnt) return up;
+    redoing_ = false;
+    if (!fuse_.burnt) return up ? compare() : up;
   }
 }
 
@@ -272,11 +326,12 @@ inline void ModelRun::append(OwnedRecord& owned) {
   r.epoch = epoch_;
   r.sequence = last().next();
   r.time_ns = static_cast<std::int64_t>(r.sequence.value);
-  note(fmt::format("{:6} {} file {} parent {} \"{}\" parent2 {} \"{}\" replaced {} offset {} length {} size {} flags {} "
-                   "payload {}",
-                   r.sequence.value, log::to_string(r.kind), r.file.to_hex().substr(0, 6),
-                   r.parent.to_hex().substr(0, 6), r.name, r.parent2.to_hex().substr(0, 6), r.name2,
-                   r.replaced.to_hex().substr(0, 6), r.offset, r.length, r.size, r.flags, r.payload.size()));
+  note(
+      fmt::format("{:6} {} file {} parent {} \"{}\" parent2 {} \"{}\" replaced {} offset {} length {} size {} flags {} "
+                  "payload {}",
+                  r.sequence.value, log::to_string(r.kind), r.file.to_hex().substr(0, 6),
+                  r.parent.to_hex().substr(0, 6), r.name, r.parent2.to_hex().substr(0, 6), r.name2,
+                  r.replaced.to_hex().substr(0, 6), r.offset, r.length, r.size, r.flags, r.payload.size()));
   records_.push_back(log::encode(r));
   ++report_.records;
 }
@@ -284,10 +339,13 @@ inline void ModelRun::append(OwnedRecord& owned) {
 inline void ModelRun::produce(unsigned operations) {
   application_.allow_shifts(complete() && !shipper_);
   for (OwnedRecord r; operations > 0; --operations)
-    if (application_.step(r)) append(r);
+    if (application_.step(r)) {
+      append(r);
+      if (with_undo_) remember();
+    }
   for (const FileId& id : application_.take_moved())
     if (shipper_) shipper_->moved(id);
-  history_.insert_or_assign(last(), model_);
+  remember();
 }
 
 inline void ModelRun::begin_session() {
@@ -309,7 +367,7 @@ inline void ModelRun::ship(unsigned records) {
     shipped_ = last();
     if (shipper_->ended()) shipper_.reset();
   }
-  history_.insert_or_assign(last(), model_);
+  remember();
 }
 
 inline void ModelRun::mark(log::Kind kind) {
@@ -321,7 +379,7 @@ inline void ModelRun::mark(log::Kind kind) {
   OwnedRecord r;
   r.record.kind = kind;
   append(r);
-  history_.insert_or_assign(last(), model_);
+  remember();
 }
 
 // Groups end where the model was kept, most of the time.
@@ -345,23 +403,53 @@ inline Status ModelRun::send(std::size_t groups) {
 inline Result<bool> ModelRun::apply() {
   HF_ASSIGN(const bool more, applier_->step());
   if (fuse_.burnt) return false;
+  if (applier_->waits_for_space()) {  // the history is needed and may grow no more: somebody makes room
+    undo_bytes_ = std::uint64_t{1} << 30;
+    journal_->set_settings({undo_bytes_, 0, default_undo_age_ns});
+    return true;
+  }
   if (tree_->staged() != 0) return fail(ErrorCode::internal, "{} staged objects were not placed", tree_->staged());
-  HF_TRY(compare());
+  if (!redoing_) HF_TRY(compare());
   return more;
 }
 
+inline Position ModelRun::position_of(Sequence sequence) const {
+  if (sequence == base_.sequence) return base_;
+  return {log::head_of(records_[sequence.value - base_.sequence.value - 1].data()).epoch, sequence};
+}
+
+inline bool ModelRun::of_this_past(Position position) const {
+  return position.sequence >= base_.sequence && position.sequence <= last() &&
+         position == position_of(position.sequence);
+}
+
+inline void ModelRun::remember() {
+  history_.insert_or_assign(last(), model_);
+  all_pasts_.insert_or_assign(position_of(last()), model_);
+}
+
 inline Status ModelRun::compare() {
-  const auto then = history_.find(applier_->applied().sequence);
-  if (!told_ || !complete() || then == history_.end()) return {};
+  const auto then = all_pasts_.find(applier_->applied());
+  if (!told_ || !complete() || then == all_pasts_.end()) return {};
   ++report_.compared;
   const std::string difference = then->second.difference(*tree_);
   if (difference.empty()) return {};
-  return fail(ErrorCode::internal, "the tree at sequence {} is not what the model was: {}", then->first.value,
+  return fail(ErrorCode::internal, "the tree at sequence {} is not what the model was: {}", then->first.sequence.value,
               difference);
 }
 
 // Quiet at last: everything comes over, and the passive is a whole copy with nothing left over.
 inline Status ModelRun::settle() {
+  for (unsigned rounds = pick(2) ? 0 : 12; rounds > 0 && (!complete() || applier_->applied().sequence < last());
+       --rounds) {
+    if (!complete() && !shipper_ && applier_->applied().sequence == last()) begin_session();
+    ship(1 + pick(20));
+    if (fuse_.left > 1000) fuse_.left = pick(60);
+    Status status = send(1 + pick(3));
+    if (status && pick(2)) status = apply().map([](bool) {});
+    if (status && pick(3) == 0) status = applier_->checkpoint();
+    HF_TRY(survives(status));
+  }
   fuse_.left = UINT64_MAX;
   for (int round = 0; !complete() || applier_->applied().sequence < last(); ++round) {
     if (round > 3000) return fail(ErrorCode::internal, "the resynchronization does not come to an end");
@@ -372,16 +460,22 @@ inline Status ModelRun::settle() {
   }
   mark(log::Kind::epoch_begin);
   while (log_->end().sequence < last() || log_->durable() < last()) HF_TRY(send(4));
-  HF_ASSIGN([[maybe_unused]] const bool more, apply());
+  for (bool more = true; more;) {
+    HF_ASSIGN(more, apply());
+  }
   HF_TRY(applier_->checkpoint());
   HF_TRY(compare());
   if (applier_->applied().sequence != last()) return fail(ErrorCode::internal, "not everything was applied");
-  for (const auto why : {ports::Grave::deleted, ports::Grave::orphan, ports::Grave::limbo})
-    if (const std::size_t n = tree_->in_grave_count(why); n != 0)
-      return fail(ErrorCode::internal, "{} objects are left in corner {} of the graveyard", n, static_cast<int>(why));
+  HF_TRY(check_graves());
+  // What is not foreseen costs a sync of its own: ordinary changes all are.
+  if (journal_ && report_.resyncs + report_.crashes + report_.rewinds == 0 && journal_->stats().late_groups != 0)
+    return fail(ErrorCode::internal, "{} changes were not foreseen", journal_->stats().late_groups);
+  for (int i = 0; with_undo_ && i < 3; ++i) HF_TRY(go_back());
   return {};
 }
 
 inline ModelReport run_model(const ModelOptions& options) { return ModelRun(options).run(); }
 
 }  // namespace holdfast::mirror::testing
+
+#include "mirror/test_model_undo.h"

@@ -55,7 +55,7 @@ class Shipper {
   SetNumber set_;
   bool peer_empty_, ended_ = false;
   std::vector<FileId> stack_;
-  std::vector<Job> jobs_;  // the last one is being done
+  std::vector<Job> jobs_;                       // the last one is being done
   std::unordered_set<FileId> shipped_, again_;  // again: the peer asked for all of it, and has something
   std::deque<FileId> moved_;
   std::deque<Nak> naks_;
@@ -185,7 +185,10 @@ inline bool Shipper::contents(const ModelNode& n, OwnedRecord& out) {
     job.offset += length;
     return true;
   }
-  job.what = What::capability;
+  if (n.data.size() > 0)
+    job.what = What::capability;
+  else
+    jobs_.pop_back();
   return false;
 }
 

@@ -43,8 +43,8 @@ class SparseBytes {
         continue;
       }
       const std::uint64_t from = std::max(begin, offset), to = std::min(begin + sector_bytes, end);
-      std::fill(it->second.begin() + static_cast<long>(from - begin), it->second.begin() + static_cast<long>(to - begin),
-                0);
+      std::fill(it->second.begin() + static_cast<long>(from - begin),
+                it->second.begin() + static_cast<long>(to - begin), 0);
       ++it;
     }
   }
@@ -66,8 +66,8 @@ class SparseBytes {
          it != sectors_.end() && it->first * sector_bytes < offset + n; ++it) {
       const std::uint64_t begin = it->first * sector_bytes;
       const std::uint64_t from = std::max(begin, offset), to = std::min(begin + sector_bytes, offset + n);
-      std::copy(it->second.begin() + static_cast<long>(from - begin), it->second.begin() + static_cast<long>(to - begin),
-                into.begin() + static_cast<long>(from - offset));
+      std::copy(it->second.begin() + static_cast<long>(from - begin),
+                it->second.begin() + static_cast<long>(to - begin), into.begin() + static_cast<long>(from - offset));
     }
     return n;
   }

@@ -28,7 +28,8 @@
 namespace holdfast::mirror::testing {
 
 constexpr const char* capability_attribute = "security.capability";
-constexpr const char* acl_attribute = "system.posix_acl_access";  // here: first byte = the permission bits it stands for
+constexpr const char* acl_attribute =
+    "system.posix_acl_access";  // here: first byte = the permission bits it stands for
 constexpr std::uint32_t allocate_keep_size = 1, allocate_punch = 2, allocate_zero = 0x10;
 
 constexpr std::int64_t first_mtime_ns = 1'699'000'000'000'000'000;  // of an empty tree's root
@@ -94,11 +95,19 @@ class MemoryTree final : public ports::Tree {
     SparseBytes data;
     std::map<std::string, Ino, std::less<>> names;  // of a folder
     Ino parent = 0;                                 // of a folder
-    std::unique_ptr<SparseBytes> synced;  // content at the last sync, when it was changed since
+    std::unique_ptr<SparseBytes> synced;            // content at the last sync, when it was changed since
     std::vector<DataChange> changes;
   };
   // Bugs of a tree, planted to see that the model test finds them.
-  enum class Flaw { none, ids_not_durable, sync_lies, mark_runs_ahead, mark_is_lost, staged_survives, index_is_believed };
+  enum class Flaw {
+    none,
+    ids_not_durable,
+    sync_lies,
+    mark_runs_ahead,
+    mark_is_lost,
+    staged_survives,
+    index_is_believed
+  };
 
   MemoryTree(SetNumber set, Fuse& fuse, Flaw flaw = Flaw::none) : set_(set), fuse_(fuse), flaw_(flaw) {
     inodes_[root_ino].meta.mode = type_folder | 0755;
@@ -145,6 +154,11 @@ class MemoryTree final : public ports::Tree {
   Status replace_xattrs(const FileId& id, ByteView list) override;
   Status stage(const FileId& id, const ports::NewNode& node) override;
   Status commit_ids() override;
+  Status unstage() override {
+    for (const Ino ino : staged_) forget(inodes_[ino].meta.id);
+    staged_.clear();
+    return {};
+  }
   Status place(const FileId& id, const FileId& dir, std::string_view name) override;
   Status place_in_grave(const FileId& id, ports::Grave why) override;
   Result<ports::Standing> at(const FileId& dir, std::string_view name, const FileId& expected) override;
@@ -161,7 +175,7 @@ class MemoryTree final : public ports::Tree {
   Status adopt(const FileId& dir, std::string_view name, const FileId& id) override;
   Status bring(const FileId& id, const FileId& dir, std::string_view name) override;
   Status set_aside(const FileId& folder) override;
-  Result<bool> is_empty() override { return inodes_[root_ino].names.empty(); }
+  Result<bool> is_empty() override { return inodes_[root_ino].names.empty() && grave().names.empty(); }
   Result<Bytes> read_xattrs(const FileId& id) override;
   Result<std::uint64_t> next_data(const FileId& id, std::uint64_t offset) override;
   Result<std::uint64_t> next_hole(const FileId& id, std::uint64_t offset) override;
@@ -178,7 +192,9 @@ class MemoryTree final : public ports::Tree {
 
  private:
   static constexpr Ino root_ino = 1, grave_ino = 2;
-  static char corner(ports::Grave why) { return why == ports::Grave::deleted ? 'd' : why == ports::Grave::orphan ? 'o' : 'l'; }
+  static char corner(ports::Grave why) {
+    return why == ports::Grave::deleted ? 'd' : why == ports::Grave::orphan ? 'o' : 'l';
+  }
   static std::string grave_name(const FileId& id, ports::Grave why) {
     return std::string{corner(why), '-'} + std::string(as_text(id.bytes));
   }

@@ -409,6 +409,8 @@ Result<RedoPlan> UndoJournal::redo(Position checkpoint, std::uint64_t life, Posi
   }
   if (!any || last_is_gap_) return suppress;
   const UndoHead& head = m.head;
+  // A rewind is under way, and gone on with before anything is applied; when it is done, a jump follows.
+  if (head.why == BatchWhy::rewind) return suppress;
   if (head.life == life && head.after == checkpoint) return RedoPlan{checkpoint.sequence, {}};
   const bool of_the_log = head.why == BatchWhy::apply || head.why == BatchWhy::resync;
   if (of_the_log && head.life == life && head.before >= checkpoint && head.after.sequence <= log_end.sequence)

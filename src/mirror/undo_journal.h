@@ -87,6 +87,9 @@ class UndoJournal final : public UndoWriter {
   std::vector<UndoGap> gaps() const;
   // The set's history is whole from the start of this batch on.
   bool reaches(std::uint64_t batch, SetNumber set) const;
+  // The batch at whose start the trees hold what happened up to this whole second of the active's clock, and nothing after this time; nullopt: that
+  // is now. ErrorCode::not_found: the history begins later.
+  Result<std::optional<UndoBatch>> point_at(std::int64_t time_ns) const;
   // Nothing at or after this batch is given up, whatever the bounds say; 0: nothing is held. One pin a holder.
   void pin(const std::string& holder, std::uint64_t batch);
   std::uint64_t next_number() const { return log_.end().sequence.value + 1; }  // writer's thread

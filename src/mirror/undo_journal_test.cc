@@ -268,6 +268,28 @@ TEST_F(UndoJournalTest, BoundsGiveUpWholeSegmentsButNotWhatIsPinnedOrNeededForRe
   EXPECT_GE(journal->batches().front().head.before, at(12));
 }
 
+// Batches of one second each; one rewind in between.
+TEST_F(UndoJournalTest, ATimeIsFoundOnTheLineThatWasTaken) {
+  auto journal = open();
+  const auto at_second = [&](std::int64_t s) { return journal->point_at(s * 1'000'000'000); };
+  for (std::uint64_t s = 0; s < 5; ++s) batch(*journal, s, s + 1);  // batch s holds second s + 1
+  EXPECT_EQ(at_second(3)->value().head.before, at(3));
+  EXPECT_FALSE(at_second(5)->has_value()) << "now";
+  EXPECT_EQ(at_second(1)->value().head.before, at(1));
+  EXPECT_EQ(at_second(0).error().code, ErrorCode::not_found);
+  UndoHead back = head(5, 2);
+  back.why = BatchWhy::rewind;
+  back.target = journal->batches()[2].number;  // to before second 3
+  ASSERT_TRUE(journal->begin(back));
+  ASSERT_TRUE(journal->seal());
+  EXPECT_FALSE(at_second(4)->has_value()) << "second 3 did not happen any more: that is now";
+  batch(*journal, 6, 7);  // second 7
+  EXPECT_EQ(at_second(5)->value().head.before, at(6));
+  EXPECT_EQ(at_second(1)->value().head.before, at(1));
+  ASSERT_TRUE(journal->gap(0, "test"));
+  EXPECT_EQ(at_second(5).error().code, ErrorCode::not_found);
+}
+
 TEST_F(UndoJournalTest, OneBatchOverTheBoundStarves) {
   settings.max_bytes = 2 << 20;
   auto journal = open();

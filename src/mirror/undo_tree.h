@@ -53,6 +53,7 @@ class UndoTree final : public ports::Tree {
 
   Status stage(const FileId& id, const ports::NewNode& node) override;
   Status commit_ids() override { return tree_->commit_ids(); }
+  Status unstage() override { return tree_->unstage(); }
   Status place(const FileId& id, const FileId& dir, std::string_view name) override;
   Status place_in_grave(const FileId& id, ports::Grave why) override { return tree_->place_in_grave(id, why); }
   Status revive(const FileId& id, const ports::NewNode& node) override;

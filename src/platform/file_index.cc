@@ -208,6 +208,15 @@ Status FileIndex::commit() {
     if (pending_.empty()) return {};
     committing_.swap(pending_);
   }
+  Status written = write_committing();
+  const std::lock_guard lock(pending_mutex_);
+  // Not durable (no space): all of it is tried again with the next commit. What came meanwhile is newer.
+  if (!written) pending_.merge(committing_);
+  committing_.clear();
+  return written;
+}
+
+Status FileIndex::write_committing() {
   Transaction t;
   if (int rc = mdb_txn_begin(static_cast<MDB_env*>(env_), nullptr, 0, &t.txn); rc != 0) return fail_lmdb(rc, "begin");
   for (const auto& [id, entry] : committing_) {
@@ -221,8 +230,6 @@ Status FileIndex::commit() {
     if (int rc = mdb_put(t.txn, dbi_, &key, &value, 0); rc != 0) return fail_lmdb(rc, "write");
   }
   if (int rc = mdb_txn_commit(std::exchange(t.txn, nullptr)); rc != 0) return fail_lmdb(rc, "commit");
-  const std::lock_guard lock(pending_mutex_);
-  committing_.clear();
   return {};
 }
 

@@ -69,6 +69,7 @@ class FileIndex final : public ports::IdBarrier {
   };
   FileIndex() = default;
   Result<std::optional<FileHandle>> find_stored(const FileId& id);
+  Status write_committing();
 
   void* env_ = nullptr;  // MDB_env*
   unsigned dbi_ = 0;

@@ -194,6 +194,19 @@ Status PosixTree::stage(const FileId& id, const ports::NewNode& node) {
   return (node.mode & S_IFMT) == S_IFREG ? stage_file(id, node) : stage_other(id, node);
 }
 
+Status PosixTree::unstage() {
+  std::vector<FileId> files;
+  for (const auto& [id, node] : nodes_)
+    if (node.staged_file) files.push_back(id);
+  for (const FileId& id : files) {
+    drop(id);
+    index_.forget(id);
+  }
+  HF_TRY(remove_below(hidden_.get(), "new"));
+  HF_ASSIGN(staging_, make_folder(hidden_.get(), "new"));
+  return index_.commit();
+}
+
 Status PosixTree::place(const FileId& id, const FileId& dir, std::string_view name) {
   HF_ASSIGN(Node * folder, need(dir));
   const int folder_fd = folder->fd.get();

@@ -34,6 +34,7 @@ class PosixTree final : public ports::Tree {
 
   Status stage(const FileId& id, const ports::NewNode& node) override;
   Status commit_ids() override { return index_.commit(); }
+  Status unstage() override;
   Status place(const FileId& id, const FileId& dir, std::string_view name) override;
   Status place_in_grave(const FileId& id, ports::Grave why) override;
 
@@ -97,7 +98,7 @@ class PosixTree final : public ports::Tree {
   FileIndex& index_;
   UniqueFd hidden_, staging_, grave_;
   std::unordered_map<FileId, Node> nodes_;
-  std::list<FileId> recent_;    // front = used last
+  std::list<FileId> recent_;  // front = used last
   std::uint64_t burial_stamp_ = 0;
 };
 

@@ -39,7 +39,8 @@ Status PosixTree::bury(const FileId& dir, std::string_view name, const FileId& i
   else {
     HF_ASSIGN(target, grave_name(id, why));
   }
-  if (why == ports::Grave::deleted && burial_stamp_ != 0) HF_TRY(stamp_grave(folder->fd.get(), text(name), target, burial_stamp_));
+  if (why == ports::Grave::deleted && burial_stamp_ != 0)
+    HF_TRY(stamp_grave(folder->fd.get(), text(name), target, burial_stamp_));
   if (rename_at(folder->fd.get(), text(name), grave_.get(), target, 0) != 0)
     return fail_errno(errno, "set {}: cannot move \"{}\" out of the tree", set_, name);
   return {};
@@ -166,9 +167,20 @@ Status PosixTree::set_aside(const FileId& folder) {
   return {};
 }
 
+// The graveyard counts: what lies there is found by its id, and has contents.
 Result<bool> PosixTree::is_empty() {
   HF_ASSIGN(const auto listing, list(FileId::root(set_), 0, 1));
-  return listing.entries.empty();
+  if (!listing.entries.empty()) return false;
+  UniqueFd own(::openat(grave_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  DIR* stream = own ? ::fdopendir(own.release()) : nullptr;
+  if (!stream) return fail_errno(errno, "set {}: cannot read the graveyard", set_);
+  bool empty = true;
+  while (const dirent* entry = ::readdir(stream)) {
+    const std::string_view name = entry->d_name;
+    if (name != "." && name != "..") empty = false;
+  }
+  ::closedir(stream);
+  return empty;
 }
 
 }  // namespace holdfast::platform

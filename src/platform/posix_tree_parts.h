@@ -18,7 +18,9 @@ namespace holdfast::platform::posix_tree_parts {
 inline std::string text(std::string_view s) { return std::string(s); }
 inline std::string proc_path(int fd) { return fmt::format("/proc/self/fd/{}", fd); }
 
-inline char corner(ports::Grave why) { return why == ports::Grave::deleted ? 'd' : why == ports::Grave::orphan ? 'o' : 'l'; }
+inline char corner(ports::Grave why) {
+  return why == ports::Grave::deleted ? 'd' : why == ports::Grave::orphan ? 'o' : 'l';
+}
 
 inline int rename_at(int dir, const std::string& name, int dir2, const std::string& name2, unsigned flags) {
   return static_cast<int>(::syscall(SYS_renameat2, dir, name.c_str(), dir2, name2.c_str(), flags));

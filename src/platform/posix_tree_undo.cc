@@ -89,8 +89,12 @@ Result<std::uint64_t> PosixTree::seek(const FileId& id, std::uint64_t offset, in
   HF_ASSIGN(const auto there, attributes(id));
   return there->size;
 }
-Result<std::uint64_t> PosixTree::next_data(const FileId& id, std::uint64_t offset) { return seek(id, offset, SEEK_DATA); }
-Result<std::uint64_t> PosixTree::next_hole(const FileId& id, std::uint64_t offset) { return seek(id, offset, SEEK_HOLE); }
+Result<std::uint64_t> PosixTree::next_data(const FileId& id, std::uint64_t offset) {
+  return seek(id, offset, SEEK_DATA);
+}
+Result<std::uint64_t> PosixTree::next_hole(const FileId& id, std::uint64_t offset) {
+  return seek(id, offset, SEEK_HOLE);
+}
 
 Status PosixTree::revive(const FileId& id, const ports::NewNode& node) {
   HF_ASSIGN(const auto why, in_grave(id));
@@ -189,7 +193,8 @@ Result<std::optional<std::pair<FileId, std::string>>> PosixTree::place_of(const 
   if (folder.is_root()) return Place{};
   HF_ASSIGN(Node * node, need(folder));
   HF_ASSIGN(auto where, locate_folder(*node));
-  struct stat parent {}, grave{}, staging{};
+  struct stat parent {
+  }, grave{}, staging{};
   if (::fstat(where.first.get(), &parent) != 0 || ::fstat(grave_.get(), &grave) != 0 ||
       ::fstat(staging_.get(), &staging) != 0)
     return fail_errno(errno, "set {}: cannot find a folder's place", set_);

@@ -31,6 +31,7 @@
 #include "platform/posix_tree.h"
 #include "platform/segment_store.h"
 #include "platform/test_certificates.h"
+#include "platform/test_tree_digest.h"
 
 namespace holdfast::platform::testing {
 
@@ -70,7 +71,10 @@ class TestNode {
       const std::lock_guard lock(fault_mutex);
       fault = why.to_string();
     };
-    HF_ASSIGN(log, mirror::NodeLog::open(config, {*segments, *state, times, *live, *index, undo}, events));
+    HF_ASSIGN(undo_segments, FolderSegmentStore::open(dir_ + "/undo", segment_bytes));
+    HF_ASSIGN(undo, mirror::UndoJournal::open(*undo_segments, times, {undo_bytes, 0, mirror::default_undo_age_ns},
+                                              segment_bytes));
+    HF_ASSIGN(log, mirror::NodeLog::open(config, {*segments, *state, times, *live, *index, *undo, undo.get()}, events));
     if (with_set) HF_TRY(add_set());
     MirrorRuntime::Options options;
     options.listen_address = "127.0.0.1";
@@ -92,6 +96,8 @@ class TestNode {
   void stop() {
     runtime.reset();
     log.reset();
+    undo.reset();
+    undo_segments.reset();
     live.reset();
     state.reset();
     segments.reset();
@@ -110,7 +116,9 @@ class TestNode {
   std::mutex fault_mutex;
   std::string fault;
   SystemTimes times;
-  mirror::NoUndo undo;
+  std::unique_ptr<FolderSegmentStore> undo_segments;
+  std::unique_ptr<mirror::UndoJournal> undo;
+  std::uint64_t undo_bytes = 1ULL << 30;
   std::unique_ptr<FileIndex> index;
   std::unique_ptr<FolderSegmentStore> segments;
   std::unique_ptr<DurableFile> state;
@@ -476,75 +484,5 @@ class RandomApplication {
   bool used_ = false;
   std::size_t space_ = 0;
 };
-
-// Everything that must be equal on two nodes, one line an object; file ids included.
-class TreeDigest {
- public:
-  static std::map<std::string, std::string> of(const std::string& path, bool with_ids = true) {
-    TreeDigest digest(with_ids);
-    digest.walk(path, ".");
-    return digest.lines_;
-  }
-
- private:
-  explicit TreeDigest(bool with_ids) : with_ids_(with_ids) {}
-  void walk(const std::string& root, const std::string& relative) {
-    const std::string path = root + "/" + relative;
-    struct stat st {};
-    CHECK(::lstat(path.c_str(), &st) == 0, "lstat {}", path);
-    std::string line = fmt::format("mode={:o} uid={} gid={} mtime={}.{:09}", st.st_mode, st.st_uid, st.st_gid,
-                                   st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
-    if (!S_ISDIR(st.st_mode)) line += fmt::format(" links={} rdev={}", st.st_nlink, st.st_rdev);
-    if (S_ISREG(st.st_mode)) line += fmt::format(" size={} content={:08x}", st.st_size, content_crc(path));
-    if (S_ISLNK(st.st_mode)) line += " target=" + std::filesystem::read_symlink(path).string();
-    line += xattrs(path);
-    lines_[relative] = line;
-    if (!S_ISDIR(st.st_mode)) return;
-    for (const auto& entry : std::filesystem::directory_iterator(path))
-      if (entry.path().filename() != ".holdfast") walk(root, relative + "/" + entry.path().filename().string());
-  }
-  static std::uint32_t content_crc(const std::string& path) {
-    UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    Bytes block(1U << 20);
-    std::uint32_t crc = 0;
-    for (ssize_t n = 0; (n = ::read(fd.get(), block.data(), block.size())) > 0;)
-      crc = crc32c(ByteView(block).first(static_cast<std::size_t>(n)), crc);
-    return crc;
-  }
-  std::string xattrs(const std::string& path) const {
-    char names[4096];
-    const ssize_t n = ::llistxattr(path.c_str(), names, sizeof names);
-    std::map<std::string, std::string> sorted;
-    for (ssize_t at = 0; at < n;) {
-      const std::string name = names + at;
-      at += static_cast<ssize_t>(name.size()) + 1;
-      char value[4096];
-      const ssize_t size = ::lgetxattr(path.c_str(), name.c_str(), value, sizeof value);
-      if (name != id_attribute || with_ids_)
-        sorted[name] = fmt::format("{:08x}", crc32c({reinterpret_cast<std::uint8_t*>(value),
-                                                     static_cast<std::size_t>(std::max<ssize_t>(size, 0))}));
-    }
-    std::string out;
-    for (const auto& [name, value] : sorted) out += " " + name + "=" + value;
-    return out;
-  }
-  bool with_ids_;
-  std::map<std::string, std::string> lines_;
-};
-
-inline std::string difference(const std::map<std::string, std::string>& a,
-                              const std::map<std::string, std::string>& b) {
-  std::string out;
-  int shown = 0;
-  for (const auto& [path, line] : a) {
-    const auto it = b.find(path);
-    if (it != b.end() && it->second == line) continue;
-    if (++shown <= 8)
-      out += fmt::format("\n  {}\n    here:  {}\n    there: {}", path, line, it == b.end() ? "absent" : it->second);
-  }
-  for (const auto& [path, line] : b)
-    if (!a.contains(path) && ++shown <= 8) out += fmt::format("\n  {}\n    here:  absent\n    there: {}", path, line);
-  return shown ? fmt::format("{} objects differ{}", shown, out) : "";
-}
 
 }  // namespace holdfast::platform::testing

@@ -111,6 +111,8 @@ class Tree {
   // --- making objects (R17): unnamed with its id first, ids durable, then the name. Staged objects are gone after a restart.
   virtual Status stage(const FileId& id, const NewNode& node) = 0;
   virtual Status commit_ids() = 0;
+  // What is staged and was not placed is gone, ids too, as after a restart.
+  virtual Status unstage() = 0;
   virtual Status place(const FileId& id, const FileId& dir,
                        std::string_view name) = 0;  // ErrorCode::exists: somebody stands there
   virtual Status place_in_grave(const FileId& id, Grave why) = 0;
@@ -155,7 +157,7 @@ class Tree {
   virtual Result<std::optional<std::pair<FileId, std::string>>> place_of(const FileId& folder) = 0;
   // The id of what stands at the name; gives it a fresh one if it has none. Durable when it returns. None: nothing stands there.
   virtual Result<FileId> identify(const FileId& dir, std::string_view name) = 0;
-  virtual Result<bool> is_empty() = 0;  // nothing but the hidden folder
+  virtual Result<bool> is_empty() = 0;  // nothing but the hidden folder, and nothing in the graveyard
 
   // --- undo
   // A hint, never needed for correctness: all this is about to change. Real trees have no use for it.

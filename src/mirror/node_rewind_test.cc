@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: Apache-2.0
+// A node in mid-resync goes back to where the resynchronization began and is promoted there; the power goes at each step of it.
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "log/record_codec.h"
+#include "log/record_fields.h"
+#include "mirror/node_log.h"
+#include "mirror/test_machine.h"
+#include "mirror/test_tree.h"
+
+namespace holdfast::mirror {
+namespace {
+
+using testing::Fuse;
+using testing::MemoryTree;
+
+constexpr SetNumber set = 1;
+constexpr NodeId self{2}, active{1};
+
+struct TestTimes final : ports::Times {
+  std::atomic<std::int64_t> now{1'000'000'000'000};
+  std::int64_t realtime_ns() override { return now += 1000; }
+  std::int64_t steady_ns() override { return now += 1000; }
+};
+struct NoLiveTree final : ports::LiveTree {
+  Status with_object(SetNumber, const FileId&, const std::function<Status(ports::LiveObject&)>&) override {
+    return fail(ErrorCode::not_found, "nothing lives here");
+  }
+};
+struct NoIds final : ports::IdBarrier {
+  Status make_ids_durable() override { return {}; }
+};
+
+// Plays the active: hello, start and records; then heartbeats until the passive says that it has applied everything, or hangs up.
+class Script final : public ports::ByteStream {
+ public:
+  Script(Bytes frames, Sequence until) : frames_(std::move(frames)), until_(until) {}
+  Result<std::size_t> read_some(std::span<std::uint8_t> into) override {
+    if (ended_) return std::size_t{0};
+    if (at_ == frames_.size()) {
+      if (applied_ >= until_) return std::size_t{0};
+      std::this_thread::yield();
+      frames_ = encode_frame(Heartbeat{});
+      at_ = 0;
+    }
+    const std::size_t n = std::min(into.size(), frames_.size() - at_);
+    std::copy_n(frames_.begin() + static_cast<long>(at_), n, into.begin());
+    at_ += n;
+    return n;
+  }
+  bool readable_now() override { return false; }
+  Status write_pieces(std::span<const ByteView> pieces) override {
+    for (const ByteView p : pieces) answers_.insert(answers_.end(), p.begin(), p.end());
+    while (answers_.size() >= frame_head_bytes) {
+      const auto head = decode_frame_head(ByteView(answers_).first(frame_head_bytes));
+      if (!head || answers_.size() < frame_head_bytes + head->length) break;
+      const ByteView payload = ByteView(answers_).subspan(frame_head_bytes, head->length);
+      if (head->type == FrameType::ack) applied_ = decode_ack(payload)->applied;
+      if (head->type == FrameType::refuse) refused = decode_refuse(payload)->reason;
+      answers_.erase(answers_.begin(), answers_.begin() + static_cast<long>(frame_head_bytes + head->length));
+    }
+    return {};
+  }
+  void shutdown() override { ended_ = true; }
+  std::string refused;
+
+ private:
+  Bytes frames_, answers_;
+  std::size_t at_ = 0;
+  Sequence applied_, until_;
+  std::atomic<bool> ended_{false};
+};
+
+FileId id(std::uint8_t n) {
+  FileId i;
+  i.bytes[0] = n;
+  return i;
+}
+
+class Node {
+ public:
+  Node() : segments(fuse), undo_segments(fuse), cell(fuse), tree(std::make_shared<MemoryTree>(set, fuse)) {
+    NodeState state;
+    state.complete = {set};
+    EXPECT_TRUE(cell.store(encode(state)));
+  }
+  ~Node() { stop(); }
+
+  Status start() {
+    HF_ASSIGN(journal, UndoJournal::open(undo_segments, times, {1ULL << 30, 0, default_undo_age_ns}));
+    NodeLogConfig config;
+    config.cluster_id = "c";
+    config.node = self;
+    config.checkpoint_ms = 1'000'000;
+    HF_ASSIGN(log, NodeLog::open(config, {segments, cell, times, live, ids, *journal, journal.get()},
+                                 {[](const Error&) {}, {}, {}}));
+    HF_TRY(log->add_set(tree));
+    applier = std::thread([this] { log->run_applier(); });
+    return {};
+  }
+  void stop() {
+    if (log) log->stop();
+    if (applier.joinable()) applier.join();
+    log.reset();
+    journal.reset();
+  }
+  void crash(unsigned seed) {
+    stop();
+    std::mt19937 random(seed);
+    tree->crash(random);
+    segments.crash(random);
+    undo_segments.crash(random);
+    fuse = {};
+  }
+
+  // One session of the active in `epoch`, with these records after `base`.
+  std::string session(std::uint64_t epoch, bool restart, Position base, std::vector<log::Record> records) {
+    Hello hello;
+    hello.cluster_id = "c";
+    hello.node = active;
+    hello.epoch = Epoch(epoch);
+    hello.highest_kind = log::highest_kind;
+    Bytes frames = encode_frame(hello), bytes;
+    const auto put = [&](const Bytes& more) { frames.insert(frames.end(), more.begin(), more.end()); };
+    put(encode_frame(Start{restart, base}));
+    Sequence last = base.sequence;
+    for (auto& r : records) {
+      r.epoch = Epoch(epoch);
+      r.sequence = last = last.next();
+      r.time_ns = static_cast<std::int64_t>(last.value) * 1'000'000'000;
+      if (r.set == 0 && r.kind != log::Kind::consistent) r.set = set;
+      const Bytes encoded = log::encode(r);
+      bytes.insert(bytes.end(), encoded.begin(), encoded.end());
+    }
+    put(encode_batch_head({static_cast<std::uint32_t>(records.size()), base.sequence.next(), last}, bytes.size()));
+    put(bytes);
+    EXPECT_TRUE(log->follow(Epoch(epoch), active));
+    const auto script = std::make_shared<Script>(std::move(frames), last);
+    (void)log->receiver().serve(script, to_hex(active));
+    return script->refused;
+  }
+  std::string content(const FileId& file) {
+    const auto* node = tree->look(file);
+    if (!node) return "gone";
+    Bytes bytes(node->data.size());
+    node->data.read(0, bytes);
+    return std::string(as_text(bytes));
+  }
+  std::string names() {
+    std::string all;
+    for (const auto& [name, ino] : tree->look(FileId::root(set))->names) all += name + " ";
+    return all;
+  }
+
+  Fuse fuse;
+  testing::ModelSegments segments, undo_segments;
+  testing::ModelCell cell;
+  TestTimes times;
+  NoLiveTree live;
+  NoIds ids;
+  std::shared_ptr<MemoryTree> tree;
+  std::unique_ptr<UndoJournal> journal;
+  std::unique_ptr<NodeLog> log;
+  std::thread applier;
+};
+
+log::Record create(std::uint8_t file, std::string_view name) {
+  log::Record r;
+  r.kind = log::Kind::create;
+  r.file = id(file);
+  r.parent = FileId::root(set);
+  r.name = name;
+  r.mode = type_regular | 0644;
+  r.mtime_ns = r.atime_ns = r.parent_mtime_ns = 5;
+  return r;
+}
+log::Record write(std::uint8_t file, std::string_view text) {
+  log::Record r;
+  r.kind = log::Kind::write;
+  r.file = id(file);
+  r.payload = as_bytes(text);
+  r.mtime_ns = 6;
+  return r;
+}
+log::Record unlink(std::uint8_t file, std::string_view name) {
+  log::Record r;
+  r.kind = log::Kind::unlink;
+  r.file = id(file);
+  r.parent = FileId::root(set);
+  r.name = name;
+  return r;
+}
+log::Record mark(log::Kind kind) {
+  log::Record r;
+  r.kind = kind;
+  return r;
+}
+
+// One epoch followed; then a resynchronization from another past that has come half-way.
+void bring_to_mid_resync(Node& node) {
+  ASSERT_TRUE(node.start());
+  EXPECT_EQ(node.session(1, false, {}, {create(1, "a"), write(1, "old a"), create(2, "b"), write(2, "old b")}), "");
+  log::Record truncate;
+  truncate.kind = log::Kind::truncate;
+  truncate.file = id(1);
+  truncate.length = 3;
+  EXPECT_EQ(node.session(2, true, {Epoch(1), Sequence(900)},
+                         {mark(log::Kind::resync_begin), write(1, "NEW and longer"), unlink(2, "b"), create(3, "c"),
+                          truncate, write(3, "new")}),
+            "");
+  EXPECT_EQ(node.names(), "a c ");
+  EXPECT_EQ(node.content(id(1)), "NEW");
+}
+
+TEST(NodeRewind, InMidResyncANodeIsPromotedByForceAtItsLastConsistentPoint) {
+  Node node;
+  bring_to_mid_resync(node);
+  const auto status = node.log->status();
+  EXPECT_FALSE(status.receive.complete);
+  ASSERT_TRUE(status.receive.point);
+  EXPECT_EQ(status.receive.point->applied, (Position{Epoch(1), Sequence(4)}));
+  EXPECT_EQ(status.receive.point_time_ns, 4'000'000'000);
+  EXPECT_EQ(node.log->promote(Epoch(3)).error().code, ErrorCode::refused);
+  EXPECT_EQ(node.content(id(1)), "NEW") << "a refusal touches nothing";
+  const auto promoted = node.log->promote(Epoch(3), false, true);
+  ASSERT_TRUE(promoted) << promoted.error().to_string();
+  EXPECT_EQ(promoted->recovered_time_ns, 4'000'000'000);
+  EXPECT_EQ(promoted->base.epoch, Epoch(1));
+  EXPECT_GT(promoted->base.sequence.value, 1ULL << 40) << "nobody else holds it";
+  EXPECT_EQ(node.names(), "a b ");
+  EXPECT_EQ(node.content(id(1)), "old a");
+  EXPECT_EQ(node.content(id(2)), "old b");
+  EXPECT_EQ(node.log->status().role, Role::active);
+  EXPECT_EQ(node.tree->in_grave_count(ports::Grave::deleted), 0U) << "nothing that an active could stumble over";
+}
+
+TEST(NodeRewind, ARestartInMidResyncKeepsThePoint) {
+  Node node;
+  bring_to_mid_resync(node);
+  for (unsigned life = 0; life < 3; ++life) {
+    node.crash(life);
+    ASSERT_TRUE(node.start());
+    ASSERT_TRUE(node.log->status().receive.point) << life;
+    EXPECT_FALSE(node.log->status().receive.complete);
+  }
+  const auto promoted = node.log->promote(Epoch(3), false, true);
+  ASSERT_TRUE(promoted) << promoted.error().to_string();
+  EXPECT_EQ(node.names(), "a b ");
+  EXPECT_EQ(node.content(id(1)), "old a");
+}
+
+TEST(NodeRewind, APointIsGivenUpWhenTheCopyIsWhole) {
+  Node node;
+  bring_to_mid_resync(node);
+  EXPECT_EQ(node.session(2, false, {Epoch(2), Sequence(906)}, {mark(log::Kind::resync_end)}), "");
+  const auto status = node.log->status();
+  EXPECT_TRUE(status.receive.complete);
+  EXPECT_FALSE(status.receive.point);
+  EXPECT_FALSE(node.journal->pinned());
+  EXPECT_EQ(node.names(), "a c ");
+}
+
+// The power goes at each step, and at one more on the way up: the node is where it was, or at its point; never between.
+TEST(NodeRewind, ThePowerGoesAtEachStepOfAPromotionInMidResync) {
+  unsigned back = 0, resumed = 0;
+  for (std::uint64_t step = 0;; ++step) {
+    Node node;
+    bring_to_mid_resync(node);
+    if (HasFatalFailure()) return;
+    node.fuse.left = step;
+    const bool done = node.log->promote(Epoch(3), false, true).has_value();
+    if (done && !node.fuse.burnt) break;
+    node.crash(static_cast<unsigned>(step));
+    node.fuse.left = step % 7 * 3;
+    if (Status up = node.start(); !up) {
+      EXPECT_TRUE(node.fuse.burnt) << step << " " << up.error().to_string();
+      ++resumed;
+    }
+    node.crash(static_cast<unsigned>(step) + 1);
+    const Status up = node.start();
+    ASSERT_TRUE(up) << step << " " << up.error().to_string();
+    const auto status = node.log->status();
+    EXPECT_FALSE(status.receive.rewinding) << step;
+    if (status.receive.complete) {
+      ++back;
+      EXPECT_EQ(node.names(), "a b ") << step;
+      EXPECT_EQ(node.content(id(1)), "old a") << step;
+    } else {
+      ASSERT_TRUE(status.receive.point || status.position.epoch == Epoch(3)) << step;
+    }
+    if (status.position.epoch == Epoch(3)) continue;  // it led the epoch, and says so
+    const auto promoted = node.log->promote(Epoch(4), false, true);
+    ASSERT_TRUE(promoted) << step << " " << promoted.error().to_string();
+    EXPECT_EQ(node.names(), "a b ") << step;
+    EXPECT_EQ(node.content(id(1)), "old a") << step;
+    EXPECT_EQ(node.content(id(2)), "old b") << step;
+  }
+  EXPECT_GT(back, 3U);
+  EXPECT_GT(resumed, 0U);
+}
+
+TEST(NodeRewind, APassiveGoesBackInTimeAndForthAgain) {
+  Node node;
+  ASSERT_TRUE(node.start());
+  EXPECT_EQ(node.session(1, false, {}, {create(1, "a"), write(1, "first")}), "");
+  EXPECT_EQ(node.session(1, false, {Epoch(1), Sequence(2)}, {write(1, "other"), create(2, "b"), unlink(1, "a")}), "");
+  std::uint64_t target = 0;
+  for (const auto& b : node.journal->batches())
+    if (b.head.before.sequence == Sequence(2)) target = b.number;
+  ASSERT_NE(target, 0U) << "each second begins a batch";
+  EXPECT_EQ(node.log->rewind(target + 1000, false).error().code, ErrorCode::not_found);
+  EXPECT_EQ(node.log->rewind(target - 1, false).error().code, ErrorCode::not_found) << "no batch begins there";
+  EXPECT_EQ(node.names(), "b ");
+  const auto there = node.log->rewind(target, false);
+  ASSERT_TRUE(there) << there.error().to_string();
+  EXPECT_EQ(*there, (Position{Epoch(1), Sequence(2)}));
+  EXPECT_EQ(node.names(), "a ");
+  EXPECT_EQ(node.content(id(1)), "first");
+  EXPECT_EQ(node.log->status().position, *there);
+  EXPECT_TRUE(node.log->status().receive.complete);
+  std::uint64_t reversal = 0;
+  for (const auto& b : node.journal->batches())
+    if (b.head.why == BatchWhy::rewind) reversal = b.number;
+  const auto forth = node.log->rewind(reversal, false);
+  ASSERT_TRUE(forth) << forth.error().to_string();
+  EXPECT_EQ(*forth, (Position{Epoch(1), Sequence(5)}));
+  EXPECT_EQ(node.names(), "b ");
+  // And it follows on from there, as if nothing had been.
+  EXPECT_EQ(node.session(1, false, *forth, {write(2, "after")}), "");
+  EXPECT_EQ(node.content(id(2)), "after");
+}
+
+TEST(NodeState, AnOlderProgramReadsItWhileThereIsNeitherPointNorRewind) {
+  NodeState state;
+  state.complete = {1, 2};
+  EXPECT_EQ(encode(state)[8], 1);
+  state.point = PastState{7, {Epoch(1), Sequence(2)}, Epoch(3), false, {1}};
+  state.point_time_ns = -5;
+  state.rewind = PastState{9, {Epoch(4), Sequence(5)}, Epoch(6), true, {2}};
+  state.reversal = 11;
+  const Bytes bytes = encode(state);
+  EXPECT_EQ(bytes[8], 2);
+  const auto read = decode_node_state(bytes);
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->point->batch, 7U);
+  EXPECT_FALSE(read->point->clean);
+  EXPECT_EQ(read->point_time_ns, -5);
+  EXPECT_EQ(read->rewind->complete, std::set<SetNumber>{2});
+  EXPECT_EQ(read->reversal, 11U);
+}
+
+}  // namespace
+}  // namespace holdfast::mirror

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// For tests only: the part of ModelRun that goes back: to the start of any batch, forth again by the rewind's own batch, with crashes in between.
+// Included by mirror/test_model.h. Role changes and points in mid-resync are kept as mirror/node_log.cc and node_rewind.cc do.
+#pragma once
+
+#include "mirror/test_model.h"
+
+namespace holdfast::mirror::testing {
+
+inline Status ModelRun::restart_log(Position base, const std::function<void(NodeState&)>& change) {
+  const NodeState before = state_;
+  if (journal_) HF_TRY(applier_->sync_held());
+  HF_TRY(store([&](NodeState& s) {
+    change(s);
+    ++s.log_life;
+    s.applied = base;
+    s.restarting = true;
+    if (journal_ && !s.point && !before.complete.empty() && s.complete.empty())
+      s.point = PastState{journal_->next_number(), applier_->applied(), Epoch(0), true, before.complete};
+  }));
+  HF_TRY(log_->reset(base));
+  UndoHead jump;
+  jump.life = state_.log_life;
+  jump.before = before.rewind ? base : state_.point ? state_.point->applied : applier_->applied();
+  jump.after = base;
+  jump.sets = before.rewind ? state_.complete : state_.point ? state_.point->complete : before.complete;
+  HF_TRY(applier_->jump_held(std::move(jump)));
+  HF_TRY(store([](NodeState& s) { s.restarting = false; }));
+  return applier_->begin_held(state_);
+}
+
+inline Status ModelRun::finish_rewind() {
+  const PastState past = *state_.rewind;
+  return restart_log(past.applied, [&](NodeState& s) {
+    s.complete = past.complete;
+    s.resyncing.clear();
+    s.point.reset();
+    s.rewind.reset();
+    s.reversal = 0;
+  });
+}
+
+inline Status ModelRun::rewind_steps(const UndoBatch& to) {
+  Rewind rewind(*journal_, {{set, tree_.get()}});
+  HF_TRY(applier_->sync_held());
+  HF_ASSIGN(const RewindPlan plan, rewind.look(to.number));
+  HF_TRY(store([&](NodeState& s) {
+    s.rewind = PastState{plan.target.number, to.head.before, Epoch(0), true, {set}};
+    s.reversal = journal_->next_number();
+  }));
+  HF_TRY(rewind.reverse(applier_->applied(), state_.log_life, applier_->applied_time_ns()));
+  HF_TRY(rewind.execute());
+  return finish_rewind();
+}
+
+inline Status ModelRun::resume_rewind() {
+  if (!state_.rewind) return {};
+  bool begun = false;
+  for (const auto& b : journal_->batches())
+    if (b.number == state_.reversal && b.head.why == BatchWhy::rewind && b.head.target == state_.rewind->batch)
+      begun = true;
+  note(fmt::format("-- a rewind to batch {} is {}", state_.rewind->batch, begun ? "gone on with" : "forgotten"));
+  if (!begun) return store([](NodeState& s) { s.rewind.reset(); });
+  Rewind rewind(*journal_, {{set, tree_.get()}});
+  HF_TRY(rewind.read_again(state_.rewind->batch));
+  HF_TRY(rewind.execute());
+  return finish_rewind();
+}
+
+inline Status ModelRun::rewind(const UndoBatch& to) {
+  note(fmt::format("-- back to batch {}, sequence {}", to.number, to.head.before.sequence.value));
+  ++report_.rewinds;
+  shipper_.reset();
+  if (fuse_.left > 1000 && pick(2)) fuse_.left = pick(pick(2) ? 20 : 200);
+  HF_TRY(survives(rewind_steps(to)));
+  HF_TRY(compare());
+  return {};
+}
+
+inline Status ModelRun::go_back() {
+  for (bool more = true; more && !fuse_.burnt;) {
+    auto applied = apply();
+    more = applied && *applied;
+    if (!applied) HF_TRY(survives(tl::unexpected(std::move(applied).error())));
+  }
+  if (!complete() || applier_->applied().sequence < log_->durable()) return {};
+  const Position here = applier_->applied();
+  std::vector<UndoBatch> points;
+  for (const auto& b : journal_->batches())
+    if (b.head.why != BatchWhy::resume && b.head.sets.contains(set) && journal_->reaches(b.number, set))
+      points.push_back(b);
+  if (points.empty()) return {};
+  HF_TRY(rewind(points[pick(static_cast<unsigned>(points.size()))]));
+  // From a point of this past the active goes on. Forth again otherwise: by the batch that holds what the rewind overwrote.
+  if (of_this_past(applier_->applied()) && pick(2)) return {};
+  for (int attempt = 0; applier_->applied() != here && attempt < 50; ++attempt) {
+    const auto batches = journal_->batches();
+    const auto forth = std::find_if(batches.rbegin(), batches.rend(), [&](const auto& b) {
+      return b.head.why == BatchWhy::rewind && b.head.before == here;
+    });
+    if (forth == batches.rend() || !journal_->reaches(forth->number, set)) break;
+    HF_TRY(rewind(*forth));
+  }
+  if (of_this_past(applier_->applied())) return {};
+  if (undo_bytes_ > 1) return fail(ErrorCode::internal, "the way back from a rewind is lost");
+  fuse_.left = UINT64_MAX;
+  return restart_log(base_, [](NodeState& s) { s.complete.clear(); });
+}
+
+// Nothing is left over, but for what the history may need.
+inline Status ModelRun::check_graves() {
+  for (const auto why : {ports::Grave::deleted, ports::Grave::orphan, ports::Grave::limbo}) {
+    HF_ASSIGN(const auto graves, tree_->graves(why));
+    for (const auto& g : graves)
+      if (!with_undo_ || why != ports::Grave::deleted || g.stamp < journal_->oldest_batch())
+        return fail(ErrorCode::internal, "{} objects are left in corner {} of the graveyard, stamp {}", graves.size(),
+                    static_cast<int>(why), g.stamp);
+  }
+  return {};
+}
+
+}  // namespace holdfast::mirror::testing

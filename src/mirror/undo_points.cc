@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// Times and points. The history is a line although it was gone back on: a rewind is one more batch, and what it undid is passed over.
+#include "mirror/undo_journal.h"
+
+namespace holdfast::mirror {
+
+// From now backwards. `next` is the batch whose start is the moment looked at.
+//   a batch that ended after the time     it happened later: its start is closer
+//   a rewind                              what lies between it and its target did not happen on this line
+//   a batch that ended at or before it    the start of the one after it holds everything up to the time
+Result<std::optional<UndoBatch>> UndoJournal::point_at(std::int64_t time_ns) const {
+  const std::vector<UndoBatch> all = batches();
+  std::uint64_t gap = 0;
+  for (const auto& g : gaps())
+    if (g.set == 0) gap = g.number;
+  std::optional<UndoBatch> next;
+  for (auto it = all.rbegin(); it != all.rend() && it->number > gap;) {
+    if (it->head.why == BatchWhy::resume) {
+      ++it;
+      continue;
+    }
+    if (it->head.why == BatchWhy::rewind) {
+      const std::uint64_t target = it->head.target;
+      while (it != all.rend() && it->number >= target) ++it;
+      continue;
+    }
+    if (it->head.last_time_ns <= time_ns) return next;
+    if (it->head.partial.empty()) next = *it;
+    ++it;
+  }
+  if (next && next->head.first_time_ns <= time_ns) return next;
+  return fail(ErrorCode::not_found, "the undo history begins later: the timeline shows what there is");
+}
+
+}  // namespace holdfast::mirror

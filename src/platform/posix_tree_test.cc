@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+// PosixTree on real folders: what the model of it (mirror/test_tree.h) takes for granted, and what only a kernel does.
+#include "platform/posix_tree.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "log/record.h"
+#include "log/xattrs.h"
+#include "mirror/apply_resync.h"
+#include "platform/test_certificates.h"
+
+namespace holdfast::platform {
+namespace {
+
+using ports::Grave;
+using ports::Standing;
+using testing::TemporaryFolder;
+
+constexpr SetNumber set = 1;
+constexpr const char* capability = "security.capability";
+// cap_net_raw+ep, revision 2
+const Bytes some_capability = {1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+
+FileId id_number(std::uint8_t n) {
+  FileId id;
+  id.bytes[0] = n;
+  id.bytes[15] = 0x77;
+  return id;
+}
+
+class PosixTreeTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::filesystem::create_directories(root());
+    auto opened = FileIndex::open(folder / "index");
+    ASSERT_TRUE(opened) << opened.error().to_string();
+    index = std::move(*opened);
+    open();
+  }
+  void open() {
+    auto made = PosixTree::open(UniqueFd(::open(root().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)), set, *index);
+    ASSERT_TRUE(made) << made.error().to_string();
+    tree = std::move(*made);
+  }
+  std::string root() const { return folder / "tree"; }
+  std::string at(const std::string& name) const { return root() + "/" + name; }
+
+  FileId make(std::uint8_t number, const std::string& name, std::uint32_t mode = S_IFREG | 0640) {
+    const FileId id = id_number(number);
+    ports::NewNode node;
+    node.mode = mode;
+    node.target = "target";
+    EXPECT_TRUE(tree->stage(id, node));
+    EXPECT_TRUE(tree->commit_ids());
+    EXPECT_TRUE(tree->place(id, top, name));
+    return id;
+  }
+  void write(const FileId& id, std::uint64_t offset, std::string_view text) {
+    const ByteView piece = as_bytes(text);
+    ASSERT_TRUE(tree->write(id, offset, {&piece, 1}));
+  }
+  std::map<std::string, Bytes> xattrs(const FileId& id) {
+    std::map<std::string, Bytes> all;
+    const auto list = tree->read_xattrs(id);
+    EXPECT_TRUE(list);
+    const auto decoded = log::decode_xattrs(*list);
+    for (const auto& x : *decoded) all[std::string(x.name)] = Bytes(x.value.begin(), x.value.end());
+    return all;
+  }
+
+  TemporaryFolder folder;
+  std::unique_ptr<FileIndex> index;
+  std::unique_ptr<PosixTree> tree;
+  const FileId top = FileId::root(set);
+};
+
+TEST_F(PosixTreeTest, XattrsAreReadInOrderAndWithoutOurOwn) {
+  const FileId id = make(1, "f");
+  EXPECT_TRUE(xattrs(id).empty());
+  ASSERT_TRUE(tree->set_xattr(id, "user.b", as_bytes("2")));
+  ASSERT_TRUE(tree->set_xattr(id, "user.a", Bytes(1000, 0x55)));
+  const auto list = tree->read_xattrs(id);
+  ASSERT_TRUE(list);
+  const auto decoded = log::decode_xattrs(*list);
+  ASSERT_TRUE(decoded);
+  ASSERT_EQ(decoded->size(), 2U);
+  EXPECT_EQ((*decoded)[0].name, "user.a");
+  EXPECT_EQ((*decoded)[0].value.size(), 1000U);
+  EXPECT_EQ((*decoded)[1].name, "user.b");
+  const FileId link = make(2, "l", S_IFLNK | 0777);
+  EXPECT_TRUE(xattrs(link).empty());
+}
+
+TEST_F(PosixTreeTest, HolesAreFound) {
+  const FileId id = make(1, "f");
+  EXPECT_EQ(tree->next_data(id, 0).value(), 0U);
+  ASSERT_TRUE(tree->truncate(id, 1U << 20));
+  EXPECT_EQ(tree->next_data(id, 0).value(), 1U << 20);
+  write(id, 512 * 1024, "x");
+  EXPECT_EQ(tree->next_data(id, 0).value(), 512U * 1024);
+  EXPECT_GT(tree->next_hole(id, 512 * 1024).value(), 512U * 1024);
+  EXPECT_EQ(tree->next_hole(id, 0).value(), 0U);
+  EXPECT_EQ(tree->next_data(id, 1U << 21).value(), 1U << 20);
+  EXPECT_GT(tree->attributes(id).value()->allocated_bytes, 0U);
+}
+
+TEST_F(PosixTreeTest, AGraveCarriesTheStampOfItsLastBurial) {
+  const FileId id = make(1, "f");
+  tree->burial_stamp(7);
+  ASSERT_TRUE(tree->bury(top, "f", id, Grave::deleted));
+  auto graves = tree->graves(Grave::deleted);
+  ASSERT_TRUE(graves && graves->size() == 1);
+  EXPECT_EQ(graves->front().id, id);
+  EXPECT_EQ(graves->front().stamp, 7U);
+  ASSERT_TRUE(tree->exhume(id, Grave::deleted, top, "g"));
+  tree->burial_stamp(9);
+  ASSERT_TRUE(tree->bury(top, "g", id, Grave::deleted));
+  ASSERT_TRUE(tree->purge_one(Grave::deleted, id, 7));
+  EXPECT_TRUE(tree->attributes(id).value());
+  ASSERT_TRUE(tree->purge_one(Grave::deleted, id, 9));
+  EXPECT_FALSE(tree->attributes(id).value());
+  EXPECT_TRUE(tree->graves(Grave::deleted)->empty());
+  ASSERT_TRUE(tree->purge_one(Grave::deleted, id, 9));
+}
+
+// An application may have filled the inode's room for xattrs: the deletion must go through all the same.
+TEST_F(PosixTreeTest, AStampThatHasNoRoomOnTheObjectStandsBesideIt) {
+  const FileId id = make(1, "f");
+  bool full = false;
+  for (std::size_t size : {1000, 100, 10, 1})
+    for (int i = 0; i < 100; ++i) {
+      const Status set_one = tree->set_xattr(id, fmt::format("user.{}-{}", size, i), Bytes(size));
+      if (set_one) continue;
+      ASSERT_EQ(set_one.error().code, ErrorCode::no_space);
+      full = true;
+      break;
+    }
+  if (!full) GTEST_SKIP() << "this file system has room for any number of xattrs";
+  tree->burial_stamp(5);
+  const Status buried = tree->bury(top, "f", id, Grave::deleted);
+  ASSERT_TRUE(buried) << buried.error().to_string();
+  EXPECT_EQ(tree->graves(Grave::deleted)->front().stamp, 5U);
+  ASSERT_TRUE(tree->exhume(id, Grave::deleted, top, "f"));
+  tree->burial_stamp(6);
+  ASSERT_TRUE(tree->bury(top, "f", id, Grave::deleted));
+  EXPECT_EQ(tree->graves(Grave::deleted)->front().stamp, 6U);
+  ASSERT_TRUE(tree->purge_one(Grave::deleted, id, 6));
+  EXPECT_TRUE(std::filesystem::is_empty(at(".holdfast/grave")));
+}
+
+TEST_F(PosixTreeTest, LimboSettlesAmongTheDeleted) {
+  const FileId dir = make(1, "d", S_IFDIR | 0755);
+  const FileId file = make(2, "f");
+  ASSERT_TRUE(tree->bury(top, "f", file, Grave::limbo));
+  ASSERT_TRUE(tree->set_aside(dir));
+  ASSERT_TRUE(tree->settle_limbo(4));
+  EXPECT_TRUE(tree->graves(Grave::limbo)->empty());
+  const auto graves = tree->graves(Grave::deleted);
+  ASSERT_EQ(graves->size(), 2U);
+  for (const auto& g : *graves) EXPECT_EQ(g.stamp, 4U);
+  ASSERT_TRUE(tree->purge(Grave::deleted));
+  EXPECT_FALSE(tree->attributes(dir).value());
+}
+
+// A peer that calls itself empty is sent no holes; what its graveyard holds is found by id, and would keep old bytes there.
+TEST_F(PosixTreeTest, AFolderWithAGraveIsNotEmpty) {
+  EXPECT_TRUE(tree->is_empty().value());
+  const FileId id = make(1, "f");
+  EXPECT_FALSE(tree->is_empty().value());
+  ASSERT_TRUE(tree->bury(top, "f", id, Grave::deleted));
+  EXPECT_FALSE(tree->is_empty().value());
+  ASSERT_TRUE(tree->purge(Grave::deleted));
+  EXPECT_TRUE(tree->is_empty().value());
+}
+
+TEST_F(PosixTreeTest, WhatIsRevivedIsAsNewAndStaysInItsGrave) {
+  const FileId id = make(1, "f");
+  write(id, 0, "old");
+  ASSERT_TRUE(tree->set_xattr(id, "user.old", as_bytes("x")));
+  ASSERT_TRUE(tree->bury(top, "f", id, Grave::deleted));
+  const std::vector<log::Xattr> list = {{capability, some_capability}, {"user.new", as_bytes("y")}};
+  Bytes encoded;
+  log::encode_xattrs(list, encoded);
+  ports::NewNode node;
+  node.mode = S_IFREG | 0604;
+  node.uid = 5;
+  node.gid = 6;
+  node.mtime_ns = node.atime_ns = 1'700'000'000'000'000'001;
+  node.xattrs = encoded;
+  ASSERT_TRUE(tree->revive(id, node));
+  EXPECT_EQ(tree->in_grave(id).value(), Grave::deleted);
+  const auto there = tree->attributes(id).value();
+  EXPECT_EQ(there->mode, node.mode);
+  EXPECT_EQ(there->uid, 5U);
+  EXPECT_EQ(there->gid, 6U);
+  EXPECT_EQ(there->size, 0U);
+  EXPECT_EQ(there->mtime_ns, node.mtime_ns);
+  EXPECT_EQ(xattrs(id), (std::map<std::string, Bytes>{{capability, some_capability}, {"user.new", {'y'}}}));
+}
+
+TEST_F(PosixTreeTest, FoldersHavePlaces) {
+  const FileId dir = make(1, "d", S_IFDIR | 0755);
+  using Place = std::optional<std::pair<FileId, std::string>>;
+  EXPECT_EQ(tree->place_of(dir).value(), Place(std::pair(top, std::string("d"))));
+  EXPECT_EQ(tree->place_of(top).value(), Place());
+  ASSERT_TRUE(tree->set_aside(dir));
+  EXPECT_EQ(tree->place_of(dir).value(), Place());
+}
+
+TEST_F(PosixTreeTest, AnObjectWithoutAnIdGetsOneThatLasts) {
+  std::ofstream(at("stranger")) << "x";
+  EXPECT_TRUE(tree->lookup(top, "stranger").value()->id.is_none());
+  const FileId id = tree->identify(top, "stranger").value();
+  EXPECT_FALSE(id.is_none());
+  EXPECT_EQ(tree->identify(top, "stranger").value(), id);
+  EXPECT_TRUE(tree->identify(top, "nobody").value().is_none());
+  tree.reset();
+  open();
+  EXPECT_EQ(tree->at(top, "stranger", id).value(), Standing::expected);
+}
+
+// A crash may undo an adoption in the tree and not in the index. The object is nobody's then, and may be adopted by another id.
+TEST_F(PosixTreeTest, AnIndexThatIsAheadOfTheTreeIsNotBelieved) {
+  std::ofstream(at("f")) << "x";
+  ASSERT_TRUE(tree->adopt(top, "f", id_number(1)));
+  ASSERT_TRUE(tree->commit_ids());
+  ASSERT_EQ(::removexattr(at("f").c_str(), id_attribute), 0);
+  EXPECT_FALSE(tree->attributes(id_number(1)).value());
+  ASSERT_TRUE(tree->adopt(top, "f", id_number(2)));
+  EXPECT_FALSE(tree->attributes(id_number(1)).value());
+  EXPECT_EQ(tree->at(top, "f", id_number(2)).value(), Standing::expected);
+}
+
+// The kernel takes a file's capabilities away when its owner or its size changes.
+TEST_F(PosixTreeTest, AShippedFileKeepsItsCapabilities) {
+  const FileId id = make(1, "f");
+  write(id, 0, "longer than what is shipped");
+  const std::vector<log::Xattr> list = {{capability, some_capability}};
+  Bytes encoded;
+  log::encode_xattrs(list, encoded);
+  log::Record r;
+  r.kind = log::Kind::ship_node;
+  r.set = set;
+  r.file = id;
+  r.mode = S_IFREG | 0755;
+  r.uid = 7;
+  r.gid = 7;
+  r.length = 3;
+  r.payload = encoded;
+  mirror::NamesProgress names;
+  mirror::TreeBatch batch(*tree, names);
+  mirror::ResyncMemory memory;
+  mirror::ResyncApply apply(batch, memory, {}, [](const mirror::Nak&) {});
+  ASSERT_TRUE(apply.apply(r));
+  EXPECT_EQ(xattrs(id).count(capability), 1U);
+  log::Record unknown = r;
+  unknown.file = id_number(2);
+  unknown.length = 10;
+  ASSERT_TRUE(apply.apply(unknown));
+  EXPECT_EQ(xattrs(unknown.file).count(capability), 1U);
+}
+
+}  // namespace
+}  // namespace holdfast::platform
