@@ -55,7 +55,7 @@ def table(rows):
 
 def hops(rows):
     """What one write and its fdatasync cost on their way, from the row with one job."""
-    row = next((row for row in rows if row["name"] == "8 KiB write + fdatasync, 1 job"), None)
+    row = next((row for row in rows if row["name"] == "8 KiB random write + fdatasync, 1 job"), None)
     if row is None or not all(row[variant] for variant in ("native", *OURS)):
         return ""
     native, floor, local, remote = (1e6 / row[variant] for variant in ("native", "floor", "async", "fsync"))
