@@ -44,7 +44,7 @@ TEST(Plugins, PeerNeedsTheSameMajorVersion) {
   EXPECT_TRUE(check_peer(a, {{cluster("13", "main"), cluster("15", "main")}}, "n2"));
   const Status other = check_peer(a, {{cluster("13", "main")}}, "n2");
   ASSERT_FALSE(other);
-  EXPECT_NE(other.error().message.find("n2 has PostgreSQL 13 where this node has 15"), std::string::npos);
+  EXPECT_NE(other.error().message.find("n2 has PostgreSQL 13, but the protected data is of 15"), std::string::npos);
   const Status none = check_peer(a, {}, "n2");
   ASSERT_FALSE(none);
   EXPECT_NE(none.error().message.find("pg_createcluster 15 main"), std::string::npos);

@@ -115,7 +115,8 @@ Status check_peer(const Application& application, const HostFacts& peer, std::st
     const auto other = std::find_if(peer.postgresql.begin(), peer.postgresql.end(), same_name);
     if (other != peer.postgresql.end())
       return fail(ErrorCode::refused,
-                  "{} has PostgreSQL {} where this node has {}: install postgresql-{} there; data of one major version "
+                  "{} has PostgreSQL {}, but the protected data is of {}: install postgresql-{} there; data of one "
+                  "major version "
                   "can't be run by another",
                   name, other->version, needed.version, needed.version);
     return fail(ErrorCode::refused,

@@ -17,8 +17,8 @@
 #include "capture/object_locks.h"
 #include "capture/request_parts.h"
 #include "capture/space_gate.h"
-#include "capture/unsynced_files.h"
 #include "capture/transport.h"
+#include "capture/unsynced_files.h"
 #include "log/record.h"
 #include "mirror/capture_log.h"
 

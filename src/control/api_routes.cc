@@ -65,6 +65,11 @@ Result<json> post_join(ApiCall& c) {
   return answer(c.handlers.admit(c.caller, request));
 }
 
+Result<json> post_join_asks(ApiCall& c) {
+  HF_ASSIGN(const JoinAsksRequest request, join_asks_request_from_json(c.body));
+  return answer(c.handlers.join_asks(c.caller, request));
+}
+
 Result<json> post_renew(ApiCall& c) {
   HF_ASSIGN(const RenewRequest request, renew_request_from_json(c.body));
   c.subject = c.caller.peer_node_id;
@@ -127,6 +132,7 @@ const std::vector<ApiRoute>& api_routes() {
       {"POST", "/v1/init", true, false, false, "init", post_init},
       {"POST", "/v1/token", true, true, false, "token", post_token},
       {"POST", "/v1/join", true, true, true, "join", post_join},
+      {"POST", "/v1/join/asks", false, true, true, nullptr, post_join_asks},
       {"POST", "/v1/renew", false, true, false, "renew", post_renew},
       {"POST", "/v1/protect", true, true, false, "protect", post_protect},
       {"POST", "/v1/unprotect", true, true, false, "unprotect", post_unprotect},

@@ -56,7 +56,7 @@ class ApiServer {
  private:
   struct Listener;
   Handlers& handlers_;
-  RateLimit join_limit_{10, 60'000};
+  RateLimit join_limit_{20, 60'000};  // a join asks twice
   std::atomic<bool> stopping_{false};
   std::atomic<int> connections_{0};
   std::unique_ptr<Listener> listener_;

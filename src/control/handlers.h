@@ -42,6 +42,8 @@ class Handlers {
   virtual Result<ConfigReply> config() = 0;
   // `id` empty = the running or else the newest plan.
   virtual Result<PlanStatus> plan(const std::string& id) = 0;
+  // For one who holds a token and means to join through us.
+  virtual Result<JoinAsksReply> join_asks(const Caller&, const JoinAsksRequest&) = 0;
 
   // Mutations.
   virtual Result<InitReply> init(const Caller&, const InitRequest&) = 0;

@@ -43,6 +43,63 @@ Status check_answer(const AdmitReply& reply, const JoinToken& token, const JoinO
   return {};
 }
 
+// One member, pinned by the token. A stranger gets one answer a connection.
+class Door {
+ public:
+  Door(const JoinOptions& options, HostPort where, std::shared_ptr<platform::TlsContext> context)
+      : options_(options), where_(std::move(where)), context_(std::move(context)) {}
+
+  std::string local_address;  // that reached the member
+
+  Status connect() {
+    auto socket = platform::tcp_connect(where_.host, where_.port, options_.timeout_ms);
+    if (!socket) return tl::unexpected(explain_connect(socket.error(), options_.address));
+    HF_ASSIGN(local_address, platform::local_address_of(socket->fd()));
+    platform::TlsOptions tls;
+    tls.alpn = {"http/1.1"};
+    tls.handshake_timeout_ms = options_.timeout_ms;
+    auto stream = platform::TlsStream::connect(context_, std::move(*socket), tls);
+    if (!stream) return tl::unexpected(explain_connect(stream.error(), options_.address));
+    stream_ = std::move(*stream);
+    return {};
+  }
+
+  Result<nlohmann::json> ask(const char* path, const nlohmann::json& body, int timeout_ms) {
+    TlsTimedStream timed(*stream_);
+    HttpConnection http(timed, HttpLimits{});
+    HF_TRY(http.write_request({"POST", path, {}, dump(body), false}));
+    auto answer = http.read_response(timeout_ms);
+    stream_.reset();
+    if (!answer)
+      return tl::unexpected(
+          Error{answer.error().code == ErrorCode::timeout ? ErrorCode::timeout : ErrorCode::unavailable,
+                fmt::format("{} did not answer: {}", options_.address, answer.error().message),
+                "look at `holdfast status` there; the token may be used up, then make a new one", 0});
+    if (answer->status != 200) return tl::unexpected(error_from_response(*answer));
+    auto json = nlohmann::json::parse(answer->body, nullptr, false);
+    if (json.is_discarded())
+      return fail(ErrorCode::corrupt, "{} answered something that is not JSON", options_.address);
+    return json;
+  }
+
+ private:
+  const JoinOptions& options_;
+  const HostPort where_;
+  const std::shared_ptr<platform::TlsContext> context_;
+  std::unique_ptr<platform::TlsStream> stream_;
+};
+
+// What this machine has, for the cluster to judge; empty when it asks nothing.
+Result<std::string> facts_for(Door& door, const JoinOptions& options) {
+  if (!options.answer) return std::string();
+  HF_TRY(door.connect());
+  HF_ASSIGN(
+      const nlohmann::json json,
+      door.ask("/v1/join/asks", to_json(JoinAsksRequest{options.token, to_string(options.kind)}), options.timeout_ms));
+  HF_ASSIGN(const JoinAsksReply reply, join_asks_reply_from_json(json));
+  return reply.asks.empty() ? Result<std::string>(std::string()) : options.answer(reply.asks);
+}
+
 }  // namespace
 
 Result<HostPort> parse_host_port(std::string_view text, std::uint16_t default_port) {
@@ -80,19 +137,16 @@ Result<Joined> join_cluster(const JoinOptions& options) {
               0});
   HF_ASSIGN(const HostPort where, parse_host_port(options.address, api_port));
   HF_ASSIGN(auto context, platform::TlsContext::pinned_client(token.ca_fingerprint));
-  auto socket = platform::tcp_connect(where.host, where.port, options.timeout_ms);
-  if (!socket) return tl::unexpected(explain_connect(socket.error(), options.address));
+  Door door(options, where, context);
+  HF_ASSIGN(std::string facts, facts_for(door, options));
+  HF_TRY(door.connect());
   Joined joined;
-  HF_ASSIGN(joined.local_address, platform::local_address_of(socket->fd()));
+  joined.local_address = door.local_address;
   joined.member_address = where.host.find(':') == std::string::npos ? fmt::format("{}:{}", where.host, where.port)
                                                                     : fmt::format("[{}]:{}", where.host, where.port);
-  platform::TlsOptions tls;
-  tls.alpn = {"http/1.1"};
-  tls.handshake_timeout_ms = options.timeout_ms;
-  auto stream = platform::TlsStream::connect(context, std::move(*socket), tls);
-  if (!stream) return tl::unexpected(explain_connect(stream.error(), options.address));
-
   HF_ASSIGN(const SigningRequest request, make_signing_request());
+  // Admitting takes a majority's word on the member's side.
+  const int patience_ms = facts.empty() ? options.timeout_ms : options.judge_timeout_ms;
   const AdmitRequest ask{options.token,
                          to_string(options.kind),
                          options.node,
@@ -102,19 +156,9 @@ Result<Joined> join_cluster(const JoinOptions& options) {
                          options.channel.empty() ? std::vector<std::string>{joined.local_address} : options.channel,
                          options.public_addresses,
                          options.version,
-                         options.incarnation};
-  TlsTimedStream timed(**stream);
-  HttpConnection http(timed, HttpLimits{});
-  HF_TRY(http.write_request({"POST", "/v1/join", {}, dump(to_json(ask)), false}));
-  // Admitting takes a majority's word on the member's side.
-  auto answer = http.read_response(options.timeout_ms);
-  if (!answer)
-    return tl::unexpected(Error{answer.error().code == ErrorCode::timeout ? ErrorCode::timeout : ErrorCode::unavailable,
-                                fmt::format("{} did not answer: {}", options.address, answer.error().message),
-                                "look at `holdfast status` there; the token may be used up, then make a new one", 0});
-  if (answer->status != 200) return tl::unexpected(error_from_response(*answer));
-  const auto json = nlohmann::json::parse(answer->body, nullptr, false);
-  if (json.is_discarded()) return fail(ErrorCode::corrupt, "{} answered something that is not JSON", options.address);
+                         options.incarnation,
+                         std::move(facts)};
+  HF_ASSIGN(const nlohmann::json json, door.ask("/v1/join", to_json(ask), patience_ms));
   HF_ASSIGN(joined.reply, admit_reply_from_json(json));
   HF_TRY(check_answer(joined.reply, token, options));
   joined.material = {joined.reply.ca_certificate, joined.reply.ca_key, {request.key_pem, joined.reply.certificate}};

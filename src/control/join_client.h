@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,6 +27,10 @@ struct JoinOptions {
   std::string version;
   std::string incarnation;
   int timeout_ms = 15'000;
+  // A node: answers what the cluster asks of one who is to hold its data, or says why this machine can't be asked. Judged by
+  // the cluster before anybody is admitted. It may take long, on both sides: `judge_timeout_ms` instead.
+  std::function<Result<std::string>(const std::string& asks)> answer;
+  int judge_timeout_ms = 60'000;
 };
 
 struct Joined {

@@ -52,6 +52,10 @@ class Member : public FakeHandlers {
     listener->close();
     acceptor.join();
   }
+  Result<JoinAsksReply> join_asks(const Caller&, const JoinAsksRequest& r) override {
+    HF_TRY(tokens.check(r.token, cluster_id, CertificateKind::node));
+    return JoinAsksReply{asks};
+  }
   Result<AdmitReply> admit(const Caller&, const AdmitRequest& r) override {
     HF_ASSIGN(const CertificateKind kind, certificate_kind_from_text(r.kind));
     HF_TRY(tokens.consume(r.token, cluster_id, kind, r.node));
@@ -85,6 +89,7 @@ class Member : public FakeHandlers {
   Credentials ca;
   TokenStore tokens;
   AdmitRequest asked;
+  std::string asks;
   bool lie = false;
   ApiServer server{*this};
   std::unique_ptr<platform::TlsListener> listener;
@@ -165,6 +170,29 @@ TEST(Join, TokensThatDoNotFitAreOneClearLine) {
   JoinToken forged = join_token_from_text(member.new_token()).value();
   forged.secret[3] ^= 1;
   EXPECT_EQ(join_cluster(member.options(to_text(forged))).error().message, "the token is not known here");
+}
+
+TEST(Join, AnswersWhatTheClusterAsksBeforeTheTokenIsUsed) {
+  Member member("00000000000000c1");
+  JoinOptions options = member.options(member.new_token());
+  std::string heard;
+  options.answer = [&](const std::string& asks) -> Result<std::string> {
+    heard = asks;
+    return fail(ErrorCode::io, "this disk is gone");
+  };
+  member.asks = "[1]";
+  EXPECT_EQ(error_of(join_cluster(options)), "this disk is gone");
+  EXPECT_EQ(heard, "[1]");
+  EXPECT_TRUE(member.asked.node.empty()) << "asked to be admitted all the same";
+  options.answer = [](const std::string&) -> Result<std::string> { return std::string("[2]"); };
+  EXPECT_EQ(error_of(join_cluster(options)), "joined");
+  EXPECT_EQ(member.asked.facts, "[2]");
+  // A cluster that protects nothing asks nothing.
+  member.asks.clear(), heard.clear();
+  options.token = member.new_token();
+  options.answer = [&](const std::string& asks) -> Result<std::string> { return heard = "asked " + asks; };
+  EXPECT_EQ(error_of(join_cluster(options)), "joined");
+  EXPECT_EQ(heard + member.asked.facts, "");
 }
 
 TEST(Join, NobodyThereSaysWhereItLooked) {

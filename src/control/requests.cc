@@ -33,10 +33,19 @@ void fields(V& v, JoinReply& t) {
   v("cluster", t.cluster), v("cluster_id", t.cluster_id), v("node_id", t.node_id), v("identity", t.identity);
 }
 template <class V>
+void fields(V& v, JoinAsksRequest& t) {
+  v("token", t.token), v("kind", t.kind);
+}
+template <class V>
+void fields(V& v, JoinAsksReply& t) {
+  v("asks", t.asks);
+}
+template <class V>
 void fields(V& v, AdmitRequest& t) {
   v("token", t.token), v("kind", t.kind), v("node", t.node), v("node_id", t.node_id), v("site", t.site);
   v("csr", t.csr);
   v("channel", t.channel), v("public", t.public_addresses), v("version", t.version), v("incarnation", t.incarnation);
+  v("facts", t.facts);
 }
 template <class V>
 void fields(V& v, AdmitReply& t) {
@@ -104,6 +113,8 @@ HF_JSON_BOTH(TokenReply, token_reply_from_json, "answer to token", Unknown::igno
 HF_JSON_BOTH(JoinRequest, join_request_from_json, "join", Unknown::refused)
 HF_JSON_BOTH(JoinReply, join_reply_from_json, "answer to join", Unknown::ignored)
 // A newer node may join an older one: what it says more is not needed to decide.
+HF_JSON_BOTH(JoinAsksRequest, join_asks_request_from_json, "join", Unknown::ignored)
+HF_JSON_BOTH(JoinAsksReply, join_asks_reply_from_json, "answer to join", Unknown::ignored)
 HF_JSON_BOTH(AdmitRequest, admit_request_from_json, "join", Unknown::ignored)
 HF_JSON_BOTH(AdmitReply, admit_reply_from_json, "answer to join", Unknown::ignored)
 HF_JSON_BOTH(ProtectRequest, protect_request_from_json, "protect", Unknown::refused)

@@ -54,7 +54,16 @@ struct JoinReply {
   std::string identity;
 };
 
-// On the member that admits (TLS, no certificate yet): POST /v1/join there.
+// First, on the member that admits (TLS, no certificate yet): what must the joiner be able to hold? POST /v1/join/asks there.
+struct JoinAsksRequest {
+  std::string token;
+  std::string kind;  // as in AdmitRequest
+};
+struct JoinAsksReply {
+  std::string asks;  // JSON text the daemon defines; empty: nothing is protected, so there is nothing to answer
+};
+
+// Then, on the same member: POST /v1/join there.
 struct AdmitRequest {
   std::string token;
   std::string kind;     // node | witness: must be the token's kind
@@ -66,6 +75,7 @@ struct AdmitRequest {
   std::vector<std::string> public_addresses;
   std::string version;      // of the joining software
   std::string incarnation;  // of the voter (R9), hex; may be empty
+  std::string facts;        // the answer to JoinAsksReply::asks, JSON text the daemon defines
 };
 struct AdmitReply {
   std::string cluster;
@@ -146,6 +156,8 @@ HF_JSON_REQUEST(TokenRequest, token_request_from_json);
 HF_JSON_REQUEST(TokenReply, token_reply_from_json);
 HF_JSON_REQUEST(JoinRequest, join_request_from_json);
 HF_JSON_REQUEST(JoinReply, join_reply_from_json);
+HF_JSON_REQUEST(JoinAsksRequest, join_asks_request_from_json);
+HF_JSON_REQUEST(JoinAsksReply, join_asks_reply_from_json);
 HF_JSON_REQUEST(AdmitRequest, admit_request_from_json);
 HF_JSON_REQUEST(AdmitReply, admit_reply_from_json);
 HF_JSON_REQUEST(ProtectRequest, protect_request_from_json);

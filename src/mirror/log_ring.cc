@@ -305,7 +305,8 @@ void LogRing::set_connected(Cursor& cursor, bool connected) {
 // `all`: because the cursor itself changed.
 void LogRing::wake_readers(bool all, Wakeups& wakeups) {
   for (const auto& c : cursors_) {
-    const bool much = c->sleep_ == Cursor::Sleep::till_much && published_ - std::min(c->read_, published_) >= c->enough_;
+    const bool much =
+        c->sleep_ == Cursor::Sleep::till_much && published_ - std::min(c->read_, published_) >= c->enough_;
     if (!all && !much && c->sleep_ != Cursor::Sleep::till_anything) continue;
     c->sleep_ = Cursor::Sleep::no;
     wakeups.add(c);

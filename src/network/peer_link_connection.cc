@@ -15,6 +15,8 @@
 
 #include <cerrno>
 
+#include "platform/tls_failure.h"
+
 namespace holdfast::network {
 namespace {
 
@@ -22,10 +24,10 @@ constexpr std::size_t max_queued_bytes = 32u << 20;  // a peer that reads nothin
 
 std::string ssl_reason(SSL* ssl, int code) {
   const int saved = errno;
+  if (ssl != nullptr)
+    if (std::string known = platform::tls_failure(ssl, ""); !known.empty()) return known;
   const unsigned long e = ERR_get_error();
   ERR_clear_error();
-  if (ssl != nullptr && SSL_get_verify_result(ssl) != X509_V_OK)
-    return fmt::format("certificate not accepted: {}", X509_verify_cert_error_string(SSL_get_verify_result(ssl)));
   if (e != 0) {
     const char* text = ERR_reason_error_string(e);
     return text != nullptr ? text : "TLS error";

@@ -120,6 +120,7 @@ Status PeerLinks::Impl::on_hello(LinkConnection& c, const Hello& hello) {
     peer->second.info = LinkPeer{hello.id, hello.name, hello.kind, {}};
   }
   c.hello = hello;
+  news.forget(without_port(c.remote()));
   const bool first = peer->second.open.empty();
   peer->second.open.insert(c.id);
   for (Path& path : peer->second.paths) {
@@ -184,7 +185,9 @@ void PeerLinks::Impl::note_failure(LinkConnection& c, const std::string& reason)
     }
     return;
   }
-  if (c.hello || steady_now() - last_garbage_line < std::chrono::seconds(1)) return;
+  if (c.hello || !news.first(without_port(c.remote()), reason)) return;
+  // Also at most one a second: strangers can say something else each time.
+  if (steady_now() - last_garbage_line < std::chrono::seconds(1)) return;
   last_garbage_line = steady_now();
   log_warning("control connection from {} refused: {}", c.remote(), reason);
 }

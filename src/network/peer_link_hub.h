@@ -5,6 +5,7 @@
 #include <deque>
 #include <set>
 
+#include "base/news.h"
 #include "network/peer_link.h"
 
 namespace holdfast::network {
@@ -82,6 +83,7 @@ struct PeerLinks::Impl : std::enable_shared_from_this<PeerLinks::Impl> {
   std::uint64_t next_id = 16;  // below: the wake-up and the listener
   std::uint64_t next_request = 1;
   SteadyTime last_garbage_line{};
+  News news;  // refused connections, by host
 
   mutable std::mutex published_mutex;
   std::map<std::pair<std::string, std::uint64_t>, std::vector<PathState>> published_paths;

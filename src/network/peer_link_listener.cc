@@ -12,6 +12,7 @@
 #include <cerrno>
 
 #include "base/log.h"
+#include "platform/tls_failure.h"
 
 namespace holdfast::network {
 namespace {
@@ -47,12 +48,7 @@ BlockingTls::~BlockingTls() {
 Status BlockingTls::wait(int ssl_error, SteadyTime deadline) {
   if (ssl_error == SSL_ERROR_ZERO_RETURN) return fail(ErrorCode::not_found, "closed by the peer");
   if (ssl_error != SSL_ERROR_WANT_READ && ssl_error != SSL_ERROR_WANT_WRITE) {
-    const char* reason = ERR_reason_error_string(ERR_peek_error());
-    const long verdict = SSL_get_verify_result(ssl_.get());
-    if (verdict != X509_V_OK) reason = X509_verify_cert_error_string(verdict);
-    std::string text = reason != nullptr ? reason : "connection closed";
-    ERR_clear_error();
-    return fail(ErrorCode::unavailable, "{}", text);
+    return fail(ErrorCode::unavailable, "{}", platform::tls_failure(ssl_.get(), "connection closed"));
   }
   const auto left =
       std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now()).count();
@@ -171,7 +167,8 @@ void TlsDoor::serve(int fd) {
     static std::atomic<std::int64_t> last_line_s{0};
     const std::int64_t now_s =
         std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
-    if (last_line_s.exchange(now_s) != now_s)
+    // Also at most one a second: strangers can say something else each time.
+    if (news_.first(without_port(address), shaken.error().message) && last_line_s.exchange(now_s) != now_s)
       log_warning("connection from {} refused: {}", address, shaken.error().message);
     return;
   }
@@ -181,9 +178,11 @@ void TlsDoor::serve(int fd) {
     return;
   }
   if (!peer) {
-    log_warning("control connection from {} refused: {}", address, peer.error().message);
+    if (news_.first(without_port(address), peer.error().message))
+      log_warning("control connection from {} refused: {}", address, peer.error().message);
     return;
   }
+  news_.forget(without_port(address));
   tls.fd_ = -1;
   events_.control(fd, std::move(tls.ssl_));
 }

@@ -13,6 +13,7 @@
 #include <string>
 #include <thread>
 
+#include "base/news.h"
 #include "network/peer_link_connection.h"
 
 namespace holdfast::network {
@@ -59,6 +60,7 @@ class TlsDoor {
   int wake_fd_ = -1;
   std::atomic<bool> stopping_{false};
   std::atomic<int> busy_{0};
+  News news_;  // refusals, by host
   std::mutex mutex_;
   std::shared_ptr<SSL_CTX> context_;
   std::thread thread_;

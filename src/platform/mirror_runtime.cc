@@ -5,6 +5,8 @@
 #include <chrono>
 
 #include "base/log.h"
+#include "base/news.h"
+#include "mirror/channel.h"
 
 namespace holdfast::platform {
 namespace {
@@ -53,6 +55,7 @@ Result<std::unique_ptr<MirrorRuntime>> MirrorRuntime::start(Options options, mir
 }
 
 struct MirrorRuntime::Incoming {
+  News news;  // refused connections, by the name in the certificate, else by host
   std::mutex mutex;
   std::condition_variable left;
   int count = 0;
@@ -119,19 +122,71 @@ void MirrorRuntime::accept_loop() {
   }
 }
 
+namespace {
+
+// A connection of a peer, which is a session as soon as this side acknowledges: only then it was not refused.
+class IncomingStream final : public ports::ByteStream {
+ public:
+  IncomingStream(std::shared_ptr<TlsStream> stream, std::function<void()> accepted)
+      : stream_(std::move(stream)), accepted_(std::move(accepted)) {}
+  bool accepted() const { return is_session_.load(); }
+
+  Result<std::size_t> read_some(std::span<std::uint8_t> into) override { return stream_->read_some(into); }
+  bool readable_now() override { return stream_->readable_now(); }
+  Status write_pieces(std::span<const ByteView> pieces) override {
+    if (!is_session_.load() && !pieces.empty() && is_ack(pieces.front()) && !is_session_.exchange(true)) accepted_();
+    return stream_->write_pieces(pieces);
+  }
+  void shutdown() override { stream_->shutdown(); }
+
+ private:
+  static bool is_ack(ByteView piece) {
+    if (piece.size() < mirror::frame_head_bytes) return false;
+    const auto head = mirror::decode_frame_head(piece.first(mirror::frame_head_bytes));
+    return head && head->type == mirror::FrameType::ack;
+  }
+  const std::shared_ptr<TlsStream> stream_;
+  const std::function<void()> accepted_;
+  std::atomic<bool> is_session_{false};
+};
+
+// The same words for every attempt of a peer, whatever port it comes from.
+std::string steady_words(std::string text, const std::string& from) {
+  const std::size_t at = text.find(from);
+  return at == std::string::npos ? text : text.replace(at, from.size(), without_port(from));
+}
+
+}  // namespace
+
+// Who is refused tries again each second, perhaps for days: one line for each reason.
 void MirrorRuntime::serve_incoming(TcpSocket socket) {
-  const std::string from = socket.peer_address();
+  const std::string from = socket.peer_address(), host = without_port(from);
   auto context = TlsContext::load(options_.tls_dir, TlsRole::server);
-  if (!context) return log_error("data channel: {}", context.error().message);
+  if (!context) {
+    if (incoming_->news.first("", context.error().message)) log_error("data channel: {}", context.error().message);
+    return;
+  }
   TlsOptions tls;
   tls.alpn = {data_channel_alpn};
   auto stream = TlsStream::accept(*context, std::move(socket), tls);
-  if (!stream) return log_warning("data channel: {} was refused: {}", from, stream.error().message);
-  std::shared_ptr<TlsStream> shared = std::move(*stream);
-  shared->set_idle_timeout(options_.idle_timeout_ms);
-  log_info("data channel: connection from {}", from);
-  Status ended = log_.receiver().serve(shared, shared->peer_common_name());
-  if (!ended) log_info("data channel: the connection from {} ended: {}", from, ended.error().to_string());
+  if (!stream) {
+    const std::string why = steady_words(stream.error().message, from);
+    if (incoming_->news.first(host, why)) log_warning("data channel: {} was refused: {}", host, why);
+    return;
+  }
+  (*stream)->set_idle_timeout(options_.idle_timeout_ms);
+  const std::string who = (*stream)->peer_common_name();
+  const auto session = std::make_shared<IncomingStream>(std::move(*stream), [incoming = incoming_, from, host, who] {
+    incoming->news.forget(host);
+    incoming->news.forget(who);
+    log_info("data channel: connection from {}", from);
+  });
+  const Status ended = log_.receiver().serve(session, who);
+  if (ended) return;
+  if (session->accepted())
+    log_info("data channel: the connection from {} ended: {}", from, ended.error().to_string());
+  else if (const std::string why = steady_words(ended.error().to_string(), from); incoming_->news.first(who, why))
+    log_info("data channel: {} was refused: {}", host, why);
 }
 
 void MirrorRuntime::set_peers(const std::vector<PeerAddresses>& peers) {

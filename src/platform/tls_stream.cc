@@ -21,26 +21,19 @@
 #include <openssl/x509v3.h>
 
 #include "base/check.h"
+#include "platform/tls_failure.h"
 
 namespace holdfast::platform {
 namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 constexpr std::size_t encrypt_chunk_bytes = 128 * 1024;  // how long a writer keeps a reader from the SSL object
+constexpr const char* broke = "the connection broke";
 constexpr std::size_t receive_bytes = 256 * 1024;
 constexpr std::uint64_t key_update_bytes = 64ULL << 30;  // well below AES-GCM's limit of 2^24.5 records a key
 
 std::int64_t now_ms() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(SteadyClock::now().time_since_epoch()).count();
-}
-
-std::string last_openssl_error() {
-  std::string text;
-  while (const unsigned long code = ERR_get_error()) {
-    const char* reason = ERR_reason_error_string(code);
-    text = reason ? reason : "unknown TLS error";
-  }
-  return text.empty() ? "the connection broke" : text;
 }
 
 void set_socket_options(int fd, int user_timeout_ms) {
@@ -233,8 +226,7 @@ Status TlsStream::handshake(const TlsOptions& options) {
     if (rc == 1) break;
     if (error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE) {
       s.broken = true;
-      const long verdict = SSL_get_verify_result(s.ssl);
-      const std::string why = verdict != X509_V_OK ? X509_verify_cert_error_string(verdict) : last_openssl_error();
+      const std::string why = tls_failure(s.ssl, broke);
       (void)flush(false);  // the alert tells the peer why
       return fail(ErrorCode::denied, "no TLS connection with {}: {}", peer_address_, why);
     }
@@ -284,6 +276,7 @@ Result<std::size_t> TlsStream::read_some(std::span<std::uint8_t> into) {
   State& s = *state_;
   for (;;) {
     int error = 0;
+    std::string why;
     {
       const std::lock_guard lock(s.ssl_mutex);
       if (s.broken) return fail(ErrorCode::unavailable, "the connection to {} broke", peer_address_);
@@ -293,10 +286,12 @@ Result<std::size_t> TlsStream::read_some(std::span<std::uint8_t> into) {
       if (rc == 1) return got;
       error = SSL_get_error(s.ssl, rc);
       if (error == SSL_ERROR_ZERO_RETURN) return std::size_t{0};
-      if (error != SSL_ERROR_WANT_READ) s.broken = true;
+      if (error != SSL_ERROR_WANT_READ) {
+        s.broken = true;
+        why = tls_failure(s.ssl, broke);
+      }
     }
     if (error != SSL_ERROR_WANT_READ) {
-      const std::string why = last_openssl_error();
       (void)flush(false);
       return fail(ErrorCode::unavailable, "connection to {}: {}", peer_address_, why);
     }
@@ -330,7 +325,7 @@ Status TlsStream::write_pieces(std::span<const ByteView> pieces) {
           std::size_t n = 0;
           if (SSL_write_ex(s.ssl, part.data() + done, part.size() - done, &n) != 1) {
             s.broken = true;
-            return fail(ErrorCode::unavailable, "connection to {}: {}", peer_address_, last_openssl_error());
+            return fail(ErrorCode::unavailable, "connection to {}: {}", peer_address_, tls_failure(s.ssl, broke));
           }
           done += n;
         }

@@ -118,7 +118,20 @@ TEST_F(TlsStreamTest, AnExpiredCertificateIsNamed) {
   authority.issue(folder / "old", "00000000000000cc", -7200, -3600);
   auto pair = connect_pair(client, TlsContext::load(folder / "old", TlsRole::server).value());
   ASSERT_FALSE(pair.client);
-  EXPECT_NE(pair.client_error.message.find("expired"), std::string::npos) << pair.client_error.message;
+  const auto says = [](const std::string& text, const char* words) { return text.find(words) != std::string::npos; };
+  EXPECT_TRUE(says(pair.client_error.message, "the certificate of node 00000000000000cc expired on 20"))
+      << pair.client_error.message;
+  EXPECT_TRUE(says(pair.client_error.message, "restart holdfastd there")) << pair.client_error.message;
+  EXPECT_TRUE(says(pair.server_error.message, "this machine's certificate has expired")) << pair.server_error.message;
+
+  pair = connect_pair(TlsContext::load(folder / "old", TlsRole::client).value(), server);
+  EXPECT_TRUE(says(pair.server_error.message, "the certificate of node 00000000000000cc expired on 20"))
+      << pair.server_error.message;
+
+  authority.issue(folder / "early", "00000000000000ee", 3600, 7200);
+  pair = connect_pair(client, TlsContext::load(folder / "early", TlsRole::server).value());
+  EXPECT_TRUE(says(pair.client_error.message, "of node 00000000000000ee is valid from 20"))
+      << pair.client_error.message;
 }
 
 TEST_F(TlsStreamTest, AnotherNodeThanExpectedIsRefused) {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The fence below the mirror (R4): a process of its own that reads the lease word and aborts the FUSE connections of an epoch whose
 // lease has been over for `grace_ms`. It needs nothing of the mirror: a mirror that is stopped, swapped out or stuck is fenced all the same,
-// and callers blocked in D state get ECONNABORTED. It is this same binary, executed again, so that it shares no memory, lock or thread.
+// and callers blocked in D state get ECONNABORTED. Requests on their way into the io_uring of a mirror that does not run are out of an abort's
+// reach, for its own threads end them: when some wait still a moment later, the mirror is killed. It is this same binary, executed again, so
+// that it shares no memory, lock or thread.
 #pragma once
 
 #include <cstdint>

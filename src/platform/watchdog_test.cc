@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "platform/watchdog.h"
 
+#include <fcntl.h>
 #include <poll.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <optional>
 
 #include <gtest/gtest.h>
@@ -73,6 +78,43 @@ TEST_F(WatchdogTest, AbortsWhenTheMirrorIsGone) {
   }
   EXPECT_TRUE(aborted_within(patience_ms));
 }
+
+// A mirror that is stopped can't end what waits in its io_uring, and an abort can't either. Files stand for the kernel's here.
+class StoppedMirror : public WatchdogTest {
+ protected:
+  // How the "mirror", a child that starts the watchdog and stops itself, has ended; nothing when it had not after `patience_ms`.
+  std::optional<int> end_of_mirror(int requests_waiting) {
+    std::ofstream(folder_ + "/abort") << "0";
+    std::ofstream(folder_ + "/waiting") << requests_waiting << "\n";
+    EXPECT_TRUE(word_->extend(Epoch(1), read_clocks(), 300 * ms));
+    mirror_ = fork();
+    if (mirror_ == 0) {
+      auto dog = Watchdog::start(path_, 100);
+      const int abort_fd = open((folder_ + "/abort").c_str(), O_WRONLY);
+      if (dog && dog->arm(Epoch(1), abort_fd)) raise(SIGSTOP);
+      _exit(1);
+    }
+    int status = 0;
+    EXPECT_EQ(waitpid(mirror_, &status, WUNTRACED), mirror_);
+    EXPECT_TRUE(WIFSTOPPED(status)) << "the mirror could not start its watchdog";
+    const int pidfd = static_cast<int>(syscall(SYS_pidfd_open, mirror_, 0));
+    pollfd exit{pidfd, POLLIN, 0};
+    const bool ended = poll(&exit, 1, requests_waiting > 0 ? patience_ms : 2'000) == 1;
+    close(pidfd);
+    if (!ended) kill(mirror_, SIGKILL);
+    waitpid(mirror_, &status, 0);
+    return ended ? std::optional(status) : std::nullopt;
+  }
+  pid_t mirror_ = -1;
+};
+
+TEST_F(StoppedMirror, IsKilledWhenSomebodyWaitsInIt) {
+  const auto status = end_of_mirror(2);
+  ASSERT_TRUE(status) << "the callers would wait for ever";
+  EXPECT_TRUE(WIFSIGNALED(*status) && WTERMSIG(*status) == SIGKILL);
+}
+
+TEST_F(StoppedMirror, IsLeftAloneWhenNobodyWaits) { EXPECT_FALSE(end_of_mirror(0)); }
 
 TEST_F(WatchdogTest, DisarmedItLeavesEverythingAlone) {
   ASSERT_TRUE(word_->extend(Epoch(1), read_clocks(), 600'000 * ms));

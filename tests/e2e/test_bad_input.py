@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wrong input: one line that says what to do, an exit status, and nothing changed."""
 
+import contextlib
 import json
 import os
 import time
@@ -127,6 +128,27 @@ def join(pair, secret, *options):
                     data=secret + "\n", check=False)
 
 
+def demand_refused_join(pair, secret, *words):
+    """Nothing of it stays, neither there nor here, and the token is still good."""
+    folders = pair.lab.sh("n2", "ls -la /srv /var/lib/holdfast /var/lib/postgresql")
+    demand_one_line(join(pair, secret), *words)
+    demand_still_alone(pair)
+    assert pair.lab.sh("n2", "ls -la /srv /var/lib/holdfast /var/lib/postgresql") == folders
+
+
+MOVE_POSTGRESQL = "systemctl stop postgresql; for at in /usr/lib /etc /var/lib; do " \
+                  "mv $at/postgresql/$1 $at/postgresql/$2; done"
+
+
+@contextlib.contextmanager
+def postgresql_14_on(lab, node):
+    lab.sh(node, MOVE_POSTGRESQL, "15", "14")
+    try:
+        yield
+    finally:
+        lab.sh(node, MOVE_POSTGRESQL, "14", "15")
+
+
 def demand_still_alone(pair):
     assert [node["name"] for node in pair.status_of("n1")["nodes"]] == ["n1"], "n1 has a member more"
     assert not pair.status_of("n2").get("nodes"), "n2 believes to be a member"
@@ -185,11 +207,30 @@ class TestJoin:
         demand_one_line(join(strangers, secret), "token", "expired")
         demand_still_alone(strangers)
 
-    def test_join_then_bad_input_reused_token(self, strangers):
+    def test_bad_input_join_what_this_machine_cannot_hold(self, strangers):
+        """The cluster protects already, so the node that joins is asked before anything changes."""
+        lab = strangers.lab
+        lab.sh("n1", "mkdir -p /srv/big; fallocate -l 300M /srv/big/file")
+        strangers.cli("n1", "protect", "/srv/big")
+        strangers.cli("n1", "protect", "postgresql")
+        secret = token(strangers)
+        with postgresql_14_on(lab, "n2"):
+            demand_refused_join(strangers, secret, "n2", "15", "14", "install postgresql-15")
+        lab.sh("n2", "free=$(($(stat -f -c '%a*%S' /srv) / 1048576)); fallocate -l $((free - 200))M /srv/ballast")
+        try:
+            demand_refused_join(strangers, secret, "n2", "/srv/big", "space", "make room")
+        finally:
+            lab.sh("n2", "rm /srv/ballast")
+        strangers.cli("n1", "unprotect", "postgresql", "--yes")
+
+    def test_join_makes_the_folders_that_are_protected(self, strangers):
+        """And then: the token that was not used up is used again."""
         secret = token(strangers)
         done = join(strangers, secret)
         assert done.returncode == 0, done.stderr
-        strangers.wait(lambda: len(strangers.status_of("n1")["nodes"]) == 2, "n2 is a member", 20)
+        strangers.wait(lambda: strangers.node_in(strangers.status_of("n1"), "n2")["synchronized"],
+                       "n2 is a member and synchronized", 40)
+        assert strangers.lab.sh("n2", "stat -c %s /srv/big/file").strip() == str(300 << 20)
         admit = ["curl", "--silent", "--show-error", "--insecure", "--max-time", "10", "--request", "POST",
                  f"https://{CHANNEL['n1']}:9727/v1/join", "--header", "Content-Type: application/json", "--data",
                  json.dumps({"token": secret, "kind": "node", "node": "n3", "csr": "x"})]
@@ -198,12 +239,6 @@ class TestJoin:
         assert len(strangers.status_of("n1")["nodes"]) == 2
 
     def test_bad_input_other_postgresql_on_the_peer(self, strangers):
-        lab = strangers.lab
         strangers.wait(lambda: len(strangers.status_of("n1")["nodes"]) == 2, "n2 is a member", 20)
-        move = "systemctl stop postgresql; mv /usr/lib/postgresql/{0} /usr/lib/postgresql/{1};" \
-               "mv /etc/postgresql/{0} /etc/postgresql/{1}; mv /var/lib/postgresql/{0} /var/lib/postgresql/{1}"
-        lab.sh("n2", move.format(15, 14))
-        try:
+        with postgresql_14_on(strangers.lab, "n2"):
             refuse(strangers, "n1", ["protect", "postgresql"], "n2", "15", "14")
-        finally:
-            lab.sh("n2", move.format(14, 15))

@@ -13,6 +13,7 @@ import trees
 from labs import PUBLIC_ADDRESS, LabFailure, wait_until
 from verdicts import LEASE_S, POWER_CUT_LIMIT_S, demand_nothing_lost
 
+WATCHDOG_GRACE_S = 0.7
 SLACK_S = 0.1       # reading of clocks in different processes
 
 
@@ -161,6 +162,7 @@ def test_holdfastd_hung_is_fenced_and_taken_over(cluster, lab, clients):
     victim, survivor = cluster.wait_automatic_failover()
     mac = re.search(r"link/ether (\S+)", lab.sh(victim, "ip -o link show pub0"))[1]
     packets, writer = PacketWatch(lab), LocalWriter(lab, victim)
+    cursors = {node: cluster.journal_cursor(node) for node in cluster.nodes}
     lab.exec(victim, "systemctl", "kill", "--signal=STOP", "holdfastd")
     stopped_s = time.monotonic()
     clients.wait_served_by(survivor)
@@ -168,6 +170,9 @@ def test_holdfastd_hung_is_fenced_and_taken_over(cluster, lab, clients):
     before = tree_below(lab, victim, postgres.DATA)
     clients.wait_seconds(2)
     assert tree_below(lab, victim, postgres.DATA) == before, "the fenced node's tree still changes"
+    for node, cursor in cursors.items():        # each refuses the other, again and again while the daemon hangs
+        refused = cluster.told_since(node, "holdfast-mirror", cursor, "follows nobody")
+        assert len(refused) == len(set(refused)) >= 1, f"{node} repeats itself, or says nothing:\n" + "\n".join(refused)
     last_write_s = writer.last_commit_s()
     clients.stop()
     senders = packets.senders()
@@ -185,6 +190,66 @@ def test_holdfastd_hung_is_fenced_and_taken_over(cluster, lab, clients):
     lab.exec(victim, "systemctl", "kill", "--signal=CONT", "holdfastd")
     active, _ = cluster.wait_synchronized(120)
     assert active == survivor, "the node that hung took the role back"
+
+
+# An application of its own on the active: writes durably until it gets an error, then says how long that call took.
+BLOCKED_WRITER = """
+import os, sys, time
+path = sys.argv[1] + "/blocked-writer"
+print("ready", flush=True)
+while True:
+    began = time.monotonic()
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        os.write(fd, b"x"), os.fsync(fd), os.close(fd)
+    except OSError as error:
+        sys.exit(print(time.monotonic() - began, error))
+    time.sleep(0.02)
+"""
+HANG_S = 3.0        # a mirror that says nothing for so long counts as hung
+SLOW_S = 1.5        # how often it is asked, the watchdog's patience, a busy machine
+
+
+@pytest.mark.ci
+def test_mirror_hung_is_taken_over_and_its_callers_are_freed(cluster, lab, clients):
+    """SIGSTOP of the mirror alone: who writes is blocked in the kernel, and can be freed by nobody but us."""
+    blocked_s, outage_s = hang(cluster, lab, clients, "holdfast-mirror")
+    assert blocked_s <= HANG_S + SLOW_S
+    assert outage_s <= HANG_S + SLOW_S + POWER_CUT_LIMIT_S
+
+
+def test_both_daemons_hung_are_taken_over_and_their_callers_are_freed(cluster, lab, clients):
+    """Only the watchdog is left: at the lease's end it aborts the capture, and kills the mirror that does not let go."""
+    blocked_s, outage_s = hang(cluster, lab, clients, "holdfastd", "holdfast-mirror")
+    assert blocked_s <= LEASE_S + WATCHDOG_GRACE_S + SLOW_S
+    assert outage_s <= LEASE_S + POWER_CUT_LIMIT_S
+
+
+def hang(cluster, lab, clients, *units):
+    """How long a writer on the active was blocked, and how long the clients had no commit, after the units were stopped."""
+    victim, survivor = cluster.wait_automatic_failover()
+    writer = lab.popen(victim, "python3", "-c", BLOCKED_WRITER, "/var/lib/postgresql", stdout=subprocess.PIPE)
+    try:
+        assert writer.stdout.readline() == "ready\n"
+        before = main_pid(lab, victim, "holdfast-mirror")
+        lab.exec(victim, "systemctl", "kill", "--signal=STOP", "--kill-whom=main", *units)
+        stopped_s = time.monotonic()
+        clients.wait_served_by(survivor)
+        said = writer.communicate(timeout=20)[0]
+        clients.wait_seconds(1)
+    finally:
+        writer.kill()
+        lab.exec(victim, "systemctl", "kill", "--signal=CONT", "--kill-whom=main", "holdfastd")
+    clients.stop()
+    outage_s = ledger.outage_after_s(clients.entries(), stopped_s)
+    print(f"first commit on the other {outage_s:.2f} s after the hang, a writer was blocked for {said.strip()}")
+    demand_nothing_lost(cluster, clients)
+    active, _ = cluster.wait_automatic_failover(120)
+    assert active == survivor, "the node that hung took the role back"
+    assert main_pid(lab, victim, "holdfast-mirror") not in ("0", before), "the mirror that hung is still there"
+    postgres.checkpoint(lab, active)
+    trees.wait_equal(cluster, "/var/lib/postgresql")
+    return float(said.split()[0]), outage_s
 
 
 @pytest.mark.long

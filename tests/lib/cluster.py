@@ -2,6 +2,7 @@
 """The product as an administrator sees it: commands, status, waits that fail with evidence, journals."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -117,6 +118,15 @@ class Cluster:
 
     def make_active(self, name, timeout_s=60):
         self.cli(self.active(), "make-active", name, timeout_s=timeout_s)
+
+    def journal_cursor(self, machine):
+        return self.lab.sh(machine, "journalctl -q -n 0 --show-cursor | sed -n 's/^-- cursor: //p'").strip()
+
+    def told_since(self, machine, unit, cursor, words):
+        """What the unit logged since then with these words in it, without the ports, which differ between attempts."""
+        lines = self.lab.sh(machine, 'journalctl -q -o cat --no-pager --after-cursor "$1" -u "$2" | grep -i -e "$3" || true',
+                            cursor, unit, words).splitlines()
+        return [re.sub(r"(\d\]?):\d{4,5}\b", r"\1", line) for line in lines]
 
     def collect_journals(self, directory):
         """What support would ask for, of every machine that is on. Returns the last lines, for people in a hurry."""

@@ -44,6 +44,7 @@ class FakeHandlers : public Handlers {
     if (plan_stages.empty()) return fail(ErrorCode::not_found, "there is no plan {}", id);
     return plan_stages[std::min(plan_asked++, plan_stages.size() - 1)];
   }
+  Result<JoinAsksReply> join_asks(const Caller&, const JoinAsksRequest&) override { return JoinAsksReply{}; }
   Result<InitReply> init(const Caller& c, const InitRequest& r) override {
     HF_TRY(note("init", c,
                 r.name + " " + r.node + " " + r.site + " " + r.mode + " " + joined(r.channel) + " " +

@@ -59,6 +59,7 @@ void read_members(const json& j, ClusterConfig& c) {
   c.profile = j.value("profile", c.profile);
   c.lease_ms = j.value("lease_ms", c.lease_ms);
   c.ring_mib = j.value("ring_mib", c.ring_mib);
+  c.undo_mib = j.value("undo_mib", c.undo_mib);
   c.automatic_failover = j.value("automatic_failover", c.automatic_failover);
   c.automatic_switchover = j.value("automatic_switchover", c.automatic_switchover);
   const json nodes = j.value("nodes", json::object());  // a name of its own: items() does not keep a temporary alive
@@ -102,6 +103,7 @@ std::string to_text(const ClusterConfig& c) {
               {"profile", c.profile},
               {"lease_ms", c.lease_ms},
               {"ring_mib", c.ring_mib},
+              {"undo_mib", c.undo_mib},
               {"automatic_failover", c.automatic_failover},
               {"automatic_switchover", c.automatic_switchover},
               {"nodes", nodes},

@@ -38,6 +38,7 @@ struct ClusterConfig {
   std::string profile = "default";  // default | fast
   std::uint32_t lease_ms = 0;       // 0 = the profile's
   std::uint32_t ring_mib = 64;
+  std::uint32_t undo_mib = 0;  // history on the passives; 0 = none
   bool automatic_failover = true;
   bool automatic_switchover = false;           // of an application that restarts did not help
   std::map<std::string, NodeAddresses> nodes;  // by node id, hex

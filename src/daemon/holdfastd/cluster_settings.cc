@@ -109,6 +109,12 @@ const std::vector<Setting>& table() {
       {"ring_mib", "memory for the log of changes in MiB, 8 to 4096",
        [](const ClusterConfig& c) { return std::to_string(c.ring_mib); },
        [](ClusterConfig& c, const std::string& v) { return parse_number(v, 8, 4096, c.ring_mib); }},
+      {"undo_mib",
+       "undo history on each passive in MiB, 64 to 1048576, or 0: none; from the next start of holdfast-mirror",
+       [](const ClusterConfig& c) { return std::to_string(c.undo_mib); },
+       [](ClusterConfig& c, const std::string& v) {
+         return v == "0" ? parse_number(v, 0, 0, c.undo_mib) : parse_number(v, 64, 1048576, c.undo_mib);
+       }},
       {"automatic_failover",
        "on: a synchronized passive takes over when the active is gone; off: it waits for 'holdfast failover'",
        [](const ClusterConfig& c) { return on_off(c.automatic_failover); },

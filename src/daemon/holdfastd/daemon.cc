@@ -145,6 +145,7 @@ Snapshot Daemon::snapshot() {
     s.peers = summaries_;
     s.fault = fault_;
     s.setup_error = setup_error_;
+    s.certificate_error = certificate_error_;
     if (!engine_ || !engine_started_) return s;
     const Now now = engine_->now();
     const cluster::Core& core = engine_->core();

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "base/news.h"
 #include "control/api_server.h"
 #include "control/events.h"
 #include "control/plan.h"
@@ -81,6 +82,7 @@ struct Snapshot {
   std::map<NodeId, PeerSummary> peers;
   std::string fault;
   std::string setup_error;
+  std::string certificate_error;  // of this node's own certificate
 };
 
 class Daemon : public EngineHost, public InSync::Port {
@@ -177,6 +179,7 @@ class Daemon : public EngineHost, public InSync::Port {
   Loop::TimerId poll_timer_ = 0;
   void take_mirror_status(const nlohmann::json& status);
   void publish_summary();
+  void watch_mirror();
   void watch_capture(bool captures);
   void watch_lease();
   bool had_lease_ = false;     // in this office
@@ -192,6 +195,7 @@ class Daemon : public EngineHost, public InSync::Port {
   std::vector<network::LinkPeer> peers_from_value() const;
   void refresh_peers();
   void renew_certificate();
+  std::string certificate_error_;
   // daemon_links.cc
   Status open_links();
   void link_request(NodeId from, std::string op, std::string body, network::Responder respond);
@@ -234,12 +238,14 @@ class Daemon : public EngineHost, public InSync::Port {
   NodeId before_office_;  // who was the active before this node's office
   std::int64_t role_since_wall_ms_ = 0;
   int fencing_ = 0;                   // parts of a fence still under way
+  News fence_news_;                   // its attempts repeat themselves until they succeed
   std::vector<Epoch> seals_waiting_;  // until the abort before them is done
   std::optional<std::pair<Epoch, NodeId>> follow_;
   bool follow_sent_ = false;
   ExpectedSwitchover expected_;
   nlohmann::json mirror_status_;
   std::int64_t mirror_status_ms_ = 0;
+  std::int64_t mirror_heard_ms_ = 0;  // its last sign of life, or when it connected
   bool mirror_polling_ = false;
   std::string fault_;
   std::map<NodeId, PeerSummary> summaries_;

@@ -10,12 +10,14 @@
 namespace holdfast::daemon {
 namespace {
 constexpr auto poll_every = std::chrono::milliseconds(500);
-constexpr std::int64_t hang_ms = 5'000;
-constexpr std::int64_t lapse_ms = 800;  // the mirror's watchdog acts 700 ms after the lapse
+constexpr int hang_ms = 3'000;  // on an active: longer than a lease, so that nothing that is only slow costs the role
+constexpr std::int64_t passive_hang_ms = 15'000;  // nobody waits for it
+constexpr std::int64_t lapse_ms = 800;            // the mirror's watchdog acts 700 ms after the lapse
 }  // namespace
 
 void Daemon::mirror_connected() {
   log_info("holdfast-mirror is there");
+  mirror_heard_ms_ = steady_ms();
   if (insync_) insync_->mirror_restarted();
   setup_done_ = false;
   follow_sent_ = false;
@@ -75,13 +77,13 @@ void Daemon::poll_mirror() {
   if (mirror_polling_) return;
   if (!mirror_->connected()) return poll_again(std::chrono::milliseconds(20));
   mirror_polling_ = true;
-  mirror_->request("status", nlohmann::json::object(), 2'000, [this](Result<nlohmann::json> reply) {
+  mirror_->request("status", nlohmann::json::object(), hang_ms, [this](Result<nlohmann::json> reply) {
     loop_.post("status of the mirror", [this, reply = std::move(reply)] {
       mirror_polling_ = false;
       if (reply)
         take_mirror_status(*reply);
-      else if (office_epoch_.value != 0 && mirror_status_ms_ != 0 && steady_ms() - mirror_status_ms_ > hang_ms)
-        give_up_office("holdfast-mirror hangs", NodeId{});
+      else
+        watch_mirror();
       // While this node's own mirror says nothing, nothing is known of the peers: it is not they who are stuck.
       if (insync_ && reply) insync_->tick(steady_ms());
       publish_summary();
@@ -90,9 +92,22 @@ void Daemon::poll_mirror() {
   });
 }
 
+// The applications wait in a mirror that does not run, in D state, and it does not come back by itself. An abort of its connection may not
+// reach them (requests on their way into its io_uring are ended by its own threads), its death does. systemd starts it again.
+void Daemon::watch_mirror() {
+  const std::int64_t silent_ms = steady_ms() - mirror_heard_ms_;
+  if (!mirror_->connected() || silent_ms < (office_epoch_.value != 0 ? hang_ms : passive_hang_ms)) return;
+  if (!mirror_->kill()) return;
+  mirror_heard_ms_ = steady_ms();
+  event(
+      "error", "mirror_hung", "holdfastd",
+      fmt::format("holdfast-mirror did not answer for {:.1f} s and was killed", static_cast<double>(silent_ms) / 1000));
+  give_up_office("holdfast-mirror hangs", NodeId{});
+}
+
 void Daemon::take_mirror_status(const nlohmann::json& status) {
   mirror_status_ = status;
-  mirror_status_ms_ = steady_ms();
+  mirror_status_ms_ = mirror_heard_ms_ = steady_ms();
   if (!engine_started_) return;
   const bool active = text_of(status, "role") == "active";
   if (const auto position = position_from(status, "position")) {

@@ -87,6 +87,7 @@ void Daemon::step_down(Epoch epoch, const std::string& reason) {
 // seals and following wait until that is done, for what an old application still writes must not land in a passive's tree (R23).
 void Daemon::fence(Epoch epoch, const std::string& reason) {
   plans_->abandon_role_plan(reason);
+  for (const char* part : {"mirror", "address", "applications"}) fence_news_.forget(part);
   fencing_ += 2;
   fence_mirror(epoch);
   fence_applications(epoch);
@@ -98,7 +99,8 @@ void Daemon::fence_mirror(Epoch epoch) {
   mirror_->request("abort", {{"epoch", epoch.value}}, 30'000, [this, epoch](Result<nlohmann::json> r) {
     loop_.post("the mirror is fenced", [this, epoch, r = std::move(r)] {
       if (r || r.error().code == ErrorCode::stale) return fence_part_done();
-      log_error("holdfast-mirror is not fenced in epoch {} yet: {}", epoch.value, r.error().to_string());
+      if (fence_news_.first("mirror", r.error().to_string()))
+        log_error("holdfast-mirror is not fenced in epoch {} yet: {}", epoch.value, r.error().to_string());
       loop_.after(std::chrono::milliseconds(500), "fence the mirror again", [this, epoch] { fence_mirror(epoch); });
     });
   });
@@ -107,10 +109,10 @@ void Daemon::fence_mirror(Epoch epoch) {
 void Daemon::fence_applications(Epoch epoch) {
   fencer_->post([this, epoch] {
     const Status hidden = network_->hide();
-    if (!hidden)
+    if (!hidden && fence_news_.first("address", hidden.error().to_string()))
       event("error", "fence", "holdfastd", "a public address could not be taken off: " + hidden.error().to_string());
     const Status killed = apps_->kill();
-    if (!killed)
+    if (!killed && fence_news_.first("applications", killed.error().to_string()))
       event("error", "fence", "holdfastd", "the applications are not all gone: " + killed.error().to_string());
     loop_.post("the applications are fenced", [this, epoch, again = !killed || !hidden] {
       if (!again || office_epoch_.value != 0) return fence_part_done();

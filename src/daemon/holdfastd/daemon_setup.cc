@@ -80,9 +80,11 @@ nlohmann::json Daemon::mirror_configuration() const {
           {"node_id", to_hex(node_.node_id)},
           {"mode", config_.mode},
           {"ring_mib", config_.ring_mib},
+          {"undo_mib", config_.undo_mib},
           {"listen", v6 ? "[::]:9728" : "0.0.0.0:9728"},
           {"tls_dir", paths_.tls()},
           {"sets", sets},
+          {"next_set", config_.next_set},
           {"peers", peers},
           {"founder", founder_}};
 }
@@ -148,16 +150,18 @@ void Daemon::apply_setup() {
   });
 }
 
-// Twice a day: this node signs its own next certificate when the present one is in its last months.
+// Twice a day: this node signs its own next certificate when the present one is in its last months, or over.
 void Daemon::renew_certificate() {
   const auto renewed = control::renew_if_due({paths_.tls()}, wall_ms() / 1000);
-  if (!renewed)
-    event("error", "certificate", "holdfastd", "the certificate could not be renewed: " + renewed.error().to_string());
+  const std::string error = renewed ? "" : renewed.error().to_string();
+  if (!renewed && error != certificate_error_)
+    event("error", "certificate", "holdfastd", "the certificate could not be renewed: " + error);
+  certificate_error_ = error;
   if (renewed && *renewed) {
     event("info", "certificate", "holdfastd", "the certificate was renewed");
     if (door_) (void)door_->reload(paths_.tls());
   }
-  loop_.after(std::chrono::hours(12), "renew the certificate", [this] {
+  loop_.after(renewed ? std::chrono::minutes(12 * 60) : std::chrono::minutes(10), "renew the certificate", [this] {
     if (member_) renew_certificate();
   });
 }

@@ -189,6 +189,7 @@ Result<nlohmann::json> ApiHandlers::do_for_peer(const std::string& op, const Cal
     }
     return control::to_json(*reply);
   };
+  if (op == "judge_joiner") return judge_joiner(request);
   if (op == "add_member") return add_member(request);
   if (op == "remove_member") return remove_member(request);
   if (op == "config_set") {

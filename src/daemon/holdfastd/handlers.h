@@ -26,6 +26,7 @@ class ApiHandlers : public control::Handlers {
   Result<control::EventPage> events(const control::EventCursor& since, std::size_t limit, int wait_ms) override;
   Result<control::ConfigReply> config() override;
   Result<control::PlanStatus> plan(const std::string& id) override;
+  Result<control::JoinAsksReply> join_asks(const control::Caller&, const control::JoinAsksRequest&) override;
   Result<control::InitReply> init(const control::Caller&, const control::InitRequest&) override;
   Result<control::TokenReply> token(const control::Caller&, const control::TokenRequest&) override;
   Result<control::JoinReply> join(const control::Caller&, const control::JoinRequest&) override;
@@ -63,6 +64,10 @@ class ApiHandlers : public control::Handlers {
   Status check_protect_here(const apps::Application& application, const ClusterConfig& config) const;
   Status check_protect_peer(const apps::Application& application, NodeId peer, const std::string& name,
                             json& missing) const;
+  static Status judge_copy(const apps::Application& application, const std::string& name, const json& answer,
+                           json& missing);
+  Result<std::string> answer_join(const std::string& asks, std::vector<std::string>& missing) const;
+  Result<json> judge_joiner(const json& request) const;
   Result<std::string> protect_facts(const json& body) const;  // what a peer asks before it protects
   Result<std::string> make_folders(const json& body) const;   // what it asks for then: a copy needs a place
   // handlers_roles.cc

@@ -46,6 +46,11 @@ Status check_name(const std::string& name, const char* what) {
               name.substr(0, 80), what);
 }
 
+Caller joining(Caller caller) {
+  if (caller.actor.empty()) caller.actor = "token";
+  return caller;
+}
+
 std::string version_head(const std::string& version) { return version.substr(0, version.find('.')); }
 
 }  // namespace
@@ -182,7 +187,10 @@ Result<control::JoinReply> ApiHandlers::join(const Caller& caller, const control
   options.public_addresses = r.public_addresses;
   options.version = HF_VERSION;
   options.incarnation = fmt::format("{:016x}", state.incarnation);
+  std::vector<std::string> missing;  // folders whose copy is to have a place here
+  options.answer = [&](const std::string& asks) { return answer_join(asks, missing); };
   HF_ASSIGN(const control::Joined joined, control::join_cluster(options));
+  HF_TRY(make_folders({{"paths", missing}}));
   state.cluster_id = joined.reply.cluster_id;
   state.cluster_name = joined.reply.cluster;
   HF_ASSIGN(state.node_id, node_id_from_hex(joined.reply.node_id));
@@ -232,6 +240,11 @@ Result<AdmitReply> ApiHandlers::admit(const Caller& caller, const AdmitRequest& 
     return fail(ErrorCode::refused, "this node does not hold the cluster's authority: join through another node");
   if (!is_active(s) && !d_.links().connected(s.node.cluster_id, s.value->active))
     return fail(ErrorCode::unavailable, "the active can't be reached, so nobody can be admitted now");
+  if (!witness) {
+    const json facts = {{"name", r.node}, {"facts", r.facts.empty() ? "[]" : r.facts}};
+    HF_ASSIGN(const auto judged, forward("judge_joiner", joining(caller), facts, 60'000));
+    if (!judged) HF_TRY(judge_joiner(facts));
+  }
   HF_TRY(tokens_.consume(r.token, s.node.cluster_id, kind, r.node));
 
   AdmitReply reply;
@@ -251,8 +264,7 @@ Result<AdmitReply> ApiHandlers::admit(const Caller& caller, const AdmitRequest& 
                        {"incarnation", r.incarnation},
                        {"channel", r.channel},
                        {"public", r.public_addresses}};
-  Caller as = caller;
-  as.actor = caller.actor.empty() ? "token" : caller.actor;
+  const Caller as = joining(caller);
   HF_ASSIGN(const auto forwarded, forward("add_member", as, member));
   if (!forwarded) HF_TRY(add_member(member));
 

@@ -2,6 +2,7 @@
 // protect and unprotect: what can't be protected is refused here, by name, on this node and on every peer, before anything changes.
 #include <sys/statvfs.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/log.h"
@@ -48,6 +49,9 @@ Status check_not_ours(const std::string& path, const std::string& state_dir) {
   }
   return {};
 }
+
+// What is asked of a node that is to hold a copy. Holders do not matter where units are: those are stopped there.
+json facts_wanted(const apps::Application& a) { return {{"paths", a.data_paths}, {"units", !a.resources.empty()}}; }
 
 std::vector<std::string> set_paths(const ClusterConfig& config) {
   std::vector<std::string> paths;
@@ -132,30 +136,26 @@ Result<std::string> ApiHandlers::make_folders(const json& body) const {
   return std::string("{}");
 }
 
-Status ApiHandlers::check_protect_peer(const apps::Application& application, NodeId peer, const std::string& name,
-                                       json& missing) const {
-  const auto text = d_.ask_peer(
-      peer, "protect_facts", {{"paths", application.data_paths}, {"units", !application.resources.empty()}}, 120'000);
-  if (!text)
-    return tl::unexpected(
-        Error{ErrorCode::unavailable,
-              fmt::format("{} can't be asked whether it can hold a copy: {}", name, text.error().message),
-              "bring it back first: holdfast status shows its state", 0});
-  const json answer = json::parse(*text, nullptr, false);
+// `answer` is what protect_facts() said on the node `name`. Folders that are yet to be made there are added to `missing`.
+Status ApiHandlers::judge_copy(const apps::Application& application, const std::string& name, const json& answer,
+                               json& missing) {
   HF_ASSIGN(const apps::HostFacts facts, host_facts_from_text(text_of(answer, "facts", "[]")));
   HF_TRY(apps::check_peer(application, facts, name));
-  for (const auto& p : list_of(answer, "paths")) {
-    const std::string path = text_of(p, "path");
-    if (!flag_of(p, "exists")) missing.push_back(path);
-    if (const std::string error = text_of(p, "error"); !error.empty())
+  for (const std::string& path : application.data_paths) {
+    const json& told = list_of(answer, "paths");
+    const auto p =
+        std::find_if(told.begin(), told.end(), [&](const json& one) { return text_of(one, "path") == path; });
+    if (p == told.end()) return fail(ErrorCode::corrupt, "{} does not say what it has for {}", name, path);
+    if (!flag_of(*p, "exists")) missing.push_back(path);
+    if (const std::string error = text_of(*p, "error"); !error.empty())
       return fail(ErrorCode::refused, "on {}: {}", name, error);
     std::string holders;
-    for (const auto& h : list_of(p, "holders"))
+    for (const auto& h : list_of(*p, "holders"))
       if (h.is_string()) holders += (holders.empty() ? "" : ", ") + h.get<std::string>();
     if (!holders.empty())
       return fail(ErrorCode::busy, "{} is in use on {} by {}: stop them there first", path, name, holders);
     const std::uint64_t needed = static_cast<std::uint64_t>(static_cast<double>(bytes_under(path)) * space_margin);
-    const std::uint64_t room = number_of(p, "free") + number_of(p, "used");
+    const std::uint64_t room = number_of(*p, "free") + number_of(*p, "used");
     if (room < needed)
       return tl::unexpected(
           Error{ErrorCode::no_space,
@@ -163,6 +163,59 @@ Status ApiHandlers::check_protect_peer(const apps::Application& application, Nod
                 fmt::format("make room on {}", name), 0});
   }
   return {};
+}
+
+Status ApiHandlers::check_protect_peer(const apps::Application& application, NodeId peer, const std::string& name,
+                                       json& missing) const {
+  const auto text = d_.ask_peer(peer, "protect_facts", facts_wanted(application), 120'000);
+  if (!text)
+    return tl::unexpected(
+        Error{ErrorCode::unavailable,
+              fmt::format("{} can't be asked whether it can hold a copy: {}", name, text.error().message),
+              "bring it back first: holdfast status shows its state", 0});
+  return judge_copy(application, name, json::parse(*text, nullptr, false), missing);
+}
+
+// --- a node that joins is asked and judged like a peer at protect, for each application that there is already
+
+Result<control::JoinAsksReply> ApiHandlers::join_asks(const Caller& caller, const control::JoinAsksRequest& r) {
+  const Snapshot s = d_.snapshot();
+  if (!s.member || !s.value) return tl::unexpected(not_a_member());
+  HF_ASSIGN(const control::CertificateKind kind, control::certificate_kind_from_text(r.kind));
+  if (const Status known = tokens_.check(r.token, s.node.cluster_id, kind); !known) {
+    d_.event("warning", "join_refused", "joining from " + caller.address, "join: " + known.error().message);
+    return tl::unexpected(known.error());
+  }
+  if (kind == control::CertificateKind::witness || s.config.applications.empty()) return control::JoinAsksReply{};
+  json asks = json::array();
+  for (const apps::Application& a : s.config.applications) asks.push_back(facts_wanted(a));
+  return control::JoinAsksReply{dump(asks)};
+}
+
+// On the joiner: one answer for each thing that is asked, in that order.
+Result<std::string> ApiHandlers::answer_join(const std::string& asks, std::vector<std::string>& missing) const {
+  const json wanted = json::parse(asks, nullptr, false);
+  if (!wanted.is_array()) return fail(ErrorCode::corrupt, "the cluster asks something that can't be read");
+  json answers = json::array();
+  for (const json& one : wanted) {
+    HF_ASSIGN(const std::string text, protect_facts(one));
+    answers.push_back(json::parse(text, nullptr, false));
+    for (const json& p : list_of(answers.back(), "paths"))
+      if (!flag_of(p, "exists")) missing.push_back(text_of(p, "path"));
+  }
+  return dump(answers);
+}
+
+// On the active, which has the data.
+Result<nlohmann::json> ApiHandlers::judge_joiner(const json& request) const {
+  const Snapshot s = d_.snapshot();
+  const json answers = json::parse(text_of(request, "facts", "[]"), nullptr, false);
+  if (!answers.is_array() || answers.size() != s.config.applications.size())
+    return fail(ErrorCode::stale, "what the cluster protects was changed meanwhile: join again");
+  json missing = json::array();  // the joiner makes them
+  for (std::size_t i = 0; i < answers.size(); ++i)
+    HF_TRY(judge_copy(s.config.applications[i], text_of(request, "name"), answers[i], missing));
+  return json::object();
 }
 
 Result<control::ProtectReply> ApiHandlers::protect(const Caller& caller, const control::ProtectRequest& r) {

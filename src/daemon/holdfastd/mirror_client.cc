@@ -4,9 +4,11 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <future>
 #include <vector>
 
@@ -69,28 +71,28 @@ void MirrorClient::wake() const {
 void MirrorClient::request(const std::string& op, nlohmann::json arguments, int timeout_ms, Reply reply) {
   if (!arguments.is_object()) arguments = nlohmann::json::object();
   arguments["op"] = op;
-  const char* refusal = nullptr;
-  {
-    const std::lock_guard lock(mutex_);
-    if (fd_ < 0) {
-      refusal = "holdfast-mirror is not running";
-    } else {
-      const std::uint64_t id = next_id_++;
-      arguments["id"] = id;
-      const std::string text = arguments.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-      if (send(fd_, text.data(), text.size(), MSG_NOSIGNAL | MSG_DONTWAIT) == static_cast<ssize_t>(text.size())) {
-        pending_[id] = Pending{Clock::now() + std::chrono::milliseconds(timeout_ms), op, std::move(reply)};
-      } else {
-        refusal = "holdfast-mirror does not read its control socket";
-      }
-    }
-  }
-  if (refusal != nullptr) {
-    reply(tl::unexpected(
+  Pending pending{Clock::now() + std::chrono::milliseconds(timeout_ms), op, std::move(reply)};
+  if (const char* refusal = send_request(std::move(arguments), pending); refusal != nullptr)
+    return pending.reply(tl::unexpected(
         Error{ErrorCode::unavailable, fmt::format("{}: {}", op, refusal), "systemctl status holdfast-mirror", 0}));
-    return;
-  }
   wake();  // the time-out may be the nearest now
+}
+
+const char* MirrorClient::send_request(nlohmann::json arguments, Pending& pending) {
+  const std::lock_guard lock(mutex_);
+  if (fd_ < 0) return "holdfast-mirror is not running";
+  const std::uint64_t id = next_id_++;
+  arguments["id"] = id;
+  const std::string text = arguments.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  if (send(fd_, text.data(), text.size(), MSG_NOSIGNAL | MSG_DONTWAIT) != static_cast<ssize_t>(text.size()))
+    return "holdfast-mirror does not read its control socket";
+  pending_[id] = std::move(pending);
+  return nullptr;
+}
+
+bool MirrorClient::kill() {
+  const std::lock_guard lock(mutex_);
+  return fd_ >= 0 && process_ && syscall(SYS_pidfd_send_signal, process_.get(), SIGKILL, nullptr, 0) == 0;
 }
 
 bool MirrorClient::dial() {
@@ -105,9 +107,14 @@ bool MirrorClient::dial() {
     close(fd);
     return false;
   }
+  ucred peer{};
+  socklen_t size = sizeof peer;
+  const bool known = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0;
   {
     const std::lock_guard lock(mutex_);
     fd_ = fd;
+    // Of its process, not its number: that may be another's by the time it matters.
+    if (known) process_ = platform::UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, peer.pid, 0)));
   }
   connected_ = true;
   return true;
@@ -211,6 +218,7 @@ void MirrorClient::drop(const std::string& reason) {
     const std::lock_guard lock(mutex_);
     close(fd_);
     fd_ = -1;
+    process_.reset();
     lost.swap(pending_);
   }
   connected_ = false;

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "daemon/holdfastd/mirror_port.h"
+#include "platform/unique_fd.h"
 
 namespace holdfast::daemon {
 
@@ -26,6 +27,7 @@ class MirrorClient : public MirrorPort {
 
   void request(const std::string& op, nlohmann::json arguments, int timeout_ms, Reply reply) override;
   bool connected() const override { return connected_; }
+  bool kill() override;
 
  private:
   struct Pending {
@@ -33,6 +35,8 @@ class MirrorClient : public MirrorPort {
     std::string op;
     Reply reply;
   };
+  // Null: on its way, and `pending` is kept until the answer. Else why not, and `pending` is still the caller's.
+  const char* send_request(nlohmann::json arguments, Pending& pending);
   void run();
   bool dial();
   void serve();
@@ -48,6 +52,7 @@ class MirrorClient : public MirrorPort {
   std::atomic<bool> connected_{false};
   std::mutex mutex_;
   int fd_ = -1;
+  platform::UniqueFd process_;  // of who listens at the other end
   std::uint64_t next_id_ = 1;
   std::map<std::uint64_t, Pending> pending_;
   std::thread thread_;

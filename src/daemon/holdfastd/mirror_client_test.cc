@@ -5,9 +5,11 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <condition_variable>
+#include <csignal>
 #include <filesystem>
 #include <future>
 
@@ -140,6 +142,28 @@ TEST(MirrorClient, DeathIsNoticedWithinMillisecondsAndPendingRequestsAnswered) {
   EXPECT_EQ(pending.get().error().code, ErrorCode::unavailable);
   mirror.take();  // it dials again
   EXPECT_TRUE(seen.wait([&] { return seen.connected == 2; }));
+}
+
+// Stopped, it answers nothing and takes no other signal; the process itself is found through its socket.
+TEST(MirrorClient, KillsAMirrorThatHangs) {
+  FakeMirror mirror;
+  const pid_t pid = fork();
+  if (pid == 0) {
+    // The credentials that a client sees are those of who called listen().
+    if (listen(mirror.listen_fd, 4) == 0) raise(SIGSTOP);
+    _exit(1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(pid, &status, WUNTRACED), pid);
+  ASSERT_TRUE(WIFSTOPPED(status));
+  Seen seen;
+  MirrorClient nobody("/nonexistent/mirror.sock", {[] {}, [] {}, [](nlohmann::json) {}});
+  EXPECT_FALSE(nobody.kill());
+  MirrorClient client(mirror.path, seen.hooks());
+  ASSERT_TRUE(seen.wait([&] { return seen.connected == 1; }));
+  EXPECT_TRUE(client.kill());
+  ASSERT_EQ(waitpid(pid, &status, 0), pid);
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
 TEST(MirrorClient, TimeoutAndAbsence) {

@@ -20,6 +20,8 @@ class MirrorPort {
   // Any thread; never blocks. `op` as in docs/formats/mirror-control.md.
   virtual void request(const std::string& op, nlohmann::json arguments, int timeout_ms, Reply reply) = 0;
   virtual bool connected() const = 0;
+  // Ends the process at the other end, which systemd starts again: for one that does not answer any more. False: nobody is there.
+  virtual bool kill() = 0;
 };
 
 // For threads that may wait.

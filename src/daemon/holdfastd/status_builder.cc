@@ -272,6 +272,11 @@ class Builder {
     if (!s_.mirror_connected)
       add_alert("error", "mirror_down", "holdfast-mirror is not running on " + s_.node.node_name,
                 "systemctl status holdfast-mirror");
+    if (!s_.certificate_error.empty())
+      add_alert("error", "certificate",
+                "the certificate of " + s_.node.node_name + " could not be renewed: " + s_.certificate_error,
+                "the other nodes refuse it once it has expired: copy ca.key from another node's /var/lib/holdfast/tls, "
+                "then systemctl restart holdfastd");
     if (!active_speaks())
       add_alert("error", "no_active",
                 "no node is the active now" + (s_.last_refusal.empty() ? std::string() : ": " + s_.last_refusal),

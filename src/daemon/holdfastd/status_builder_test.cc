@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/holdfastd/status_builder.h"
 
+#include <algorithm>
+
 #include <gtest/gtest.h>
 
 namespace holdfast::daemon {
@@ -99,6 +101,19 @@ TEST(StatusBuilder, OddSummariesAreHarmless) {
       json::parse(R"({"role":7,"mirror":[1],"plan":{"steps":3},"applications":"x","votes":{},"lease_left_ms":"y"})");
   const auto s = build_status(in);
   EXPECT_EQ(node(s, "n2").synchronized, false);
+}
+
+TEST(StatusBuilder, ACertificateThatCannotBeRenewedIsAnAlert) {
+  auto in = from_passive();
+  const auto alarmed = [&] {
+    const auto s = build_status(in);
+    return std::any_of(s.alerts.begin(), s.alerts.end(), [](const control::Alert& a) {
+      return a.code == "certificate" && a.text.find("no key") != std::string::npos && !a.hint.empty();
+    });
+  };
+  EXPECT_FALSE(alarmed());
+  in.snapshot.certificate_error = "no key";
+  EXPECT_TRUE(alarmed());
 }
 
 TEST(StatusBuilder, BeforeACluster) {

@@ -8,6 +8,9 @@
 namespace holdfast::mirror_process {
 namespace {
 
+constexpr std::uint64_t min_undo_mib = 64, max_undo_mib = 64ULL << 20;
+constexpr std::int64_t max_undo_age_s = 10LL * 365 * 24 * 3600;
+
 constexpr std::size_t mib = 1U << 20;
 constexpr std::size_t max_ring_mib = 65536;
 
@@ -73,10 +76,18 @@ Result<MirrorConfig> MirrorConfig::parse(const nlohmann::json& request) {
     if (config.find_set(set.set)) return fail(ErrorCode::invalid, "set {} is there twice", set.set);
     config.sets.push_back(std::move(set));
   }
+  config.next_set = request.value("next_set", SetNumber{0});
   for (const auto& in : request.value("peers", nlohmann::json::array())) {
     HF_ASSIGN(auto peer, parse_peer(in));
     config.peers.push_back(std::move(peer));
   }
+  if (const auto undo = request.find("undo_mib"); undo != request.end()) config.undo_mib = undo->get<std::uint64_t>();
+  if (config.undo_mib && *config.undo_mib != 0 && (*config.undo_mib < min_undo_mib || *config.undo_mib > max_undo_mib))
+    return fail(ErrorCode::invalid, "undo_mib {} is neither 0 nor within {}..{}", *config.undo_mib, min_undo_mib,
+                max_undo_mib);
+  config.undo_age_s = request.value("undo_age_s", config.undo_age_s);
+  if (config.undo_age_s < 1 || config.undo_age_s > max_undo_age_s)
+    return fail(ErrorCode::invalid, "undo_age_s {} is not within 1..{}", config.undo_age_s, max_undo_age_s);
   return config;
 }
 

@@ -2,6 +2,7 @@
 // What holdfastd tells the mirror with `configure`: parsed once, checked here, plain data from then on.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,7 +37,10 @@ struct MirrorConfig {
   std::uint16_t listen_port = 9728;
   std::string tls_dir;
   std::vector<SetConfig> sets;
+  SetNumber next_set = 0;  // those below it that are not in `sets` were unprotected: a number is never given twice
   std::vector<PeerConfig> peers;
+  std::optional<std::uint64_t> undo_mib;  // 0: no history; nothing: a tenth of the file system
+  std::int64_t undo_age_s = 24 * 3600;
 
   static Result<MirrorConfig> parse(const nlohmann::json& request);
   const SetConfig* find_set(SetNumber set) const;

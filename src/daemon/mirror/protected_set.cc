@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/mirror/protected_set.h"
 
+#include <filesystem>
 #include <map>
 
 #include "base/log.h"
@@ -23,6 +24,17 @@ Status refuse_holders_below(const std::string& path, int root_fd) {
   for (const auto& [pid, text] : found) names += (names.empty() ? "" : ", ") + text;
   return tl::unexpected(with_hint(Error{ErrorCode::busy, fmt::format("{} is in use by {}", path, names), {}, 0},
                                   "stop what uses it; it was opened before the folder was protected"));
+}
+
+// Not what is in it: objects that a resynchronization displaced and did not finish with may be all that is left of a file.
+void remove_hidden_folder(const std::string& path) {
+  const std::filesystem::path hidden = std::filesystem::path(path) / ports::hidden_name;
+  std::error_code error;
+  const auto changed = std::filesystem::last_write_time(path, error);
+  for (const auto& folder : {hidden / "new", hidden / "grave", hidden})
+    if (!error) std::filesystem::remove(folder, error);
+  if (!error) std::filesystem::last_write_time(path, changed, error);  // nobody's data changed
+  if (error) log_warning("{} stays: {}", hidden.string(), error.message());
 }
 
 }  // namespace
@@ -86,6 +98,12 @@ std::shared_ptr<capture::Session> ProtectedSet::session() const {
   return session_;
 }
 
-Status ProtectedSet::release() { return platform::uncover(config_.path); }
+Status ProtectedSet::release() {
+  for (const auto grave : {ports::Grave::deleted, ports::Grave::orphan})
+    if (auto purged = tree_->purge(grave); !purged) log_warning("{}: {}", config_.path, purged.error().to_string());
+  HF_TRY(platform::uncover(config_.path));
+  remove_hidden_folder(config_.path);
+  return {};
+}
 
 }  // namespace holdfast::mirror_process

@@ -67,6 +67,8 @@ platform::ControlSocket::Answer Service::handle(const Json& request) {
       {"configure", &Service::configure}, {"seal", &Service::seal},
       {"activate", &Service::activate},   {"release_capture", &Service::release_capture},
       {"abort", &Service::abort},         {"follow", &Service::follow},
+      {"timeline", &Service::timeline},   {"resolve", &Service::resolve},
+      {"rewind", &Service::rewind},
   };
   if (op == "status") return [this] { return to_reply(status()); };
   const auto found = operations.find(op);
@@ -85,6 +87,7 @@ Result<nlohmann::json> Service::configure(const Json& request) {
   if (!runtime_) HF_TRY(start_runtime(config));
   log_->set_application_waits(config.fsync_mode);
   HF_TRY(take_sets(config));
+  if (journal_) journal_->set_settings(undo_settings(config));
   std::vector<platform::PeerAddresses> peers;
   for (const auto& peer : config.peers) peers.push_back({peer.id, peer.name, peer.addresses});
   runtime_->set_peers(peers);
@@ -97,7 +100,9 @@ Result<nlohmann::json> Service::configure(const Json& request) {
 Status Service::start_log(const MirrorConfig& config) {
   HF_TRY(platform::make_private_dir(paths_.state_dir));
   // What an attempt that failed half-way left open is closed first: the index must not be open twice in one process.
+  journal_ = nullptr;
   undo_.reset();
+  undo_segments_.reset();
   live_.reset();
   state_.reset();
   segments_.reset();
@@ -109,7 +114,7 @@ Status Service::start_log(const MirrorConfig& config) {
       *index_, [this](SetNumber set, const FileId& id, const std::function<void()>& body) {
         with_object_locked(set, id, body);
       });
-  undo_ = std::make_unique<mirror::NoUndo>();
+  HF_TRY(open_history(config));
   mirror::NodeLogConfig log_config;
   log_config.cluster_id = config.cluster;
   log_config.node = config.node;
@@ -125,7 +130,7 @@ Status Service::start_log(const MirrorConfig& config) {
       if (!mount.session->open_for_write().empty()) return true;
     return false;
   };
-  HF_ASSIGN(log_, mirror::NodeLog::open(log_config, {*segments_, *state_, times_, *live_, *index_, *undo_},
+  HF_ASSIGN(log_, mirror::NodeLog::open(log_config, {*segments_, *state_, times_, *live_, *index_, *undo_, journal_},
                                         std::move(events)));
   return {};
 }
@@ -169,6 +174,9 @@ Status Service::take_sets(const MirrorConfig& config) {
   for (const auto& old : sets())
     if (const auto* same = config.find_set(old->config().set); !same || !(*same == old->config()))
       HF_TRY(remove_set(old->config().set));
+  // The log may hold records of what was unprotected while this node was down or no member yet; apply would wait for those sets for ever.
+  for (SetNumber number = 1; number < config.next_set; ++number)
+    if (!config.find_set(number) && !sets_.contains(number)) HF_TRY(log_->remove_set(number));
   for (const auto& wanted : config.sets)
     if (!sets_.contains(wanted.set)) HF_TRY(add_set(wanted));
   return {};
@@ -320,6 +328,7 @@ Result<nlohmann::json> Service::status() {
                 {"complete", s.receive.complete},
                 {"clean", s.receive.clean},
                 {"resyncing", s.receive.resyncing}}},
+              {"undo", status_of_undo(s)},
               {"fault", s.fault}};
 }
 

@@ -57,9 +57,15 @@ class Service {
   Result<Json> abort(const Json& request);
   Result<Json> follow(const Json& request);
   Result<Json> status();
+  Result<Json> timeline(const Json& request);
+  Result<Json> resolve(const Json& request);
+  Result<Json> rewind(const Json& request);
   platform::ControlSocket::Answer wait_set(const Json& request);
 
   Status start_log(const MirrorConfig& config);
+  Status open_history(const MirrorConfig& config);
+  mirror::UndoSettings undo_settings(const MirrorConfig& config) const;
+  Json status_of_undo(const mirror::NodeLogStatus& s) const;
   Status start_runtime(const MirrorConfig& config);
   Status remember_paths(const MirrorConfig& config);
   Status take_sets(const MirrorConfig& config);
@@ -94,12 +100,14 @@ class Service {
   std::atomic<std::uint64_t> ended_epoch_{0};  // the last epoch that this process ended in order
 
   // Made by the first `configure`; they live as long as the process. In the order of their dependence.
-  platform::SystemTimes times_;
+  mutable platform::SystemTimes times_;
   std::unique_ptr<platform::FileIndex> index_;
   std::unique_ptr<platform::FolderSegmentStore> segments_;
   std::unique_ptr<platform::DurableFile> state_;
   std::unique_ptr<platform::PosixLiveTree> live_;
+  std::unique_ptr<platform::FolderSegmentStore> undo_segments_;
   std::unique_ptr<mirror::UndoWriter> undo_;
+  mirror::UndoJournal* journal_ = nullptr;  // undo_, where history is kept
   std::unique_ptr<mirror::NodeLog> log_;
   std::unique_ptr<platform::MirrorRuntime> runtime_;
   std::unique_ptr<Pusher> pusher_;

@@ -54,7 +54,7 @@ Result<nlohmann::json> Service::activate(const Json& request) {
   HF_TRY(reap_sessions());
   Json reply = Json::object();
   if (log_->active_epoch() != epoch) {
-    HF_ASSIGN(auto promotion, log_->promote(epoch));
+    HF_ASSIGN(auto promotion, log_->promote(epoch, false, request.value("allow_older", false)));
     reply["position"] = to_json(promotion.base);
     if (promotion.recovered_time_ns != 0)
       reply["age_of_data_s"] = static_cast<double>(times_.realtime_ns() - promotion.recovered_time_ns) / 1e9;
