@@ -95,7 +95,9 @@ class MountedSession : public Session {
 
   Status unmount_and_wait(std::chrono::milliseconds patience, std::vector<Holder>* holders) override {
     if (auto foreign = find_foreign_mounts(mount_.number()); !foreign.empty()) return busy(std::move(foreign), holders);
+    if (uring_) uring_->bar_nudges(true, patience);
     if (const int error = mount_.unmount()) {
+      if (uring_) uring_->bar_nudges(false, {});
       if (error == EBUSY) return busy(find_holders(mount_.number()), holders);
       return fail_errno(error, "cannot unmount {}", mount_.path());
     }

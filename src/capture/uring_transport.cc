@@ -138,12 +138,30 @@ void UringTransport::wait_begins(unsigned queue) {
 
 // One request from the queue's own CPU, in a thread of its own.
 void UringTransport::nudge(unsigned queue) {
-  (void)!workers_.add("hf-fuse-nudge", [this, queue] {
+  {
+    const std::lock_guard guard(nudges_mutex_);
+    if (nudges_barred_) return;
+    ++nudges_;
+  }
+  const auto ended = [this] {
+    const std::lock_guard guard(nudges_mutex_);
+    --nudges_;
+    nudges_ended_.notify_all();
+  };
+  const auto started = workers_.add("hf-fuse-nudge", [this, queue, ended] {
     cpu_set_t one;
     CPU_ZERO(&one);
     CPU_SET(queue, &one);
     if (sched_setaffinity(0, sizeof one, &one) == 0) touch_();
+    ended();
   });
+  if (!started) ended();
+}
+
+void UringTransport::bar_nudges(bool bar, std::chrono::milliseconds patience) {
+  std::unique_lock lock(nudges_mutex_);
+  nudges_barred_ = bar;
+  if (bar) nudges_ended_.wait_for(lock, patience, [this] { return nudges_ == 0; });
 }
 
 void UringTransport::serve(unsigned queue, std::shared_ptr<Registration> registration, bool late) {

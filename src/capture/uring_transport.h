@@ -3,8 +3,11 @@
 // one entry. So an entry is free exactly when its thread is, and a thread that blocks holds up nobody else.
 #pragma once
 
+#include <chrono>
+#include <condition_variable>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "capture/transport.h"
@@ -29,6 +32,8 @@ class UringTransport : public Transport {
   void wait_begins(unsigned queue) override;
   void wait_ends(unsigned queue) override { queues_[queue]->wait_ends(); }
   unsigned thread_count() const override { return workers_.running(); }
+  // `touch` holds the mount while it runs. Before an unmount: no more of it, and what is under way ends within `patience`.
+  void bar_nudges(bool bar, std::chrono::milliseconds patience);
 
  private:
   struct Ring;
@@ -42,6 +47,10 @@ class UringTransport : public Transport {
   const unsigned threads_per_queue_;
   const std::function<void()> touch_;
   std::vector<std::unique_ptr<QueueLoad>> queues_;
+  std::mutex nudges_mutex_;
+  std::condition_variable nudges_ended_;
+  unsigned nudges_ = 0;  // under way
+  bool nudges_barred_ = false;
   WorkerThreads workers_;
 };
 

@@ -53,7 +53,7 @@ Status WorkerThreads::add(std::string name, std::function<void()> body) {
     running_.fetch_sub(1);
     return fail_errno(error, "cannot start a capture thread");
   }
-  start.release();
+  (void)start.release();  // the thread's own
   const std::lock_guard guard(mutex_);
   threads_.push_back(thread);
   return {};

@@ -43,16 +43,15 @@ void ActiveLog::when_held(Sequence sequence, std::function<void()> done) {
 }
 
 void ActiveLog::wait_for(Sequence sequence, Waiter waiter) {
-  bool waits;
   {
-    const std::lock_guard lock(mutex_);
-    waits = (application_waits_ || !waiter.application) && sequence > durable_everywhere();
-    if (waits) waiters_.emplace(sequence, std::move(waiter));
+    std::unique_lock lock(mutex_);
+    if ((!application_waits_ && waiter.application) || sequence <= durable_everywhere()) {
+      lock.unlock();
+      return waiter.done();
+    }
+    waiters_.emplace(sequence, std::move(waiter));
   }
-  if (waits)
-    hurry_to(sequence);
-  else
-    waiter.done();
+  hurry_to(sequence);
 }
 
 void ActiveLog::set_application_waits(bool waits) {

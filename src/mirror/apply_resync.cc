@@ -11,7 +11,6 @@ namespace holdfast::mirror {
 
 using log::Kind;
 using ports::Grave;
-using ports::Standing;
 
 namespace {
 

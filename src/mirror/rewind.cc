@@ -117,7 +117,7 @@ Status Rewind::lift(ports::Tree& tree, const SetCells& cells) {
 Status Rewind::bring(ports::Tree& tree, const SetCells& cells) {
   for (const auto& [name, value] : cells.names) {
     if (value.id.is_none()) continue;
-    const auto gone = [&](const FileId& id) {
+    const auto gone = [&, &name = name](const FileId& id) {
       return fail(ErrorCode::corrupt,
                   "set {}: the object {}, which stood at \"{}\", is gone: this copy must be resynchronized", tree.set(),
                   id.to_hex(), name.second);

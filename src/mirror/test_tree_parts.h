@@ -259,7 +259,8 @@ inline Status MemoryTree::replace_xattrs(const FileId& id, ByteView list) {
   HF_ASSIGN(const Ino ino, need(id));
   std::vector<std::string> gone;
   for (const auto& [name, value] : inodes_[ino].meta.xattrs)
-    if (std::none_of(wanted.begin(), wanted.end(), [&](const auto& x) { return x.name == name; })) gone.push_back(name);
+    if (std::none_of(wanted.begin(), wanted.end(), [&name = name](const auto& x) { return x.name == name; }))
+      gone.push_back(name);
   for (const auto& name : gone) HF_TRY(remove_xattr(id, name));
   for (const auto& x : wanted) HF_TRY(set_xattr(id, x.name, x.value));
   return {};
