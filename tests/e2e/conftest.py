@@ -72,7 +72,8 @@ class Ground:
             return False
         return all(status["cluster"]["mode"] == "fsync" and self.cluster.active_in(status) and not status["plan"] and
                    status["automatic_failover"]["available"] and all(vote["reachable"] for vote in status["votes"]) and
-                   all(application["state"] == "running" for application in status["applications"])
+                   all((application["state"], application["health"]) == ("running", "healthy")
+                       for application in status["applications"])
                    for status in answers)
 
     def restore(self):
@@ -94,6 +95,7 @@ class Ground:
         if self.cluster.status()["cluster"]["mode"] != "fsync":
             self.cluster.set_mode("fsync")
         self.cluster.wait_automatic_failover(60)
+        self.cluster.wait(self.is_whole, "every vote counts and the application is healthy, on both nodes' word", 30)
 
     def start_over(self):
         if not self.own:
