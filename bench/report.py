@@ -60,7 +60,7 @@ def hops(rows):
         return ""
     native, floor, local, remote = (1e6 / row[variant] for variant in ("native", "floor", "async", "fsync"))
     return (f"\nThe fsync path, from the row of one job: a write and its fdatasync take {native:.0f} us natively. The "
-            f"two round trips through the kernel's FUSE queue add {floor - native:+.0f} us (floor), capture and log "
+            f"three round trips through the kernel's FUSE queue add {floor - native:+.0f} us (floor), capture and log "
             f"{local - floor:+.0f} us (async), and the wait for the passive's disk beside our own "
             f"{remote - local:+.0f} us (fsync).\n")
 
