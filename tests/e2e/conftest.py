@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One lab for all tests of the run; each test gets it whole: both nodes up, synchronized, mode fsync, no cuts.
 
-    pytest tests/e2e [-m ci] [--cuts N] [--lab NAME] [--keep]
+    pytest tests/e2e [-m ci] [--cuts N] [--lab NAME] [--keep] [--fault NAME | --faults]
 """
 
 import os
@@ -25,13 +25,19 @@ EVIDENCE = CHECKOUT / "build/e2e"
 
 def pytest_addoption(parser):
     parser.addoption("--cuts", type=int, default=2, help="power cuts of the active in fsync mode (default 2)")
+    parser.addoption("--flaps", type=int, default=150, help="seconds up and seconds down of a flapping link (default 150)")
     parser.addoption("--lab", help="use this lab, which is up and formed; it is not taken down")
     parser.addoption("--keep", action="store_true", help="leave the lab up at the end")
+    parser.addoption("--fault", metavar="NAME", help="only what shows this fault")
+    parser.addoption("--faults", action="store_true", help="list the faults and end")
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "ci: runs in CI")
     config.addinivalue_line("markers", "long: takes minutes; not in CI")
+    config.addinivalue_line("markers", "fault(name): shows what a fault does; run it with ./dev fault NAME")
+    if config.getoption("--faults"):
+        return
     if os.geteuid() != 0:
         raise pytest.UsageError("the lab boots machines and needs root: sudo ./dev e2e")
     shutil.rmtree(EVIDENCE, ignore_errors=True)
@@ -40,6 +46,31 @@ def pytest_configure(config):
 def pytest_generate_tests(metafunc):
     if "cut_number" in metafunc.fixturenames:
         metafunc.parametrize("cut_number", range(1, metafunc.config.getoption("cuts") + 1))
+
+
+def faults_of(item):
+    return {mark.args[0] for mark in item.iter_markers("fault")}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    wanted = config.getoption("--fault")
+    if not wanted and not config.getoption("--faults"):
+        return
+    known = {name: item for item in reversed(items) for name in faults_of(item)}
+    if config.getoption("--faults"):
+        for name in sorted(known):
+            print(f"{name:28} {(known[name].function.__doc__ or known[name].name).strip().splitlines()[0]}")
+        items.clear()
+    elif wanted not in known:
+        raise pytest.UsageError(f"no fault is named '{wanted}': ./dev fault --list names them")
+    else:
+        items[:] = [item for item in items if wanted in faults_of(item)]
+
+
+def pytest_sessionfinish(session, exitstatus):
+    if session.config.getoption("--faults") and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+        session.exitstatus = 0
 
 
 class Ground:

@@ -22,6 +22,7 @@ f.seek(int(sys.argv[2])); f.write(bytes(x ^ 0xff for x in b))""",
 }
 
 
+@pytest.mark.fault("corrupt-receive")
 @pytest.mark.parametrize("how", DAMAGE)
 def test_damaged_segment_is_refused(cluster, lab, clients, how):
     active, passive = cluster.wait_automatic_failover()

@@ -12,6 +12,7 @@ from labs import LabFailure
 from verdicts import POWER_CUT_LIMIT_S, demand_consistent, demand_nothing_lost
 
 
+@pytest.mark.fault("powercut-active-fsync")
 @pytest.mark.ci
 def test_powercut_fsync(cluster, lab, clients, cut_number):
     """Each cut hits the node that the last one promoted. Nothing acknowledged is lost, and the outage is short."""
@@ -55,6 +56,7 @@ class RecoveryPointWatch:
         self._thread.join(15)
 
 
+@pytest.mark.fault("powercut-active-async")
 @pytest.mark.ci
 def test_powercut_async(cluster, lab, clients):
     """What is lost is no older than the recovery point shown last plus the age of that sample."""
@@ -78,9 +80,15 @@ def test_powercut_async(cluster, lab, clients):
           f"shown last {point_s} s, {cut_s - asked_s:.3f} s before the cut")
     assert oldest_s >= asked_s - point_s, "a lost commit is older than the recovery point admitted"
     demand_consistent(cluster, verdict)
+    lab.boot(victim)
+    active, _ = cluster.wait_synchronized(120)
+    postgres.checkpoint(lab, active)
+    trees.wait_equal(cluster, postgres.DATA)
 
 
+@pytest.mark.fault("powercut-passive")
 def test_powercut_of_the_passive_is_not_noticed_for_long(cluster, lab, clients):
+    """The passive loses its power, and is synchronized again when it returns."""
     active, passive = cluster.wait_automatic_failover()
     lab.power_cut(passive)
     clients.wait_commits(500)
@@ -94,17 +102,25 @@ def test_powercut_of_the_passive_is_not_noticed_for_long(cluster, lab, clients):
     clients.stop()
     assert ledger.longest_gap_s(clients.entries()) <= POWER_CUT_LIMIT_S
     demand_nothing_lost(cluster, clients)
+    postgres.checkpoint(lab, active)
+    trees.wait_equal(cluster, postgres.DATA)
 
 
 @pytest.mark.long
-def test_powercut_of_all_machines(cluster, lab, clients):
-    """Everything goes dark. The last active's own disk is complete in fsync mode."""
+@pytest.mark.parametrize("mode", [pytest.param("fsync", marks=pytest.mark.fault("powercut-all-fsync")),
+                                  pytest.param("async", marks=pytest.mark.fault("powercut-all-async"))])
+@pytest.mark.parametrize("back_first", ("active", "passive"))
+def test_powercut_of_all_machines(cluster, lab, clients, mode, back_first):
+    """Everything goes dark. The last active's own disk is complete, in either mode; whoever boots first waits for it."""
+    cluster.set_mode(mode)
     active, passive = cluster.wait_automatic_failover()
     clients.wait_seconds(2)
     for machine in (active, passive, "w1"):
         lab.power_cut(machine)
     clients.stop()
-    for machine in ("w1", passive, active):
+    for machine in ("w1", *((active, passive) if back_first == "active" else (passive, active))):
         lab.boot(machine)
     cluster.wait_synchronized(180)
     demand_nothing_lost(cluster, clients)
+    postgres.checkpoint(lab, cluster.active())
+    trees.wait_equal(cluster, postgres.DATA)
