@@ -99,7 +99,7 @@ class Ground:
         try:
             yield
         finally:
-            self.lab.sh(SOURCE, "pkill -f '[a]pplication/' || true")
+            writer.kill()           # it goes with the command that started it
             writer.wait(20)
 
     def rsync(self, root, checksum=False, name=None):
@@ -137,7 +137,8 @@ class Ground:
 
     def sent_bytes(self):
         """What left the source over the channel so far."""
-        return int(self.lab.sh(SOURCE, "cat /sys/class/net/chan0/statistics/tx_bytes"))
+        link, = json.loads(self.lab.sh(SOURCE, "ip -j -s link show chan0"))
+        return link["stats64"]["tx"]["bytes"]
 
     def opened(self):
         """Objects that both mirrors opened so far, where they say it."""
@@ -156,8 +157,7 @@ def first_copy(ground, root, pairs):
             theirs.append(ground.rsync(root))
         say(f"{root}: rsync {theirs[-1]:.1f} s")
         ground.clear_target(COPY)
-        with ground.application(root):
-            pass                                    # the same files exist for both
+        ground.settle()
         started = time.monotonic()
         ground.cluster.cli(SOURCE, "protect", root, timeout_s=300)
         with ground.application(root):
