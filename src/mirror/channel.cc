@@ -7,6 +7,7 @@ namespace holdfast::mirror {
 namespace {
 
 constexpr std::size_t max_text_bytes = 512;
+constexpr std::uint8_t start_goes_on = 0, start_anew = 1, start_drained = 2;
 
 std::size_t covered(FrameType type, std::size_t length) {
   return type == FrameType::batch ? std::min(length, batch_head_bytes) : length;
@@ -28,7 +29,9 @@ void seal_frame(Bytes& out, FrameType type, std::size_t payload_bytes) {
 
 template <class F>
 Bytes make_frame(FrameType type, F&& fill) {
-  Bytes out(frame_head_bytes);
+  Bytes out;
+  out.reserve(frame_head_bytes + 64);
+  out.resize(frame_head_bytes);
   ByteWriter w(out);
   fill(w);
   seal_frame(out, type, out.size() - frame_head_bytes);
@@ -51,6 +54,9 @@ std::string read_text(ByteReader& r) {
   if (text.size() > max_text_bytes) r.fail();
   return std::string(text.substr(0, max_text_bytes));
 }
+
+// An older node says nothing.
+std::uint32_t read_features(ByteReader& r) { return r.left() < 4 ? 0 : r.u32(); }
 
 // Later versions may add fields at the end: what is left over is not an error.
 template <class T>
@@ -96,6 +102,7 @@ Bytes encode_frame(const Hello& m) {
     w.text(m.cluster_id);
     w.u64(m.node.value);
     w.u64(m.epoch.value);
+    w.u32(m.features);
   });
 }
 Result<Hello> decode_hello(ByteView payload) {
@@ -107,6 +114,7 @@ Result<Hello> decode_hello(ByteView payload) {
   m.cluster_id = read_text(r);
   m.node = NodeId(r.u64());
   m.epoch = Epoch(r.u64());
+  m.features = read_features(r);
   return finished(r, std::move(m), "hello");
 }
 
@@ -123,6 +131,7 @@ Bytes encode_frame(const Welcome& m) {
       w.u16(s.set);
       w.u8(static_cast<std::uint8_t>((s.complete ? 1 : 0) | (s.empty ? 2 : 0)));
     }
+    w.u32(m.features);
   });
 }
 Result<Welcome> decode_welcome(ByteView payload) {
@@ -144,19 +153,25 @@ Result<Welcome> decode_welcome(ByteView payload) {
     s.empty = bits & 2;
     m.sets.push_back(s);
   }
+  m.features = read_features(r);
   return finished(r, std::move(m), "welcome");
 }
 
 Bytes encode_frame(const Start& m) {
+  std::uint8_t how = start_goes_on;
+  if (m.restart) how = m.drained ? start_drained : start_anew;
   return make_frame(FrameType::start, [&](ByteWriter& w) {
-    w.u8(m.restart ? 1 : 0);
+    w.u8(how);
     write_position(w, m.base);
   });
 }
 Result<Start> decode_start(ByteView payload) {
   ByteReader r(payload);
   Start m;
-  m.restart = r.u8() != 0;
+  const std::uint8_t how = r.u8();
+  if (how > start_drained) r.fail();
+  m.restart = how != start_goes_on;
+  m.drained = how == start_drained;
   m.base = read_position(r);
   return finished(r, m, "start");
 }

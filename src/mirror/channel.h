@@ -33,6 +33,10 @@ constexpr std::size_t max_batch_bytes = std::size_t{1} << 20;  // a batch is thi
 constexpr std::size_t max_frame_bytes = log::max_group_bytes + batch_head_bytes;
 constexpr std::size_t max_sets = 4096;
 
+// What a node can do beside the version; a bit that both ends name is used.
+constexpr std::uint32_t feature_partial_resync = 1;  // start 2, resync_begin with flag_partial_resync
+constexpr std::uint32_t feature_hot_return = 2;      // an active that died says what of its tree may differ
+
 enum class FrameType : std::uint8_t { hello = 1, welcome, start, batch, ack, nak, heartbeat, refuse };
 
 struct FrameHead {
@@ -45,6 +49,7 @@ struct Hello {
   std::string cluster_id;
   NodeId node;
   Epoch epoch;
+  std::uint32_t features = 0;
 };
 struct PeerSetState {
   SetNumber set = 0;
@@ -58,10 +63,13 @@ struct Welcome {
   bool clean = true;       // false: its tree may hold changes nobody else has (an active that was fenced or died)
   std::uint64_t life = 0;  // changes when its process starts anew
   std::vector<PeerSetState> sets;
+  std::uint32_t features = 0;
 };
 struct Start {
   bool restart = false;  // forget your log: it begins anew after `base`, and all sets are resynchronized
   Position base;
+  // With restart: your trees must be exactly what your position says, for only what changed since comes. Apply all you hold first, or refuse.
+  bool drained = false;
 };
 struct BatchHead {
   std::uint32_t count = 0;

@@ -33,6 +33,7 @@ Welcome some_welcome() {
   w.clean = false;
   w.life = 12345;
   w.sets = {{1, true, false}, {7, false, true}};
+  w.features = feature_hot_return;
   return w;
 }
 
@@ -51,20 +52,49 @@ TEST(Channel, MessagesRoundTrip) {
   hello.node = NodeId(4);
   hello.epoch = Epoch(8);
   hello.highest_kind = 99;
+  hello.features = feature_partial_resync;
   const Hello hello_back = decode_hello(read(encode_frame(hello))).value();
   EXPECT_EQ(hello_back.cluster_id, "cluster");
   EXPECT_EQ(hello_back.epoch, Epoch(8));
+  EXPECT_EQ(hello_back.features, feature_partial_resync);
   const Welcome welcome = decode_welcome(read(encode_frame(some_welcome()))).value();
   EXPECT_EQ(welcome.position, (Position{Epoch(3), Sequence(99)}));
   ASSERT_EQ(welcome.sets.size(), 2U);
   EXPECT_TRUE(welcome.sets[0].complete && welcome.sets[1].empty && !welcome.clean);
-  EXPECT_TRUE(decode_start(read(encode_frame(Start{true, {Epoch(1), Sequence(2)}})))->restart);
+  EXPECT_EQ(welcome.features, feature_hot_return);
+  EXPECT_TRUE(decode_start(read(encode_frame(Start{true, {Epoch(1), Sequence(2)}, false})))->restart);
   EXPECT_EQ(decode_ack(read(encode_frame(Ack{Sequence(10), Sequence(9)})))->applied, Sequence(9));
   const Nak nak = decode_nak(read(encode_frame(Nak{3, FileId::root(3), 4096, 100}))).value();
   EXPECT_EQ(nak.file, FileId::root(3));
   EXPECT_EQ(decode_heartbeat(read(encode_frame(Heartbeat{-1})))->time_ns, -1);
   EXPECT_EQ(decode_refuse(read(encode_frame(Refuse{"no\nway"})))->reason, "no?way") << "it ends in a log line";
   EXPECT_EQ(frame.type, FrameType::refuse);
+}
+
+TEST(Channel, AStartGoesOnBeginsAnewOrKeepsATreeThatIsDrained) {
+  for (const auto& [restart, drained] : {std::pair{false, false}, {true, false}, {true, true}}) {
+    const Bytes frame = encode_frame(Start{restart, {Epoch(1), Sequence(2)}, drained});
+    const auto back = decode_start(ByteView(frame).subspan(frame_head_bytes));
+    ASSERT_TRUE(back);
+    EXPECT_EQ(back->restart, restart);
+    EXPECT_EQ(back->drained, drained);
+    Bytes later = frame;
+    later[frame_head_bytes] = 3;  // something of a later version: never guessed at
+    EXPECT_FALSE(decode_start(ByteView(later).subspan(frame_head_bytes)));
+  }
+}
+
+TEST(Channel, AnOlderNodeHasNoFeatures) {
+  Hello hello;
+  hello.features = ~0U;
+  const Bytes said = encode_frame(hello);
+  EXPECT_EQ(decode_hello(ByteView(said).subspan(frame_head_bytes))->features, ~0U);
+  EXPECT_EQ(decode_hello(ByteView(said).subspan(frame_head_bytes, said.size() - frame_head_bytes - 4))->features, 0U);
+  Welcome welcome = some_welcome();
+  const Bytes answer = encode_frame(welcome);
+  const auto older = decode_welcome(ByteView(answer).subspan(frame_head_bytes, answer.size() - frame_head_bytes - 4));
+  ASSERT_TRUE(older);
+  EXPECT_EQ(older->features, 0U);
 }
 
 TEST(Channel, ALengthFromOutsideIsBounded) {

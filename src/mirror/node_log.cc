@@ -19,6 +19,8 @@ constexpr std::uint64_t checkpoint_after_bytes = std::uint64_t{256} << 20;
 constexpr int ack_every_ticks = 5;
 constexpr int apply_linger_ms = 10;
 constexpr std::int64_t space_poll_ms = 1000;
+// Less than what a connection may be silent for.
+constexpr std::int64_t drain_patience_ns = 1'000'000'000;
 constexpr std::uint64_t apply_at_once_bytes = std::uint64_t{1} << 20;
 
 }  // namespace
@@ -67,10 +69,10 @@ NodeLog::NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events)
            }}),
       receiver_(log_,
                 {[this](const Hello& hello) { return admit(hello); },
-                 [this](Position base, Epoch epoch) -> Status {
-                   HF_TRY(drain_for_restart());
+                 [this](const Start& start, Epoch epoch) -> Status {
+                   HF_TRY(drain_for_restart(start.drained));
                    return restart_log(
-                       base,
+                       start.base,
                        [](NodeState& s) {
                          s.active_epoch = Epoch(0);
                          s.clean = true;
@@ -180,11 +182,15 @@ void NodeLog::note_point(const NodeState& before, NodeState& next) const {
   next.point_time_ns = applier_.applied_time_ns();
 }
 
-// What is durable here was acknowledged: it is applied before the log that holds it goes, so that the point is not older than need be.
-Status NodeLog::drain_for_restart() {
+// What is durable here was acknowledged: it is applied before the log that holds it goes, so that the point is not older than need be. Where only
+// what changed comes (`must`), it would be missing for ever: then the active asks again until all is applied.
+Status NodeLog::drain_for_restart(bool must) {
   const NodeState state = snapshot();
-  if (!ports_.journal || state.active_epoch != Epoch(0) || state.complete.empty() || state.point) return {};
+  if (state.active_epoch != Epoch(0)) return {};  // its log ends where it was promoted
+  if (!must && (!ports_.journal || state.complete.empty() || state.point)) return {};
+  const std::int64_t patience = ports_.times.steady_ns() + drain_patience_ns;
   for (bool more = true; more;) {
+    if (must && ports_.times.steady_ns() > patience) break;
     auto stepped = applier_.step();
     if (!stepped) {
       fault(stepped.error());
@@ -192,9 +198,11 @@ Status NodeLog::drain_for_restart() {
     }
     more = *stepped;
   }
-  if (applier_.applied().sequence >= log_.durable()) return {};
+  if (applier_.applied().sequence >= log_.durable()) return must ? applier_.checkpoint() : Status{};
   return fail(ErrorCode::busy, "this node can't apply what it holds yet: {}",
-              applier_.waits_for_space() ? "it waits for space" : "a set is missing");
+              applier_.waits_for_space() ? "it waits for space"
+              : must                     ? "it has more to apply first"
+                                         : "a set is missing");
 }
 
 // The log begins anew after `base`. Crash-safe: the state says so before the log is touched, and again when it is done.

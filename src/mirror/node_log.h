@@ -164,7 +164,7 @@ class NodeLog {
   Status check_promotable(Epoch epoch, bool as_origin, bool allow_older) const;
   Status restart_log_held(Position base, const std::function<void(NodeState&)>& change);
   void note_point(const NodeState& before, NodeState& next) const;
-  Status drain_for_restart();
+  Status drain_for_restart(bool must);
   void pin_point();
   // --- node_rewind.cc
   Result<Position> rewind_to_point();

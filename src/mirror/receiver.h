@@ -27,8 +27,9 @@ class Receiver {
     // May this active connect, and what do we tell it? An error's message goes to the peer.
     std::function<Result<Welcome>(const Hello&)> admit;
     // ErrorCode::stale: a later epoch than `epoch` was promised meanwhile; nothing was touched.
-    std::function<Status(Position base, Epoch epoch)> restart;  // forget the log, all sets are incomplete; durable
-    std::function<void()> logged;                               // something new is durable
+    // Forget the log, all sets are incomplete; durable. ErrorCode::busy: a drained tree was asked for, and this one is not yet.
+    std::function<Status(const Start& start, Epoch epoch)> restart;
+    std::function<void()> logged;  // something new is durable
     std::function<Sequence()> applied;
     std::function<std::uint64_t()> backlog_bytes;  // logged and not applied
     std::function<void(const Error&)> fault;       // our own disk failed: final (I7)
