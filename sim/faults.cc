@@ -224,7 +224,7 @@ void World::mirror_death(Machine& m) {
   say(&m, "mirror dies");
   m.mirror.crash();
   m.word.until_holder_ns = 0;
-  feed(m, in::MirrorState{position(m.mirror.durable), false, m.mirror.sealed});
+  feed_mirror_state(m);
   feed(m, in::Resign{});
   at(time_ + random_.around(2 * second), [this, &m] {
     if (m.powered) m.mirror.alive = true;

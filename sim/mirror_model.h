@@ -34,6 +34,9 @@ struct MirrorModel {
   Epoch received_in;  // the data channel is in order: within an epoch the active's log only grows
   std::uint64_t received_length = 0;
   Log log;  // in memory
+  // Another past is being replaced by the active's: not complete, `log` is what it can go back to.
+  bool complete = true;
+  std::int64_t resync_ends = 0;  // true time
   Log durable;
   std::set<NodeId> wait;                    // fsyncs that begin now wait for these
   std::map<NodeId, std::uint64_t> acked;    // durable length at a peer, in this epoch

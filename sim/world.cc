@@ -15,7 +15,12 @@ constexpr Time drive_every = 200 * ms;
 constexpr std::int64_t fence_grace = 500 * ms;
 }  // namespace
 
-World::World(Options options) : options_(options), profile_(draw_profile(options.seed)), random_(options.seed) {
+World::World(Options options)
+    : options_(options),
+      profile_(draw_profile(options.seed)),
+      random_(options.seed),
+      resyncs_(options.seed ^ 0x5e57),
+      slow_resyncs_(resyncs_.chance(0.3)) {
   const int count = profile_.data_nodes + (profile_.witness ? 1 : 0);
   for (int i = 0; i < count; ++i) {
     auto m = std::make_unique<Machine>();
@@ -91,7 +96,7 @@ void World::boot_process(Machine& m) {
   if (data(m) && m.mirror.active && !s.lease_word_valid) m.mirror.stop_capture();
   m.rebooted = false;
   feed(m, s);
-  if (data(m)) feed(m, in::MirrorState{position(m.mirror.durable), m.mirror.alive, m.mirror.sealed});
+  if (data(m)) feed_mirror_state(m);
 }
 
 void World::kill_process(Machine& m) {
@@ -253,7 +258,7 @@ void World::seal(Machine& m, Epoch e) {
     if (m.mirror.life != life || m.life != process) return;
     m.mirror.sealed = std::max(m.mirror.sealed, e);
     m.mirror.durable = m.mirror.log;
-    feed(m, in::MirrorSealed{e, position(m.mirror.durable), true});
+    feed(m, in::MirrorSealed{e, position(m.mirror.durable), m.mirror.complete, !m.mirror.complete, ""});
   });
 }
 
@@ -277,10 +282,16 @@ void World::become_active(Machine& m, Epoch e) {
      });
 }
 
+void World::feed_mirror_state(Machine& m) {
+  const MirrorModel& r = m.mirror;
+  feed(m, in::MirrorState{position(r.durable), r.alive && r.complete, r.sealed, r.alive && !r.complete});
+}
+
 void World::activate(Machine& m, Epoch e) {
   // An epoch may be recorded, and captured in, when it has been overtaken already: then it never gets a lease.
   say(&m, "captures");
   m.mirror.durable = m.mirror.log;
+  m.mirror.complete = true;
   m.mirror.following = {};
   m.mirror.sealed = e;
   m.mirror.activate(e);
@@ -325,9 +336,16 @@ void World::receive(Machine& m, NodeId from, Epoch e, const Log& log) {
     MirrorModel& mirror = m.mirror;
     if (mirror.life != life || refuses()) return;
     if (mirror.received_in == e && mirror.received_length > length(log)) return;
-    // What stands here from an earlier epoch is replaced as a whole: a resync, applied when complete.
+    // What stands here from an earlier epoch is replaced as a whole: a resync. In some lives it takes its time.
+    if (mirror.received_in != e && slow_resyncs_ && mirror.durable && !contains(log, mirror.durable)) {
+      mirror.complete = false;
+      mirror.resync_ends = time_ + resyncs_.between(1, 12) * second;
+      say(&m, "is resynchronized");
+    }
     mirror.received_in = e;
     mirror.received_length = length(log);
+    if (!mirror.complete && time_ < mirror.resync_ends) return;
+    mirror.complete = true;
     mirror.log = mirror.durable = log;
     transmit(m.id, from, [this, peer = m.id, e, got = length(mirror.durable)](Machine& active) {
       MirrorModel& a = active.mirror;
@@ -407,7 +425,7 @@ void World::drive(Machine& m) {
   if (!m.running || m.paused) return;
   if (m.mirror.active && m.core->role() != Role::active && m.core->role() != Role::recording && m.handing_to.value == 0)
     m.mirror.stop_capture();
-  feed(m, in::MirrorState{position(m.mirror.durable), m.mirror.alive, m.mirror.sealed});
+  feed_mirror_state(m);
   if (m.mirror.alive && !m.mirror.captures() && m.core->active() != m.id && m.core->epoch() >= m.mirror.sealed)
     m.mirror.following = m.core->epoch();
   if (m.running && m.core && m.core->role() == Role::active && m.mirror.alive && !m.mirror.captures() && !m.handing &&

@@ -147,6 +147,7 @@ class World {
   void boot_process(Machine& m);
   void kill_process(Machine& m);
   void feed(Machine& m, const cluster::Input& input);
+  void feed_mirror_state(Machine& m);
   void later(Machine& m, Time delay, cluster::Input input);
   void carry_out(Machine& m, cluster::Actions actions);
   void carry_out_one(Machine& m, cluster::Action& action);
@@ -203,6 +204,8 @@ class World {
   Options options_;
   Profile profile_;
   Random random_;
+  Random resyncs_;  // of its own: seeds that are known for something stay what they are
+  bool slow_resyncs_ = false;
   Time time_ = 0;
   std::vector<Event> events_;
   std::uint64_t event_number_ = 0;

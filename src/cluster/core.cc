@@ -51,7 +51,16 @@ Actions Core::step(const Input& input, Now now) {
   Actions out;
   dispatch(input, now, out);
   drain_loopback(now, out);
+  ask_to_look_back(out);
   return out;
+}
+
+// Looking costs time, and means something only where an administrator accepts an older point.
+void Core::ask_to_look_back(Actions& out) {
+  if (!campaign_ || !falls_back(fallback_hint_) || complete_hint_) return;
+  for (Action& a : out)
+    if (auto* s = std::get_if<out::SealMirror>(&a); s != nullptr && s->epoch == campaign_->epoch)
+      s->look_back = campaign_->looks_back = true;
 }
 
 // What this node says to itself never leaves: it is fed back at once, in order, until nothing is left.
@@ -85,6 +94,11 @@ void Core::dispatch(const Input& input, Now now, Actions& out) {
   if (const auto* m = std::get_if<in::MirrorState>(&input)) {
     position_hint_ = m->position;
     complete_hint_ = m->complete;
+    fallback_hint_ = m->fallback;
+  }
+  if (const auto* s = std::get_if<in::MirrorSealed>(&input); s && campaign_ && campaign_->epoch == s->epoch) {
+    campaign_->fallback = s->fallback;
+    campaign_->no_fallback = s->no_fallback;
   }
   if (take_order(input, now, out)) return;
   voter_.step(input, now, out);

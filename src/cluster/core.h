@@ -97,8 +97,11 @@ class Core {
     std::int64_t began_ns = 0;
     std::int64_t resend_ns = 0;
     bool own_vote = false;
-    bool refound = false;  // no quorum: voters become {self}
-    bool unheard = false;  // forced, and there may be epochs this node has not heard of
+    bool refound = false;     // no quorum: voters become {self}
+    bool unheard = false;     // forced, and there may be epochs this node has not heard of
+    bool looks_back = false;  // the mirror here was asked for its consistent point
+    bool fallback = false;    // its mirror, once sealed, can go back to a consistent point
+    std::string no_fallback;
     std::string obstacle;  // why somebody said no
     std::map<NodeId, Ballot> ballots;
   };
@@ -129,6 +132,7 @@ class Core {
     bool own_accept = false;  // ours is on disk: others may see it
     std::uint64_t pending_ticket = 0;
     bool resumed = false;  // the same epoch goes on after a restart of this process
+    bool older = false;    // won with a consistent point, not with a complete copy
     std::map<NodeId, Peer> peers;
     std::deque<Beat> beats;
     std::int64_t beat_due_ns = 0;
@@ -148,6 +152,7 @@ class Core {
 
   void dispatch(const Input& input, Now now, Actions& out);
   void drain_loopback(Now now, Actions& out);
+  void ask_to_look_back(Actions& out);
   void on_started(const in::Started& s, Now now, Actions& out);
   void on_received(const Envelope& e, Now now, Actions& out);
   void on_message_to_candidate(const Envelope& e, Now now, Actions& out);
@@ -167,7 +172,8 @@ class Core {
   void send_canvass(Now now, Actions& out);
   void on_canvass_reply(NodeId from, const CanvassReply& m, Now now, Actions& out);
   void judge_canvass(bool last_chance, Now now, Actions& out);
-  std::string why_not(const Value& newest, bool complete) const;
+  std::string why_not(const Value& newest, bool complete, bool fallback) const;
+  bool falls_back(bool fallback) const;
   bool lacks_contact(const Value& newest) const;
   bool better_candidate(const Value& newest) const;
   void elect(const Value& newest, Now now, Actions& out);
@@ -226,7 +232,7 @@ class Core {
   std::optional<Wish> wish_;
   Epoch followed_;
   Position position_hint_;
-  bool complete_hint_ = false;
+  bool complete_hint_ = false, fallback_hint_ = false;
   bool active_seen_ = false;
   std::map<NodeId, std::int64_t> heard_ns_;
   // When a candidacy may start; all on the holder scale.

@@ -195,7 +195,7 @@ void Core::enter_office(Now now, Actions& out) {
   last_refusal_.clear();
   followed_ = recorded_->epoch();
   office_->activated = office_->resumed || !options_.wait_for_activation;
-  out.push_back(out::BecomeActive{recorded_->epoch(), recorded_});
+  out.push_back(out::BecomeActive{recorded_->epoch(), recorded_, office_->older});
   if (wish_) answer(wish_->order.ticket, true, "", out);
   wish_.reset();
   if (office_->resumed) open_office(out);

@@ -8,6 +8,7 @@ namespace {
 
 constexpr std::int64_t canvass_patience_ns = 1'000 * ns_per_ms;
 constexpr std::int64_t election_patience_ns = 3'000 * ns_per_ms;
+constexpr std::int64_t look_back_patience_ns = 120'000 * ns_per_ms;  // it reads the history of the mirror here
 constexpr std::int64_t resend_ns = 200 * ns_per_ms;
 constexpr std::int64_t rank_delay_ns = 150 * ns_per_ms;
 // A promotion by an administrator's word leaves room for epochs that others may have counted without us.
@@ -42,8 +43,9 @@ std::optional<Core::Kind> Core::wants_campaign(Now now, Actions& out) {
 // Identity order between equals: each waits for those before it.
 bool Core::may_try_automatic(Now now) {
   const Member* me = known_->member(options_.self);
-  if (!known_->settings.automatic_failover || !me->voter || active_seen_ || !complete_hint_) return false;
-  if (!known_->is_in_sync(options_.self) && !options_.mutation.own_claim_of_in_sync) return false;
+  const bool by_point = options_.mutation.fallback_unforced && fallback_hint_;
+  if (!known_->settings.automatic_failover || !me->voter || active_seen_ || !(complete_hint_ || by_point)) return false;
+  if (!known_->is_in_sync(options_.self) && !options_.mutation.own_claim_of_in_sync && !by_point) return false;
   if (now.holder_ns < others_first_until_ns_) return false;
   std::int64_t before_me = 0;
   for (const Member& m : known_->members)
@@ -80,7 +82,7 @@ void Core::candidate_tick(Now now, Actions& out) {
     if (now.holder_ns >= campaign_->resend_ns) send_canvass(now, out);
     return;
   }
-  if (age > election_patience_ns) {
+  if (age > (campaign_->looks_back && !campaign_->own_vote ? look_back_patience_ns : election_patience_ns)) {
     const bool sealed = campaign_->own_vote;
     return abandon(sealed ? "no majority voted in time" : "the mirror here did not answer the seal in time", false, now,
                    out);
@@ -147,11 +149,19 @@ bool Core::better_candidate(const Value& newest) const {
   return false;
 }
 
+// A consistent point lacks what was acknowledged since: others were acknowledged without this node. Only an administrator can accept that.
+bool Core::falls_back(bool fallback) const {
+  return fallback && (campaign_->kind == Kind::forced || options_.mutation.fallback_unforced);
+}
+
 // Why this node may not win, judged by the newest value a quorum knows, never by its own claim (R2); empty when it may.
-std::string Core::why_not(const Value& newest, bool complete) const {
+std::string Core::why_not(const Value& newest, bool complete, bool fallback) const {
   const Member* me = newest.member(options_.self);
   if (me == nullptr || me->kind != MemberKind::data) return "this node is not a member of the cluster any more";
-  if (!complete) return "the copy here is not complete";
+  if (!complete && falls_back(fallback)) return {};
+  if (!complete)
+    return campaign_->no_fallback.empty() ? "the copy here is not complete"
+                                          : "the copy here is not complete: " + campaign_->no_fallback;
   if (campaign_->kind == Kind::forced) return {};
   if (campaign_->kind == Kind::returning && newest.active != options_.self)
     return name_of(newest.active) + " has become the active meanwhile";
@@ -175,7 +185,7 @@ void Core::judge_canvass(bool last_chance, Now now, Actions& out) {
     campaign_->refound = true;
   }
   // note_value() may have brought what the ballots don't show, so this is judged again with the votes.
-  if (const std::string reason = why_not(*newest, complete_hint_); !reason.empty())
+  if (const std::string reason = why_not(*newest, complete_hint_, fallback_hint_); !reason.empty())
     return abandon(reason, true, now, out);
   const bool alone =
       std::count_if(newest->members.begin(), newest->members.end(), [](const Member& m) { return m.voter; }) == 1;
@@ -212,6 +222,7 @@ void Core::on_vote(NodeId from, const Vote& m, Now now, Actions& out) {
   c.ballots[from] = Ballot{true, m.epoch, m.position, m.complete, m.incarnation, m.accepted};
   if (from == options_.self) {
     c.own_vote = true;
+    if (c.looks_back) c.began_ns = now.holder_ns;
     if (!c.refound) send_vote_requests(now, out);
   }
   judge_votes(now, out);
@@ -224,8 +235,8 @@ void Core::judge_votes(Now now, Actions& out) {
   // Before the cluster's first value nobody has one but its founder.
   if (!newest || c.refound) newest = known_;
   if (!c.refound && !ballots_make_quorum(*newest)) return;
-  if (const std::string reason = why_not(*newest, c.ballots[options_.self].complete || known_->epoch().value == 0);
-      !reason.empty())
+  const bool complete = c.ballots[options_.self].complete || known_->epoch().value == 0;
+  if (const std::string reason = why_not(*newest, complete, c.fallback); !reason.empty())
     return abandon(reason, true, now, out);
   win(newest, now, out);
 }
@@ -251,6 +262,7 @@ void Core::win(const ValuePtr& newest, Now now, Actions& out) {
   office_ = Office{};
   office_->began_ns = now.holder_ns;
   office_->base = c.refound ? nullptr : newest;
+  office_->older = !c.ballots[options_.self].complete && c.fallback;
   role_ = Role::recording;
   propose(std::move(first), 0, out);
 }

@@ -171,6 +171,7 @@ class ClusterTest : public ::testing::Test {
     std::unique_ptr<Core> core;
     std::unique_ptr<VoterCore> voter;
     bool cut = false;
+    bool complete = true, point = false;  // its mirror's copy; whether it can go back to a consistent one
     Actions seen;
   };
 
@@ -205,7 +206,9 @@ class ClusterTest : public ::testing::Test {
       if (!n.core && !n.voter) continue;
       for (Action& a : n.core ? n.core->step(next, now_) : n.voter->step(next, now_)) {
         if (auto* p = std::get_if<out::Persist>(&a)) inbox_.emplace_back(to, in::Persisted{p->id});
-        if (auto* s = std::get_if<out::SealMirror>(&a)) inbox_.emplace_back(to, in::MirrorSealed{s->epoch, {}, true});
+        if (auto* s = std::get_if<out::SealMirror>(&a))
+          inbox_.emplace_back(
+              to, in::MirrorSealed{s->epoch, {}, n.complete, n.point && s->look_back, n.point ? "" : "damaged"});
         if (auto* s = std::get_if<out::Send>(&a); s && !n.cut && !nodes_[s->envelope.to].cut)
           inbox_.emplace_back(s->envelope.to, in::Received{s->envelope});
         n.seen.push_back(a);
@@ -296,6 +299,47 @@ TEST_F(ClusterTest, APassiveOutsideTheInSyncSetDoesNotTakeOverAndSaysWhy) {
   feed(n2, in::Failover{true, 0, 43});
   pass(1500);
   EXPECT_EQ(at(n2).role(), Role::active);
+}
+
+// I6. What was acknowledged while n2 was being resynchronized is not in its consistent point.
+TEST_F(ClusterTest, AConsistentPointIsForAnAdministratorsForceOnly) {
+  start(true);
+  feed(n1, in::PeerLost{n2});
+  pass(500);
+  nodes_[n2].complete = false;
+  nodes_[n2].point = true;
+  feed(n2, in::MirrorState{{}, false, {}, true});
+  nodes_[n1].core.reset();
+  pass(10'000);
+  EXPECT_EQ(at(n2).role(), Role::passive);
+  feed(n2, in::Failover{false, 0, 60});
+  pass(5000);
+  ASSERT_FALSE(seen<out::Answer>(n2).empty());
+  EXPECT_FALSE(seen<out::Answer>(n2).back().ok);
+  for (const auto& s : seen<out::SealMirror>(n2)) EXPECT_FALSE(s.look_back) << "nobody accepts an older point";
+  feed(n2, in::Failover{true, 1'000'000, 61});
+  pass(5000);
+  EXPECT_EQ(at(n2).role(), Role::active);
+  ASSERT_FALSE(seen<out::BecomeActive>(n2).empty());
+  EXPECT_TRUE(seen<out::BecomeActive>(n2).back().older);
+  EXPECT_FALSE(at(n2).value()->is_in_sync(n1));
+}
+
+// The point is checked before anything is recorded: a node that can't go back must not win, or nobody could serve.
+TEST_F(ClusterTest, AConsistentPointThatCantBeReachedDoesNotWin) {
+  start(true);
+  feed(n1, in::PeerLost{n2});
+  pass(500);
+  nodes_[n2].complete = false;
+  feed(n2, in::MirrorState{{}, false, {}, true});
+  nodes_[n1].core.reset();
+  pass(5000);
+  feed(n2, in::Failover{true, 1'000'000, 61});
+  pass(5000);
+  EXPECT_EQ(at(n2).role(), Role::passive);
+  ASSERT_FALSE(seen<out::Answer>(n2).empty());
+  EXPECT_FALSE(seen<out::Answer>(n2).back().ok);
+  EXPECT_THAT(seen<out::Answer>(n2).back().reason, HasSubstr("damaged"));
 }
 
 TEST_F(ClusterTest, WithAutomaticFailoverOffAPersonDecides) {

@@ -27,7 +27,10 @@ struct MirrorSealed {
   Epoch epoch;
   Position position;
   bool complete = false;
-};  // position was read after the seal was durable
+  // Of a seal that was asked to look: not complete, but the way back to the last consistent point was checked and is open (I6).
+  bool fallback = false;
+  std::string no_fallback;  // why it is not
+};                          // position was read after the seal was durable
 struct SealFailed {
   Epoch epoch;
   std::string reason;
@@ -38,6 +41,7 @@ struct MirrorState {
   Position position;
   bool complete = false;
   Epoch sealed;
+  bool fallback = false;  // not complete, but it knows a consistent point: for an administrator's force only
 };
 struct Observed {
   bool active_seen = false;
@@ -110,7 +114,9 @@ struct Send {
 };  // best effort, to another member
 struct SealMirror {
   Epoch epoch;
-};  // answer MirrorSealed or SealFailed
+  bool look_back =
+      false;  // for a forced candidacy here: when the copy is not complete, say if the consistent point can be reached
+};            // answer MirrorSealed or SealFailed
 struct ExtendLease {
   Epoch epoch;
   std::int64_t valid_until_holder_ns = 0;
@@ -121,6 +127,7 @@ struct ClearLease {
 struct BecomeActive {
   Epoch epoch;
   ValuePtr value;
+  bool older = false;  // forced, with a copy that is not complete: its last consistent point is what was voted for
 };  // recorded; the first ExtendLease comes when {self} is recorded, after Activated if that is waited for
 struct StepDown {
   Epoch epoch;

@@ -24,8 +24,9 @@ struct Mutation {
   bool removal_before_recorded = false;  // lets the mirror stop waiting when a removal is proposed
   bool promise_on_holder_clock = false;  // a voter's promise on the wall clock
   bool propose_before_own_accept = false;
-  bool votes_twice = false;       // gives an epoch's vote to a second candidate
-  bool sole_voter_alone = false;  // a sole voter goes on after a restart without contact
+  bool votes_twice = false;        // gives an epoch's vote to a second candidate
+  bool sole_voter_alone = false;   // a sole voter goes on after a restart without contact
+  bool fallback_unforced = false;  // a consistent point counts as a copy without an administrator's word
 };
 
 struct VoterView {

@@ -48,8 +48,10 @@ struct NodeStatus {
   bool synchronized = false;  // I4: never true when not so; the active's own is true (it is the original)
   std::optional<double>
       recovery_point_s;  // upper bound of the truth; nullopt = unknown, never a guess; 0 on the active
-  std::string state;     // healthy | info | warning | error | busy | connecting | stopped
-  std::string detail;    // one line for a person; may be empty
+  // Of a copy that is not complete: how old the point is at which it could be promoted by force; nullopt: there is none.
+  std::optional<double> consistent_point_age_s;
+  std::string state;   // healthy | info | warning | error | busy | connecting | stopped
+  std::string detail;  // one line for a person; may be empty
   std::string version;
   bool self = false;  // the node that answers
   bool held = false;  // keeps receiving and voting, but neither applies nor is a target

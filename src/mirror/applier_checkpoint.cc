@@ -131,12 +131,10 @@ Status Applier::checkpoint_now() {
   dirty_ = false;
   unsynced_bytes_ = 0;
   checkpoint_batch_ = undo_.current_batch();
+  HF_TRY(log_.trim(position.sequence));
   for (;;) {
     HF_TRY(purge_graves(undo_.oldest_batch()));
-    const Sequence kept = std::min(position.sequence, undo_.keep_log_from(log_life_));
-    HF_TRY(log_.trim(kept));
-    const std::uint64_t kept_bytes = log_.size_bytes_below(position.sequence);
-    HF_ASSIGN(const bool gave_up, undo_.keep_bounds(grave_bytes_, kept_bytes));
+    HF_ASSIGN(const bool gave_up, undo_.keep_bounds(grave_bytes_));
     if (!gave_up) break;
   }
   // Only right after the epoch's beginning: later there are new ones. What has to be left to a redo goes with the next epoch.

@@ -442,12 +442,11 @@ NodeLogStatus NodeLog::status() const {
   s.ring_used_bytes = active_.ring().used_bytes();
   const Position ring_position = active_.ring().last_position();
   const std::uint64_t appended = receiver_.appended_bytes();
-  Position log_end;
-  {
-    const auto held = receiver_.hold();
-    log_end = log_.end();
-  }
+  // A rewind holds it for minutes, and who asks for the status must not take that for a hang.
+  std::optional<Position> log_end;
+  if (const auto held = receiver_.try_hold(); held.owns_lock()) log_end = log_.end();
   const std::lock_guard lock(mutex_);
+  if (log_end) log_end_seen_ = *log_end;
   s.role = role_;
   s.epoch = epoch_;
   s.sealed = receiver_.sealed();
@@ -465,7 +464,7 @@ NodeLogStatus NodeLog::status() const {
   else if (state_.active_epoch != Epoch(0))
     s.position = {state_.active_epoch, state_.applied.sequence};
   else
-    s.position = log_end;
+    s.position = log_end_seen_;
   s.fault = fault_;
   return s;
 }

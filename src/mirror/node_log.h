@@ -72,6 +72,9 @@ struct SealReply {
   Position position;
   bool complete = false;  // every set is whole
   bool clean = true;
+  // Where it was asked for: not complete, and the way back to the last consistent point was looked through and is open.
+  bool fallback = false;
+  std::string no_fallback;  // why it is not
 };
 struct Promotion {
   Position base;                       // the last record of the history that was taken over
@@ -113,7 +116,9 @@ class NodeLog {
   void set_peers(const std::vector<std::pair<NodeId, std::string>>& peers);
 
   // --- role changes
-  Result<SealReply> seal(Epoch epoch);  // R1; an active is fenced by it
+  // R1; an active is fenced by it. `look_back`: somebody may want to promote this node at its consistent point: can it be reached? Reads the
+  // history from there on.
+  Result<SealReply> seal(Epoch epoch, bool look_back = false);
   Status follow(Epoch epoch, NodeId active);
   // Drains the receive log, then opens the epoch. Refused while a set is not complete, unless `as_origin`: this node's trees are declared
   // the truth as they are (the first active of a new cluster; an administrator's word); or `allow_older`: in mid-resync the node goes back to where
@@ -167,6 +172,7 @@ class NodeLog {
   Status drain_for_restart(bool must);
   void pin_point();
   // --- node_rewind.cc
+  Status look_at_point();
   Result<Position> rewind_to_point();
   Status rewind_held(const PastState& past, bool irreversible);
   Status finish_rewind_held();
@@ -202,6 +208,7 @@ class NodeLog {
   bool stopped_ = false;
   std::mutex state_mutex_;           // serializes stores; taken before mutex_
   NodeState state_;                  // under mutex_
+  mutable Position log_end_seen_;    // by status()
   bool ended_ = false;               // end_epoch was called; the role is active until step_down
   SetNumber missing_set_ = 0;        // the log is about a set that is not here yet
   std::uint64_t applied_bytes_ = 0;  // compared with the receiver's appended_bytes

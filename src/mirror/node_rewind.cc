@@ -62,6 +62,16 @@ Status NodeLog::finish_rewind_held() {
   });
 }
 
+// All that may refuse the way back, before anybody counts on it (I6).
+Status NodeLog::look_at_point() {
+  const NodeState state = snapshot();
+  if (state.rewind) return fail(ErrorCode::busy, "its folders are on their way back to an earlier point");
+  if (!state.point || !ports_.journal) return fail(ErrorCode::not_found, "it knows no consistent point");
+  HF_ASSIGN(Rewind rewind, make_rewind(state.point->complete));
+  HF_ASSIGN([[maybe_unused]] const RewindPlan plan, rewind.look(state.point->batch));
+  return {};
+}
+
 Result<Position> NodeLog::rewind_to_point() {
   const auto no_append = receiver_.hold();
   const auto no_apply = applier_.hold();

@@ -2,6 +2,7 @@
 // A node in mid-resync goes back to where the resynchronization began and is promoted there; the power goes at each step of it.
 #include <gtest/gtest.h>
 
+#include <future>
 #include <thread>
 
 #include "log/record_codec.h"
@@ -234,6 +235,32 @@ TEST(NodeRewind, InMidResyncANodeIsPromotedByForceAtItsLastConsistentPoint) {
   EXPECT_EQ(node.content(id(2)), "old b");
   EXPECT_EQ(node.log->status().role, Role::active);
   EXPECT_EQ(node.tree->in_grave_count(ports::Grave::deleted), 0U) << "nothing that an active could stumble over";
+}
+
+TEST(NodeRewind, ASealLooksIfTheWayBackIsOpen) {
+  Node node;
+  bring_to_mid_resync(node);
+  EXPECT_FALSE(node.log->seal(Epoch(3))->fallback) << "nobody asked";
+  const auto open = node.log->seal(Epoch(4), true);
+  ASSERT_TRUE(open);
+  EXPECT_FALSE(open->complete);
+  EXPECT_TRUE(open->fallback) << open->no_fallback;
+  ASSERT_TRUE(node.journal->gap(0, "something changed it"));
+  const auto closed = node.log->seal(Epoch(5), true);
+  ASSERT_TRUE(closed);
+  EXPECT_FALSE(closed->fallback);
+  EXPECT_NE(closed->no_fallback, "");
+}
+
+// A rewind holds the append lock for minutes; holdfastd kills a mirror that does not answer for three seconds.
+TEST(NodeRewind, StatusWaitsForNoRewind) {
+  Node node;
+  bring_to_mid_resync(node);
+  const Position end = node.log->status().position;
+  const auto as_a_rewind_does = node.log->receiver().hold();
+  auto asked = std::async(std::launch::async, [&] { return node.log->status().position; });
+  ASSERT_EQ(asked.wait_for(std::chrono::seconds(10)), std::future_status::ready);
+  EXPECT_EQ(asked.get(), end);
 }
 
 TEST(NodeRewind, ARestartInMidResyncKeepsThePoint) {

@@ -16,7 +16,7 @@ constexpr std::uint64_t sequence_gap_after_death = std::uint64_t{1} << 40;
 
 }  // namespace
 
-Result<SealReply> NodeLog::seal(Epoch epoch) {
+Result<SealReply> NodeLog::seal(Epoch epoch, bool look_back) {
   const std::lock_guard one(transition_mutex_);
   HF_TRY(leave_ended_epoch());
   bool leads_lower = false;
@@ -39,9 +39,14 @@ Result<SealReply> NodeLog::seal(Epoch epoch) {
     else if (state_.active_epoch != Epoch(0))
       position = {state_.active_epoch, state_.applied.sequence};
     cut = role_ == Role::passive && epoch > epoch_;
-    reply = {position, complete_locked(), state_.clean};
+    reply = {position, complete_locked(), state_.clean, false, {}};
   }
   if (cut) receiver_.disconnect();  // the old active learns at once that its epoch is over here
+  if (look_back && !reply.complete) {
+    const Status looked = look_at_point();
+    reply.fallback = looked.has_value();
+    if (!looked) reply.no_fallback = looked.error().to_string();
+  }
   return reply;
 }
 

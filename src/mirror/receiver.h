@@ -53,6 +53,7 @@ class Receiver {
   std::uint64_t appended_bytes() const { return appended_bytes_.load(); }
   // For whoever replaces the log's content: no append happens while this is held.
   std::unique_lock<std::mutex> hold() const { return std::unique_lock(append_mutex_); }
+  std::unique_lock<std::mutex> try_hold() const { return std::unique_lock(append_mutex_, std::try_to_lock); }
 
  private:
   Status session(ports::ByteStream& stream, const std::string& identity);

@@ -76,14 +76,11 @@ class CheckedUndo final : public UndoWriter {
   Status jump(UndoHead head) override { return inner_.jump(std::move(head)); }
   std::uint64_t current_batch() const override { return inner_.current_batch(); }
   std::uint64_t oldest_batch() const override { return inner_.oldest_batch(); }
-  Sequence keep_log_from(std::uint64_t life) const override { return inner_.keep_log_from(life); }
   bool starved() const override { return inner_.starved(); }
   bool hopeless() const override { return inner_.hopeless(); }
   bool pinned() const override { return inner_.pinned(); }
   Result<bool> drop_oldest() override { return inner_.drop_oldest(); }
-  Result<bool> keep_bounds(std::uint64_t grave_bytes, std::uint64_t log_bytes) override {
-    return inner_.keep_bounds(grave_bytes, log_bytes);
-  }
+  Result<bool> keep_bounds(std::uint64_t grave_bytes) override { return inner_.keep_bounds(grave_bytes); }
 
  private:
   struct Note {

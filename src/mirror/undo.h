@@ -70,17 +70,16 @@ class UndoWriter {
   // The log goes on at `head.after`, in a new life; the tree stays as it is, and is durable. Does nothing when that is the last thing said.
   virtual Status jump(UndoHead head) = 0;
 
-  virtual std::uint64_t current_batch() const = 0;               // stamps graves; 0: no undo
-  virtual std::uint64_t oldest_batch() const = 0;                // graves of lower stamps are not needed; max: none is
-  virtual Sequence keep_log_from(std::uint64_t life) const = 0;  // the receive log is needed from after this one on
+  virtual std::uint64_t current_batch() const = 0;  // stamps graves; 0: no undo
+  virtual std::uint64_t oldest_batch() const = 0;   // graves of lower stamps are not needed; max: none is
   virtual bool starved() const = 0;  // the last thing asked for failed for want of room for history, not for the tree's
   virtual bool hopeless() const = 0;  // and giving up older parts will not help
   virtual bool pinned() const = 0;    // somebody needs the history: rather wait for room than give it up
   // Gives up the oldest part. False: nothing is left that may be given up.
   virtual Result<bool> drop_oldest() = 0;
-  // At a checkpoint: gives up the oldest part if a bound is passed; true: it did, ask again. `grave_bytes`, `log_bytes`: what graveyard and
-  // receive log hold for the history's sake.
-  virtual Result<bool> keep_bounds(std::uint64_t grave_bytes, std::uint64_t log_bytes) = 0;
+  // At a checkpoint: gives up the oldest part if a bound is passed; true: it did, ask again. `grave_bytes`: what the graveyard holds for the
+  // history's sake.
+  virtual Result<bool> keep_bounds(std::uint64_t grave_bytes) = 0;
 };
 
 // Keeps nothing: a node without undo history.
@@ -99,12 +98,11 @@ class NoUndo final : public UndoWriter {
   Status jump(UndoHead) override { return {}; }
   std::uint64_t current_batch() const override { return 0; }
   std::uint64_t oldest_batch() const override { return std::numeric_limits<std::uint64_t>::max(); }
-  Sequence keep_log_from(std::uint64_t) const override { return Sequence(std::numeric_limits<std::uint64_t>::max()); }
   bool starved() const override { return false; }
   bool hopeless() const override { return false; }
   bool pinned() const override { return false; }
   Result<bool> drop_oldest() override { return false; }
-  Result<bool> keep_bounds(std::uint64_t, std::uint64_t) override { return false; }
+  Result<bool> keep_bounds(std::uint64_t) override { return false; }
 };
 
 }  // namespace holdfast::mirror

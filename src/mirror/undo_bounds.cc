@@ -25,19 +25,6 @@ std::uint64_t UndoJournal::oldest_batch() const {
   return batches_.empty() ? log_.end().sequence.value + 1 : batches_.front().number;
 }
 
-// Points inside a batch are reached from its start by the log of the same life. Behind a gap no batch can be executed.
-Sequence UndoJournal::keep_log_from(std::uint64_t life) const {
-  const std::lock_guard lock(mutex_);
-  std::uint64_t gap = 0;
-  for (const auto& g : gaps_)
-    if (g.set == 0) gap = g.number;
-  for (const auto& b : batches_) {
-    if (b.number < gap || b.head.life != life) continue;
-    return b.head.why == BatchWhy::jump ? b.head.after.sequence : b.head.before.sequence;
-  }
-  return Sequence(std::numeric_limits<std::uint64_t>::max());
-}
-
 Result<bool> UndoJournal::drop_oldest() {
   const auto end = log_.oldest_segment_end();
   if (!end) return false;
@@ -57,7 +44,7 @@ Result<bool> UndoJournal::drop_oldest() {
   return true;
 }
 
-Result<bool> UndoJournal::keep_bounds(std::uint64_t grave_bytes, std::uint64_t log_bytes) {
+Result<bool> UndoJournal::keep_bounds(std::uint64_t grave_bytes) {
   UndoSettings bound;
   std::int64_t newest_of_oldest = 0;
   const std::int64_t now = times_.realtime_ns();
@@ -70,7 +57,7 @@ Result<bool> UndoJournal::keep_bounds(std::uint64_t grave_bytes, std::uint64_t l
         if (b.number <= end->value) newest_of_oldest = std::max(newest_of_oldest, b.made_ns);
   }
   const std::uint64_t max_grave_bytes = bound.max_grave_bytes ? bound.max_grave_bytes : bound.max_bytes;
-  const bool too_much = log_.size_bytes() + log_bytes > bound.max_bytes || grave_bytes > max_grave_bytes;
+  const bool too_much = log_.size_bytes() > bound.max_bytes || grave_bytes > max_grave_bytes;
   if (segment_began_ns_ != 0 && (now - segment_began_ns_ > bound.max_age_ns / age_parts || (too_much && !end))) {
     HF_TRY(log_.rotate());
     segment_began_ns_ = 0;

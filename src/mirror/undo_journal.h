@@ -33,7 +33,7 @@ namespace holdfast::mirror {
 constexpr std::int64_t default_undo_age_ns = 24LL * 3600 * 1'000'000'000;
 
 struct UndoSettings {
-  std::uint64_t max_bytes = 0;        // history and receive log kept for it
+  std::uint64_t max_bytes = 0;
   std::uint64_t max_grave_bytes = 0;  // deleted objects kept for it; 0: as max_bytes
   std::int64_t max_age_ns = default_undo_age_ns;
 };
@@ -75,12 +75,11 @@ class UndoJournal final : public UndoWriter {
   Status jump(UndoHead head) override;
   std::uint64_t current_batch() const override;
   std::uint64_t oldest_batch() const override;
-  Sequence keep_log_from(std::uint64_t life) const override;
   bool starved() const override { return starved_; }
   bool hopeless() const override { return hopeless_; }
   bool pinned() const override;
   Result<bool> drop_oldest() override;
-  Result<bool> keep_bounds(std::uint64_t grave_bytes, std::uint64_t log_bytes) override;
+  Result<bool> keep_bounds(std::uint64_t grave_bytes) override;
 
   // --- for rewinds and views
   std::vector<UndoBatch> batches() const;  // oldest first; continuations (why resume) among them

@@ -205,7 +205,6 @@ TEST_F(UndoJournalTest, AJumpGoesOnInAnotherLifeAndIsSaidOnce) {
   EXPECT_EQ(plan.pass_to, Sequence(500));
   EXPECT_TRUE(journal->gaps().empty());
   EXPECT_TRUE(journal->reaches(journal->batches()[0].number, 1)) << "the tree stayed as it was";
-  EXPECT_EQ(journal->keep_log_from(2), Sequence(500));
 }
 
 TEST_F(UndoJournalTest, DamageGivesTheHistoryUpAndNumbersGoOnFarAbove) {
@@ -239,19 +238,19 @@ TEST_F(UndoJournalTest, BoundsGiveUpWholeSegmentsButNotWhatIsPinnedOrNeededForRe
   fill(0, 12);
   const auto pinned = journal->batches()[2].number;
   journal->pin("test", pinned);
-  while (journal->keep_bounds(0, 0).value()) {
+  while (journal->keep_bounds(0).value()) {
   }
   EXPECT_LE(journal->oldest_batch(), pinned);
   EXPECT_TRUE(journal->reaches(pinned, 1));
   journal->pin("test", 0);
-  while (journal->keep_bounds(0, 0).value()) {
+  while (journal->keep_bounds(0).value()) {
   }
   EXPECT_LE(journal->stats().bytes, settings.max_bytes);
   EXPECT_GT(journal->oldest_batch(), pinned);
   const auto kept = numbers(*journal);
   journal = open();
   EXPECT_EQ(numbers(*journal), kept) << "nothing is given up in memory only";
-  EXPECT_TRUE(journal->keep_bounds(1ULL << 40, 0).value()) << "graves count";
+  EXPECT_TRUE(journal->keep_bounds(1ULL << 40).value()) << "graves count";
   while (journal->drop_oldest().value()) {
   }
   EXPECT_EQ(journal->batches().back().number, kept.back()) << "redo needs the last one";
@@ -259,11 +258,11 @@ TEST_F(UndoJournalTest, BoundsGiveUpWholeSegmentsButNotWhatIsPinnedOrNeededForRe
   fill(12, 13);
   times.now += default_undo_age_ns / 4;
   fill(13, 14);
-  ASSERT_FALSE(journal->keep_bounds(0, 0).value());
+  ASSERT_FALSE(journal->keep_bounds(0).value());
   fill(14, 15);
   times.now += default_undo_age_ns + 1'000'000'000;
   fill(15, 16);
-  while (journal->keep_bounds(0, 0).value()) {
+  while (journal->keep_bounds(0).value()) {
   }
   EXPECT_GE(journal->batches().front().head.before, at(12));
 }

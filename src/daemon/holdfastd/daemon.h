@@ -145,8 +145,8 @@ class Daemon : public EngineHost, public InSync::Port {
   void send(NodeId to, Bytes message) override;
   void extend_lease(Epoch epoch, const platform::ClockReading& at, std::int64_t left_ns) override;
   void clear_lease(Epoch epoch) override;
-  void seal_mirror(Epoch epoch) override;
-  void become_active(Epoch epoch, const cluster::ValuePtr& value) override;
+  void seal_mirror(Epoch epoch, bool look_back) override;
+  void become_active(Epoch epoch, const cluster::ValuePtr& value, bool older) override;
   void step_down(Epoch epoch, const std::string& reason) override;
   void follow(Epoch epoch, NodeId active) override;
   void in_sync_recorded(Epoch epoch, std::uint64_t version, const std::vector<NodeId>& set) override;
@@ -169,7 +169,7 @@ class Daemon : public EngineHost, public InSync::Port {
   void fence_applications(Epoch epoch);
   void fence_part_done();
   void send_follow();
-  void send_seal(Epoch epoch);
+  void send_seal(Epoch epoch, bool look_back);
   // daemon_mirror.cc
   void mirror_connected();
   void mirror_gone();
@@ -237,9 +237,9 @@ class Daemon : public EngineHost, public InSync::Port {
   NodeId last_active_;    // newest known
   NodeId before_office_;  // who was the active before this node's office
   std::int64_t role_since_wall_ms_ = 0;
-  int fencing_ = 0;                   // parts of a fence still under way
-  News fence_news_;                   // its attempts repeat themselves until they succeed
-  std::vector<Epoch> seals_waiting_;  // until the abort before them is done
+  int fencing_ = 0;                                    // parts of a fence still under way
+  News fence_news_;                                    // its attempts repeat themselves until they succeed
+  std::vector<std::pair<Epoch, bool>> seals_waiting_;  // until the abort before them is done
   std::optional<std::pair<Epoch, NodeId>> follow_;
   bool follow_sent_ = false;
   ExpectedSwitchover expected_;

@@ -112,7 +112,8 @@ void Daemon::take_mirror_status(const nlohmann::json& status) {
   const bool active = text_of(status, "role") == "active";
   if (const auto position = position_from(status, "position")) {
     const bool complete = active || flag_of(status, "complete") || flag_of(member_of(status, "receive"), "complete");
-    engine_->feed(cluster::in::MirrorState{*position, complete, Epoch(number_of(status, "sealed"))});
+    engine_->feed(cluster::in::MirrorState{*position, complete, Epoch(number_of(status, "sealed")),
+                                           has_consistent_point(status)});
   }
   if (office_epoch_.value == 0) return;
   watch_capture(active && flag_of(status, "mounted") && number_of(status, "epoch") == office_epoch_.value);

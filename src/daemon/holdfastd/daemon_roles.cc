@@ -34,7 +34,7 @@ void Daemon::clear_lease(Epoch epoch) {
   insync_->end_office();
 }
 
-void Daemon::become_active(Epoch epoch, const cluster::ValuePtr& value) {
+void Daemon::become_active(Epoch epoch, const cluster::ValuePtr& value, bool older) {
   const bool mounted = text_of(mirror_status_, "role") == "active" && flag_of(mirror_status_, "mounted") &&
                        number_of(mirror_status_, "epoch") == epoch.value;
   const NodeId before = last_active_.value != 0 ? last_active_ : node_.node_id;
@@ -73,7 +73,8 @@ void Daemon::become_active(Epoch epoch, const cluster::ValuePtr& value) {
   plans_->promote(epoch, kind, id, from, expected ? expected_.actor : "holdfastd",
                   expected             ? expected_.reason
                   : kind == "failover" ? from + " is gone"
-                                       : "");
+                                       : "",
+                  older);
   expected_ = {};
 }
 
@@ -125,32 +126,38 @@ void Daemon::fence_applications(Epoch epoch) {
 void Daemon::fence_part_done() {
   if (--fencing_ > 0) return;
   fencing_ = 0;
-  const std::vector<Epoch> seals = std::exchange(seals_waiting_, {});
-  for (const Epoch e : seals) send_seal(e);
+  for (const auto& [epoch, look_back] : std::exchange(seals_waiting_, {})) send_seal(epoch, look_back);
   send_follow();
 }
 
-void Daemon::seal_mirror(Epoch epoch) {
+void Daemon::seal_mirror(Epoch epoch, bool look_back) {
   if (fencing_ > 0) {
-    seals_waiting_.push_back(epoch);
+    seals_waiting_.emplace_back(epoch, look_back);
     return;
   }
-  send_seal(epoch);
+  send_seal(epoch, look_back);
 }
 
-void Daemon::send_seal(Epoch epoch) {
-  mirror_->request("seal", {{"epoch", epoch.value}}, 10'000, [this, epoch](Result<nlohmann::json> reply) {
-    loop_.post("the mirror is sealed", [this, epoch, reply = std::move(reply)] {
-      const auto position = reply ? position_from(*reply, "position") : Result<Position>(tl::unexpected(reply.error()));
-      if (!position) {
-        log_warning("the mirror was not sealed for epoch {}: {}", epoch.value, position.error().to_string());
-        return engine_->feed(cluster::in::SealFailed{epoch, position.error().to_string()});
-      }
-      const bool complete = flag_of(*reply, "complete");
-      engine_->feed(cluster::in::MirrorState{*position, complete, epoch});
-      engine_->feed(cluster::in::MirrorSealed{epoch, *position, complete});
-    });
-  });
+void Daemon::send_seal(Epoch epoch, bool look_back) {
+  // Looking reads the history from the consistent point on.
+  const int patience_ms = look_back ? 120'000 : 10'000;
+  mirror_->request(
+      "seal", {{"epoch", epoch.value}, {"look_back", look_back}}, patience_ms,
+      [this, epoch](Result<nlohmann::json> reply) {
+        loop_.post("the mirror is sealed", [this, epoch, reply = std::move(reply)] {
+          const auto position =
+              reply ? position_from(*reply, "position") : Result<Position>(tl::unexpected(reply.error()));
+          if (!position) {
+            log_warning("the mirror was not sealed for epoch {}: {}", epoch.value, position.error().to_string());
+            return engine_->feed(cluster::in::SealFailed{epoch, position.error().to_string()});
+          }
+          const bool complete = flag_of(*reply, "complete");
+          const bool fallback = flag_of(*reply, "fallback");
+          engine_->feed(cluster::in::MirrorState{*position, complete, epoch, has_consistent_point(mirror_status_)});
+          engine_->feed(
+              cluster::in::MirrorSealed{epoch, *position, complete, fallback, text_of(*reply, "no_fallback")});
+        });
+      });
 }
 
 void Daemon::follow(Epoch epoch, NodeId active) {

@@ -52,8 +52,10 @@ class EngineHost {
   // `left_ns` of the lease as of `at`; both fences move forward.
   virtual void extend_lease(Epoch epoch, const platform::ClockReading& at, std::int64_t left_ns) = 0;
   virtual void clear_lease(Epoch epoch) = 0;  // both fences are closed when it returns
-  virtual void seal_mirror(Epoch epoch) = 0;  // answer: Engine::feed(MirrorSealed | SealFailed)
-  virtual void become_active(Epoch epoch, const cluster::ValuePtr& value) = 0;
+  // Answer: Engine::feed(MirrorSealed | SealFailed). `look_back`: see out::SealMirror.
+  virtual void seal_mirror(Epoch epoch, bool look_back) = 0;
+  // `older`: see out::BecomeActive.
+  virtual void become_active(Epoch epoch, const cluster::ValuePtr& value, bool older) = 0;
   virtual void step_down(Epoch epoch, const std::string& reason) = 0;
   virtual void follow(Epoch epoch, NodeId active) = 0;
   virtual void in_sync_recorded(Epoch epoch, std::uint64_t version, const std::vector<NodeId>& set) = 0;

@@ -34,14 +34,14 @@ struct FakeHost : EngineHost {
     log.push_back("extend");
   }
   void clear_lease(Epoch) override { log.push_back("clear"); }
-  void seal_mirror(Epoch epoch) override {
+  void seal_mirror(Epoch epoch, bool) override {
     log.push_back("seal");
     if (seal_works)
       engine->feed(cluster::in::MirrorSealed{epoch, Position{}, true});
     else
       engine->feed(cluster::in::SealFailed{epoch, "no mirror"});
   }
-  void become_active(Epoch epoch, const cluster::ValuePtr&) override {
+  void become_active(Epoch epoch, const cluster::ValuePtr&, bool) override {
     active_epoch = epoch;
     log.push_back("active");
   }

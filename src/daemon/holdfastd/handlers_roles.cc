@@ -118,7 +118,7 @@ Result<Accepted> ApiHandlers::failover(const Caller& caller, const control::Fail
     there.node.clear();
     const json body = {
         {"op", "failover"}, {"actor", caller.actor + " via " + s.node.node_name}, {"request", control::to_json(there)}};
-    HF_ASSIGN(const std::string text, d_.ask_peer(target->id, "do", body, 30'000));
+    HF_ASSIGN(const std::string text, d_.ask_peer(target->id, "do", body, r.force ? 160'000 : 30'000));
     return control::accepted_from_json(json::parse(text, nullptr, false));
   }
   if (is_active(s))
@@ -138,7 +138,8 @@ Result<Accepted> ApiHandlers::failover(const Caller& caller, const control::Fail
   cluster::in::Failover input;
   input.force = r.force;
   input.at_s = static_cast<std::uint64_t>(wall_ms() / 1000);
-  const Status won = d_.ask_core(input, 20'000);
+  // With force the mirror may have to look through its history for a consistent point first.
+  const Status won = d_.ask_core(input, r.force ? 150'000 : 20'000);
   if (!won) {
     const std::string hint =
         r.force ? "holdfast status shows what is missing"

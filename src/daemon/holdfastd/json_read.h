@@ -44,6 +44,11 @@ inline const nlohmann::json& list_of(const nlohmann::json& json, const char* nam
   return v.is_array() ? v : none;
 }
 
+// Of the mirror's status: not complete, but it could be promoted by force at a consistent point (I6).
+inline bool has_consistent_point(const nlohmann::json& mirror_status) {
+  return member_of(member_of(mirror_status, "undo"), "consistent_point").is_object();
+}
+
 // What comes from outside may hold any bytes.
 inline std::string dump(const nlohmann::json& json) {
   return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);

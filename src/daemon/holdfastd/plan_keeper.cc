@@ -141,9 +141,9 @@ void PlanKeeper::close_old_plans(const std::string& why, const std::string& exce
 }
 
 void PlanKeeper::promote(Epoch epoch, const std::string& kind, const std::string& id, const std::string& from,
-                         const std::string& actor, const std::string& reason) {
+                         const std::string& actor, const std::string& reason, bool older) {
   ++role_starting_;
-  auto spec = std::make_shared<control::PlanSpec>(promotion_spec(epoch, kind, id, from, actor, reason));
+  auto spec = std::make_shared<control::PlanSpec>(promotion_spec(epoch, kind, id, from, actor, reason, older));
   starter_->post([this, spec] {
     bool first = false;
     {
@@ -180,7 +180,7 @@ void PlanKeeper::resume_open_plan(Epoch epoch) {
   }
   Runner runner;
   if (value("plan") == "promotion") {
-    runner = make_runner(promotion_spec(epoch, s.kind, s.id, s.from, s.actor, s.reason));
+    runner = make_runner(promotion_spec(epoch, s.kind, s.id, s.from, s.actor, s.reason, value("older") == "yes"));
   } else {
     const auto target = node_id_from_hex(value("target"));
     if (!target) return close_old_plans("its journal names no successor", "");

@@ -44,9 +44,9 @@ class PlanKeeper {
   void open(const std::string& dir);  // the journal; once, when this node is a member
 
   // These three return at once: the journal waits for the disk, the loop must not. They take effect in the order of the calls.
-  // Loop thread. This node has won `epoch`.
+  // Loop thread. This node has won `epoch`; `older`: with its last consistent point, by force.
   void promote(Epoch epoch, const std::string& kind, const std::string& id, const std::string& from,
-               const std::string& actor, const std::string& reason);
+               const std::string& actor, const std::string& reason, bool older);
   // Loop thread. The lease survived a restart of the daemon: what ran goes on.
   void resume_in_office(Epoch epoch);
   // Any thread. The office is lost: its plan has no meaning any more.
@@ -68,7 +68,7 @@ class PlanKeeper {
  private:
   using Runner = std::shared_ptr<control::PlanRunner>;
   control::PlanSpec promotion_spec(Epoch epoch, const std::string& kind, const std::string& id, const std::string& from,
-                                   const std::string& actor, const std::string& reason);
+                                   const std::string& actor, const std::string& reason, bool older);
   control::PlanSpec switchover_spec(const SwitchoverOrder& order);
   Status start_command(control::PlanSpec spec);
   void start_role(control::PlanSpec spec);

@@ -48,7 +48,7 @@ Status appear(Daemon& d, Epoch epoch, StepContext& step) {
   });
 }
 
-Status capture(Daemon& d, Epoch epoch, StepContext& step) {
+Status capture(Daemon& d, Epoch epoch, bool older, StepContext& step) {
   if (!d.setup().settle(step.timeout_ms()))
     return fail(ErrorCode::timeout, "the configuration was not applied in time");
   HF_TRY(wait_until(step, "the fence of the epoch before", [&]() -> Result<bool> {
@@ -56,8 +56,9 @@ Status capture(Daemon& d, Epoch epoch, StepContext& step) {
     return d.loop().call(
         "fence", [&d] { return d.fence_done(); }, false);
   }));
-  step.say("the mirror applies what it received and mounts");
-  const auto reply = call_mirror_in_step(d.mirror(), step, "activate", {{"epoch", epoch.value}},
+  step.say(older ? "the mirror goes back to its last consistent point and mounts"
+                 : "the mirror applies what it received and mounts");
+  const auto reply = call_mirror_in_step(d.mirror(), step, "activate", {{"epoch", epoch.value}, {"allow_older", older}},
                                          [&] { return !still_in_office(d, epoch); });
   HF_TRY(still_in_office(d, epoch));
   if (!reply) {
@@ -73,13 +74,18 @@ Status capture(Daemon& d, Epoch epoch, StepContext& step) {
   d.loop().post("the mirror captures", [&d, epoch] { d.engine()->feed(cluster::in::Activated{epoch}); });
   if (const auto p = position_from(*reply, "position"))
     step.say(fmt::format("captures from sequence {}", p->sequence.value));
+  if (older && reply->contains("age_of_data_s"))
+    d.event("warning", "older_data", "holdfastd",
+            fmt::format("the data of epoch {} is that of {:.0f} s before: the last consistent point of this node",
+                        epoch.value, (*reply)["age_of_data_s"].get<double>()));
   return {};
 }
 
 }  // namespace
 
 PlanSpec PlanKeeper::promotion_spec(Epoch epoch, const std::string& kind, const std::string& id,
-                                    const std::string& from, const std::string& actor, const std::string& reason) {
+                                    const std::string& from, const std::string& actor, const std::string& reason,
+                                    bool older) {
   Daemon& d = daemon_;
   PlanSpec spec;
   spec.id = id;
@@ -89,7 +95,7 @@ PlanSpec PlanKeeper::promotion_spec(Epoch epoch, const std::string& kind, const 
   spec.actor = actor;
   spec.reason = reason;
   spec.undo_with = from.empty() ? "" : "holdfast make-active " + from;
-  spec.values = {{"plan", "promotion"}, {"epoch", std::to_string(epoch.value)}};
+  spec.values = {{"plan", "promotion"}, {"epoch", std::to_string(epoch.value)}, {"older", older ? "yes" : "no"}};
   spec.epoch_is_recorded = [] { return Result<bool>(true); };
 
   StepSpec win{"win the epoch", "cluster", 5'000,
@@ -100,7 +106,7 @@ PlanSpec PlanKeeper::promotion_spec(Epoch epoch, const std::string& kind, const 
                nullptr};
   win.records_epoch = true;
   StepSpec apply{"apply the receive queue and capture", "mirror", 600'000,
-                 [&d, epoch](StepContext& step) { return capture(d, epoch, step); }, nullptr};
+                 [&d, epoch, older](StepContext& step) { return capture(d, epoch, older, step); }, nullptr};
   StepSpec network{"appear on the network", "network", 10'000,
                    [&d, epoch](StepContext& step) { return appear(d, epoch, step); }, nullptr};
   StepSpec apps{"start the applications", "applications", 300'000,

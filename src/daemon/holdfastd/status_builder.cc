@@ -95,6 +95,8 @@ class Builder {
       n.synchronized = text_of(entry, "state") == "synchronized" && value_.is_in_sync(m.id);
       if (member_of(entry, "recovery_point_s").is_number()) n.recovery_point_s = real_of(entry, "recovery_point_s");
     }
+    if (const json& point = member_of(member_of(mirror_of(m.id), "undo"), "consistent_point"); point.is_object())
+      n.consistent_point_age_s = real_of(point, "age_s");
     queues(m.id, entry, n);
     progress(entry, n);
     for (const auto& [id, paths] : in_.paths)
@@ -145,11 +147,18 @@ class Builder {
       n.state = "healthy";
     } else if (channel == "resync" || channel == "streaming" || channel == "synchronized") {
       n.state = "busy";
-      n.detail = channel == "resync" ? "is being synchronized" : "catches up";
+      n.detail = (channel == "resync" ? "is being synchronized" : "catches up") + consistent_point(id);
     } else {
       n.state = "warning";
-      n.detail = active_speaks() ? "not synchronized" : "no active tells how far it is";
+      n.detail = (active_speaks() ? "not synchronized" : "no active tells how far it is") + consistent_point(id);
     }
+  }
+
+  // I6: where a node whose copy is not complete can be promoted by force.
+  std::string consistent_point(NodeId id) const {
+    const json& point = member_of(member_of(mirror_of(id), "undo"), "consistent_point");
+    if (!point.is_object()) return {};
+    return fmt::format("; by force it could take over with the data of {:.0f} s ago", real_of(point, "age_s"));
   }
 
   void witness(const cluster::Member& m) {

@@ -38,8 +38,11 @@ Result<nlohmann::json> Service::seal(const Json& request) {
     end_sessions();
   }
   HF_TRY(reap_sessions());
-  HF_ASSIGN(auto sealed, log_->seal(epoch));
-  return Json{{"position", to_json(sealed.position)}, {"complete", sealed.complete}, {"clean", sealed.clean}};
+  HF_ASSIGN(auto sealed, log_->seal(epoch, request.value("look_back", false)));
+  Json reply = {{"position", to_json(sealed.position)}, {"complete", sealed.complete}, {"clean", sealed.clean}};
+  if (sealed.fallback) reply["fallback"] = true;
+  if (!sealed.no_fallback.empty()) reply["no_fallback"] = sealed.no_fallback;
+  return reply;
 }
 
 Result<nlohmann::json> Service::activate(const Json& request) {
