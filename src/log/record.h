@@ -44,6 +44,16 @@ enum class Kind : std::uint8_t {
   ship_data,  // file, offset, length, payload: these bytes stand there now; no payload = a hole of that length
   ship_hash,  // file, offset, length, payload = 16-byte XXH3-128: compare, answer NAK when it differs
 
+  // Verify (mirror/verify_walk.h): what an object is at this sequence, addressed to a complete peer; what differs there is answered, not changed.
+  check_node =
+      100,  // as ship_node, but valid: valid_mtime = mtime is settled; payload = hash of the xattrs (list sorted by name)
+  check_dir,   // as ship_dir
+  check_data,  // file, offset, length, mtime, size; payload = hash, none = a hole
+  // What differed is made as it is here; these do what ship_node, ship_dir, ship_data do, in a set that stays complete.
+  repair_node,
+  repair_dir,
+  repair_data,
+
   // Undo history of a passive (mirror/undo_journal.h). Never on a channel, never applied: values of before a batch.
   undo_batch = 128,  // begins a batch; payload: mirror/undo_journal.h
   undo_object,       // file; flags: absent; length = size, mode uid gid mtime atime, payload = xattrs (list)

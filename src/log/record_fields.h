@@ -83,6 +83,18 @@ constexpr KindRow kind_rows[] = {
     {Kind::ship_dir, "ship_dir", fields({Field::file, Field::flags, Field::mtime, Field::payload})},
     {Kind::ship_data, "ship_data", fields({Field::file, Field::offset, Field::length, Field::mtime, Field::payload})},
     {Kind::ship_hash, "ship_hash", fields({Field::file, Field::offset, Field::length, Field::payload})},
+    {Kind::check_node, "check_node",
+     fields({Field::file, Field::length, Field::valid, Field::mode, Field::uid, Field::gid, Field::rdev, Field::mtime,
+             Field::name2, Field::payload})},
+    {Kind::check_dir, "check_dir", fields({Field::file, Field::flags, Field::payload})},
+    {Kind::check_data, "check_data",
+     fields({Field::file, Field::offset, Field::length, Field::size, Field::mtime, Field::payload})},
+    {Kind::repair_node, "repair_node",
+     fields({Field::file, Field::length, Field::mode, Field::uid, Field::gid, Field::rdev, Field::mtime, Field::atime,
+             Field::name2, Field::payload})},
+    {Kind::repair_dir, "repair_dir", fields({Field::file, Field::flags, Field::mtime, Field::payload})},
+    {Kind::repair_data, "repair_data",
+     fields({Field::file, Field::offset, Field::length, Field::mtime, Field::payload})},
     {Kind::undo_batch, "undo_batch", bit(Field::payload)},
     {Kind::undo_object, "undo_object",
      fields({Field::file, Field::length, Field::flags, Field::mode, Field::uid, Field::gid, Field::mtime, Field::atime,
@@ -95,7 +107,7 @@ constexpr KindRow kind_rows[] = {
 };
 
 // Negotiated with peers. Kinds above it stay on the node that wrote them.
-constexpr std::uint8_t highest_kind = static_cast<std::uint8_t>(Kind::ship_hash);
+constexpr std::uint8_t highest_kind = static_cast<std::uint8_t>(Kind::repair_data);
 
 // nullptr: no such kind.
 const KindRow* find_kind(std::uint8_t kind);

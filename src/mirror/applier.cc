@@ -67,6 +67,7 @@ Status Applier::adopt_state(SetNumber number, SetState& set) {
   set.complete = complete_.contains(number);
   // What was seen of listings, or missed, is forgotten with the life that saw it: a resync that was under way can't make the set complete.
   set.memory = {};
+  set.verify.forget();
   set.memory.broken = set.resync;
   HF_ASSIGN(const ports::NamesMark mark, set.tree->names_mark());
   set.names = {log_life_, mark.log == log_life_ ? mark.sequence : Sequence(0), false, log_.durable()};
@@ -260,8 +261,9 @@ Status Applier::foresee(std::span<const log::Record> slice) {
   for (const auto& r : slice) {
     if (is_mark(r.kind)) continue;
     SetState* set = find(r.set);
-    if (!set || !set->tree->capturing() || (r.kind >= Kind::ship_node && !set->resync)) continue;
-    HF_TRY(predict(r, set->resync, set->tree->raw(), touches[r.set]));
+    if (!set || !set->tree->capturing() || is_check(r.kind)) continue;
+    if (r.kind >= Kind::ship_node && !set->resync && !is_repair(r.kind)) continue;
+    HF_TRY(predict(r, set->resync || is_repair(r.kind), set->tree->raw(), touches[r.set]));
   }
   for (const auto& [number, t] : touches) HF_TRY(find(number)->tree->about_to_change(t));
   return {};
@@ -316,15 +318,21 @@ Status Applier::execute(std::span<const log::Record> slice) {
       continue;
     }
     SetState* set = find(r.set);
-    if (!set || !(set->resync || set->complete)) continue;
+    if (!set || !(set->resync || set->complete)) {
+      HF_TRY(verify(r, nullptr, nullptr));
+      continue;
+    }
     auto& batch = batches[r.set];
     if (!batch) batch = std::make_unique<TreeBatch>(*set->tree, set->names);
-    if (set->resync)
+    if (is_check(r.kind) || is_repair(r.kind))
+      HF_TRY(verify(r, set, batch.get()));
+    else if (set->resync)
       HF_TRY(ResyncApply(*batch, set->memory, staged_[r.set], hooks_.nak).apply(r));
     else if (r.kind >= Kind::ship_node)
       continue;  // of a resync that was given up
     else
       HF_TRY(OrdinaryApply(*batch, staged_[r.set]).apply(r));
+    if (set->complete) set->verify.note(r);
   }
   for (auto& [number, batch] : batches) HF_TRY(batch->flush());
   return {};

@@ -22,7 +22,7 @@
 #include <vector>
 
 #include "log/segment_log.h"
-#include "mirror/apply_resync.h"
+#include "mirror/apply_verify.h"
 #include "mirror/graves.h"
 #include "mirror/node_state.h"
 #include "mirror/undo.h"
@@ -40,6 +40,7 @@ class Applier {
     // Stores the state with these changes, durably.
     std::function<Status(const std::function<void(NodeState&)>&)> update_state;
     ResyncApply::NakSink nak;
+    VerifyApply::Sink differs;
     std::function<void(std::uint64_t bytes)> applied;  // after each batch, with about how much it was
     std::function<void()>
         resync_broken;  // a set can't be completed by what the log holds: a new session must begin it anew
@@ -93,6 +94,7 @@ class Applier {
     bool complete = false, resync = false;
     ResyncMemory memory;
     NamesProgress names;
+    VerifyMemory verify;
   };
   Result<Bytes> read_ahead(Sequence from);
   Status apply_slice(std::span<const log::Record> slice);
@@ -105,8 +107,10 @@ class Applier {
   Result<bool> make_space(std::span<const log::Record> slice);
   Status purge_graves(std::uint64_t below);
   Status mark(const log::Record& record);
+  Status verify(const log::Record& record, SetState* set, TreeBatch* batch);
   Status begin_resync(const log::Record& record);
   Status keep_limbo(const log::Record& record);
+  Status settle_displaced(SetState& set);
   Status end_resync(const log::Record& record);
   std::size_t slice_end(std::span<const log::Record> records, std::size_t from) const;
   bool is_batch_m(Sequence first) const { return plan_.m_after && first > plan_.pass_to && first <= *plan_.m_after; }

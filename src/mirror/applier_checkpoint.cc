@@ -25,23 +25,39 @@ Status Applier::mark(const log::Record& r) {
   }
 }
 
+// Only a complete copy is compared; to any other the active will ship everything in any case.
+Status Applier::verify(const log::Record& r, SetState* set, TreeBatch* batch) {
+  if (!is_check(r.kind) && !is_repair(r.kind)) return {};
+  if (!set || set->resync) {
+    hooks_.differs({r.sequence, r.set, r.file, differs_not_compared, r.offset, r.length, {}});
+    return {};
+  }
+  HF_TRY(VerifyApply(*batch, set->tree->raw(), set->verify, r.sequence > set->names.doubt_to, hooks_.differs).apply(r));
+  const bool displaced = r.kind == Kind::repair_dir && (r.flags & log::flag_last_chunk) != 0;
+  return displaced && undo_.on() ? settle_displaced(*set) : Status{};
+}
+
 // What the resync displaced stays for the history's sake, as part of this batch. Below a displaced folder there may be one more name of something
 // that stands in the tree: such a link must not outlive the folder's place, or the object's link count lies, and its last name is not seen as
 // the last (R16).
 Status Applier::keep_limbo(const log::Record& r) {
   SetState* set = find(r.set);
   if (!set || !set->resync || set->memory.broken || !undo_.on() || !captured(r.set, *set)) return {};
-  HF_ASSIGN(const auto displaced, set->tree->graves(ports::Grave::limbo));
+  return settle_displaced(*set);
+}
+
+Status Applier::settle_displaced(SetState& set) {
+  HF_ASSIGN(const auto displaced, set.tree->graves(ports::Grave::limbo));
   std::vector<FileId> folders;
   for (const auto& g : displaced) folders.push_back(g.id);
   while (!folders.empty()) {
     const FileId folder = folders.back();
     folders.pop_back();
-    HF_ASSIGN(const auto there, set->tree->attributes(folder));
+    HF_ASSIGN(const auto there, set.tree->attributes(folder));
     if (!there || !is_folder(there->mode)) continue;
     std::vector<ports::TreeEntry> entries;
     for (std::uint64_t cookie = 0;;) {
-      HF_ASSIGN(const auto chunk, set->tree->list(folder, cookie, 4096));
+      HF_ASSIGN(const auto chunk, set.tree->list(folder, cookie, 4096));
       entries.insert(entries.end(), chunk.entries.begin(), chunk.entries.end());
       if (chunk.end) break;
       cookie = chunk.cookie;
@@ -52,12 +68,12 @@ Status Applier::keep_limbo(const log::Record& r) {
         continue;
       }
       if (e.id.is_none()) continue;
-      HF_ASSIGN(const auto child, set->tree->attributes(e.id));
-      if (child && child->links > 1) HF_TRY(set->tree->unlink(folder, e.name));
+      HF_ASSIGN(const auto child, set.tree->attributes(e.id));
+      if (child && child->links > 1) HF_TRY(set.tree->unlink(folder, e.name));
     }
   }
-  HF_TRY(set->tree->settle_limbo(undo_.current_batch()));
-  return set->graves.load(*set->tree);
+  HF_TRY(set.tree->settle_limbo(undo_.current_batch()));
+  return set.graves.load(*set.tree);
 }
 
 Status Applier::begin_resync(const log::Record& r) {

@@ -77,7 +77,7 @@ Result<FrameHead> decode_frame_head(ByteView head) {
   h.crc = r.u32();
   const std::uint32_t zero32 = r.u32();
   if (!r.ok() || type < static_cast<std::uint8_t>(FrameType::hello) ||
-      type > static_cast<std::uint8_t>(FrameType::refuse) || zero8 || zero16 || zero32)
+      type > static_cast<std::uint8_t>(FrameType::differs) || zero8 || zero16 || zero32)
     return fail(ErrorCode::corrupt, "data channel: not a frame");
   h.type = static_cast<FrameType>(type);
   const std::size_t limit = h.type == FrameType::batch ? max_frame_bytes : 256 * 1024;
@@ -228,6 +228,31 @@ Result<Nak> decode_nak(ByteView payload) {
   m.offset = r.u64();
   m.length = r.u64();
   return finished(r, m, "nak");
+}
+
+Bytes encode_frame(const Differs& m) {
+  return make_frame(FrameType::differs, [&](ByteWriter& w) {
+    w.u64(m.sequence.value);
+    w.u16(m.set);
+    w.raw(m.file.bytes);
+    w.u32(m.what);
+    w.u64(m.offset);
+    w.u64(m.length);
+    w.text(std::string_view(m.name).substr(0, max_text_bytes));
+  });
+}
+Result<Differs> decode_differs(ByteView payload) {
+  ByteReader r(payload);
+  Differs m;
+  m.sequence = Sequence(r.u64());
+  m.set = r.u16();
+  const ByteView id = r.raw(m.file.bytes.size());
+  if (r.ok()) std::copy(id.begin(), id.end(), m.file.bytes.begin());
+  m.what = r.u32();
+  m.offset = r.u64();
+  m.length = r.u64();
+  m.name = read_text(r);
+  return finished(r, std::move(m), "differs");
 }
 
 Bytes encode_frame(const Heartbeat& m) {

@@ -12,7 +12,7 @@
 //                                            <-   welcome  version, position, sets   | refuse reason
 //   start  restart?, base                    ->
 //   batch, heartbeat                         ->
-//                                            <-   ack durable+applied, nak, heartbeat
+//                                            <-   ack durable+applied, nak, differs, heartbeat
 // Lengths are never trusted; anything unexpected ends the connection, never the process.
 #pragma once
 
@@ -37,7 +37,7 @@ constexpr std::size_t max_sets = 4096;
 constexpr std::uint32_t feature_partial_resync = 1;  // start 2, resync_begin with flag_partial_resync
 constexpr std::uint32_t feature_hot_return = 2;      // an active that died says what of its tree may differ
 
-enum class FrameType : std::uint8_t { hello = 1, welcome, start, batch, ack, nak, heartbeat, refuse };
+enum class FrameType : std::uint8_t { hello = 1, welcome, start, batch, ack, nak, heartbeat, refuse, differs = 10 };
 
 struct FrameHead {
   FrameType type = FrameType::refuse;
@@ -84,6 +84,20 @@ struct Nak {
   FileId file;
   std::uint64_t offset = 0, length = 0;
 };
+// What a check_* record says is not so here. Leaves before any acknowledgement that covers the record, so an `applied` without one means equal.
+// Bits of `what`.
+constexpr std::uint32_t differs_mode = 1, differs_owner = 2, differs_mtime = 4, differs_size = 8, differs_xattrs = 16,
+                        differs_target = 32, differs_contents = 64, differs_missing = 128, differs_name_missing = 256,
+                        differs_name_extra = 512, differs_name_other = 1024, differs_type = 2048,
+                        differs_unreadable = 4096, differs_not_compared = 8192;
+struct Differs {
+  Sequence sequence;  // of the record
+  SetNumber set = 0;
+  FileId file;
+  std::uint32_t what = 0;
+  std::uint64_t offset = 0, length = 0;
+  std::string name;  // differs_name_*: one of them
+};
 struct Heartbeat {
   std::int64_t time_ns = 0;  // sender's wall clock
 };
@@ -100,6 +114,7 @@ Result<Start> decode_start(ByteView payload);
 Result<BatchHead> decode_batch_head(ByteView payload);
 Result<Ack> decode_ack(ByteView payload);
 Result<Nak> decode_nak(ByteView payload);
+Result<Differs> decode_differs(ByteView payload);
 Result<Heartbeat> decode_heartbeat(ByteView payload);
 Result<Refuse> decode_refuse(ByteView payload);
 
@@ -109,6 +124,7 @@ Bytes encode_frame(const Welcome& m);
 Bytes encode_frame(const Start& m);
 Bytes encode_frame(const Ack& m);
 Bytes encode_frame(const Nak& m);
+Bytes encode_frame(const Differs& m);
 Bytes encode_frame(const Heartbeat& m);
 Bytes encode_frame(const Refuse& m);
 // Frame and batch head only; `records_bytes` of records follow.

@@ -66,6 +66,12 @@ TEST(Channel, MessagesRoundTrip) {
   EXPECT_EQ(decode_ack(read(encode_frame(Ack{Sequence(10), Sequence(9)})))->applied, Sequence(9));
   const Nak nak = decode_nak(read(encode_frame(Nak{3, FileId::root(3), 4096, 100}))).value();
   EXPECT_EQ(nak.file, FileId::root(3));
+  const Differs differs =
+      decode_differs(read(encode_frame(Differs{Sequence(9), 3, FileId::root(3), differs_contents, 1, 2, "name"})))
+          .value();
+  EXPECT_EQ(differs.file, FileId::root(3));
+  EXPECT_EQ(differs.what, differs_contents);
+  EXPECT_EQ(differs.name, "name");
   EXPECT_EQ(decode_heartbeat(read(encode_frame(Heartbeat{-1})))->time_ns, -1);
   EXPECT_EQ(decode_refuse(read(encode_frame(Refuse{"no\nway"})))->reason, "no?way") << "it ends in a log line";
   EXPECT_EQ(frame.type, FrameType::refuse);
@@ -125,6 +131,7 @@ TEST(Channel, AHundredThousandMutatedFrames) {
                                     encode_frame(Start{}),
                                     encode_frame(Ack{}),
                                     encode_frame(Nak{}),
+                                    encode_frame(Differs{}),
                                     encode_frame(Heartbeat{}),
                                     encode_frame(Refuse{"reason"}),
                                     encode_batch_head({1, Sequence(1), Sequence(1)}, 0)};
@@ -144,6 +151,7 @@ TEST(Channel, AHundredThousandMutatedFrames) {
     (void)decode_batch_head(payload);
     (void)decode_ack(payload);
     (void)decode_nak(payload);
+    (void)decode_differs(payload);
     (void)decode_heartbeat(payload);
     (void)decode_refuse(payload);
   }

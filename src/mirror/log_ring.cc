@@ -32,6 +32,9 @@ bool makes_ids(log::Kind kind) {
     case Kind::mknod:
     case Kind::ship_dir:
     case Kind::ship_node:
+    case Kind::check_dir:
+    case Kind::repair_dir:
+    case Kind::repair_node:
       return true;
     default:
       return false;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// holdfast-model --seed N | --runs N [--first N]: random lives of a passive (mirror/test_model.h).
+// holdfast-model [--verify] --seed N | --runs N [--first N]: random lives of a passive (mirror/test_model.h).
 #include <cstdlib>
 #include <string>
 
@@ -24,13 +24,15 @@ int main(int argc, char** argv) {
       runs = std::strtoull(argv[++i], nullptr, 10);
     } else if (a == "--first" && more) {
       first = std::strtoull(argv[++i], nullptr, 10);
+    } else if (a == "--verify") {
+      options.verify = true;
     } else {
       runs = 0;
       break;
     }
   }
   if (runs == 0) {
-    fmt::print("usage: holdfast-model --seed N | --runs N [--first N]\n");
+    fmt::print("usage: holdfast-model [--verify] --seed N | --runs N [--first N]\n");
     return 2;
   }
   holdfast::set_log_level(options.trace ? holdfast::LogLevel::info : holdfast::LogLevel::error);
@@ -43,11 +45,14 @@ int main(int argc, char** argv) {
     sum.compared += r.compared;
     sum.resyncs += r.resyncs;
     sum.rewinds += r.rewinds;
+    sum.damages += r.damages;
+    sum.repaired += r.repaired;
     if (r.failure.empty()) continue;
     if (++failures <= 12)
       fmt::print("seed {}: {}\n  replay: holdfast-model --seed {}\n", options.seed, r.failure, options.seed);
   }
   fmt::print("model: {} lives, {} records, {} crashes, {} resyncs, {} rewinds, {} comparisons, {} failures\n", runs,
              sum.records, sum.crashes, sum.resyncs, sum.rewinds, sum.compared, failures);
+  if (options.verify) fmt::print("model: {} times damaged, {} objects repaired\n", sum.damages, sum.repaired);
   return failures > 0 ? 1 : 0;
 }

@@ -48,6 +48,7 @@ NodeLog::NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events)
       applier_(
           log_, ports.undo,
           {[this](const auto& change) { return update_state(change); }, [this](const Nak& nak) { receiver_.nak(nak); },
+           [this](const Differs& differs) { receiver_.differs(differs); },
            [this](std::uint64_t bytes) {
              {
                const std::lock_guard lock(mutex_);

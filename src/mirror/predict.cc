@@ -49,17 +49,20 @@ Status listing(const log::Record& r, ports::Tree& tree, ports::Touches& out) {
 //   ship_node                     data from the new size on
 //   ship_dir                      the folder, each name, objects to be made
 //   in a resync                   also where each folder that is named stands now
-//   ship_hash, marks, noop        nothing
+//   repair_*                      as ship_*
+//   ship_hash, check_*, marks     nothing
 Status predict(const log::Record& r, bool resync, ports::Tree& tree, ports::Touches& out) {
   switch (r.kind) {
     case Kind::write:
       out.data.push_back({r.file, r.offset, r.payload.size()});
       return {};
     case Kind::ship_data:
+    case Kind::repair_data:
       out.data.push_back({r.file, r.offset, r.payload.empty() ? r.length : r.payload.size()});
       return {};
     case Kind::truncate:
     case Kind::ship_node:
+    case Kind::repair_node:
       out.data.push_back({r.file, r.length, ports::to_end});
       return {};
     case Kind::fallocate:
@@ -94,6 +97,7 @@ Status predict(const log::Record& r, bool resync, ports::Tree& tree, ports::Touc
       HF_TRY(place(tree, r.file, out));
       return place(tree, r.replaced, out);
     case Kind::ship_dir:
+    case Kind::repair_dir:
       return listing(r, tree, out);
     default:
       return {};

@@ -79,7 +79,7 @@ Status Receiver::session(ports::ByteStream& stream, const std::string& identity)
     const std::lock_guard lock(mutex_);
     welcomed_ = true;
     from_ = hello.node;
-    naks_.clear();
+    answers_.clear();
   }
   send_ack();
   for (;;) {
@@ -179,26 +179,28 @@ void Receiver::disconnect() {
 
 void Receiver::nak(const Nak& nak) {
   const std::lock_guard lock(mutex_);
-  if (welcomed_) naks_.push_back(nak);
+  if (welcomed_) answers_.push_back(encode_frame(nak));
 }
 
-// `applied` is read before the NAKs: those of records it covers are queued by then, and leave first.
+void Receiver::differs(const Differs& differs) {
+  const std::lock_guard lock(mutex_);
+  if (welcomed_) answers_.push_back(encode_frame(differs));
+}
+
+// `applied` is read before the answers: those of records it covers are queued by then, and leave first.
 void Receiver::send_ack() {
   const std::lock_guard order(ack_mutex_);
   const Ack ack{log_.durable(), hooks_.applied()};
   std::shared_ptr<ports::ByteStream> stream;
-  std::deque<Nak> naks;
+  std::deque<Bytes> answers;
   {
     const std::lock_guard lock(mutex_);
     if (!welcomed_) return;
     stream = current_;
-    naks.swap(naks_);
+    answers.swap(answers_);
   }
   Bytes out;
-  for (const Nak& n : naks) {
-    const Bytes frame = encode_frame(n);
-    out.insert(out.end(), frame.begin(), frame.end());
-  }
+  for (const Bytes& frame : answers) out.insert(out.end(), frame.begin(), frame.end());
   const Bytes frame = encode_frame(ack);
   out.insert(out.end(), frame.begin(), frame.end());
   if (!stream->write_all(out)) stream->shutdown();  // a lost NAK would hang a resync: better a new session

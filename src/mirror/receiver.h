@@ -43,10 +43,12 @@ class Receiver {
   // R1: nothing below `epoch` is appended or acknowledged after this returned; everything that was appended is durable. The position is read
   // after that. `record` stores the promise durably.
   Result<Position> seal(Epoch epoch, const std::function<Status()>& record);
-  void disconnect();         // ends the present session
-  void nak(const Nak& nak);  // sent before any acknowledgement that covers its record
-  void send_ack();           // now; a no-op without a session
-  void space_freed();        // the applier moved on
+  void disconnect();  // ends the present session
+  // Sent before any acknowledgement that covers its record. Without a session: dropped; a new one begins what asked for it anew.
+  void nak(const Nak& nak);
+  void differs(const Differs& differs);
+  void send_ack();     // now; a no-op without a session
+  void space_freed();  // the applier moved on
   NodeId connected_to() const;
   Epoch sealed() const { return Epoch(sealed_.load()); }
   void set_sealed(Epoch epoch) { sealed_ = epoch.value; }
@@ -66,13 +68,13 @@ class Receiver {
   const std::uint64_t limit_bytes_;
   std::mutex serve_mutex_;           // one session at a time
   mutable std::mutex append_mutex_;  // the append lock of R1
-  mutable std::mutex mutex_;         // current_, naks_
+  mutable std::mutex mutex_;         // current_, answers_
   std::mutex ack_mutex_;             // order of naks and acks on the wire
   std::condition_variable space_;
   std::shared_ptr<ports::ByteStream> current_;
   NodeId from_;
   bool welcomed_ = false;
-  std::deque<Nak> naks_;
+  std::deque<Bytes> answers_;  // NAKs and what differs, as frames
   std::atomic<std::uint64_t> sealed_{0}, appended_bytes_{0};
   std::size_t unsynced_bytes_ = 0;
 };

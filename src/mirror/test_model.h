@@ -15,6 +15,7 @@
 #include "mirror/test_checked_tree.h"
 #include "mirror/test_machine.h"
 #include "mirror/test_shipper.h"
+#include "mirror/test_verify.h"
 
 namespace holdfast::mirror::testing {
 
@@ -23,6 +24,7 @@ struct ModelOptions {
   bool trace = false;
   bool undo = true;  // in half of the lives
   MemoryTree::Flaw flaw = MemoryTree::Flaw::none;
+  bool verify = false;  // the active compares, and repairs what this disk is made to forget (test_model_verify.h)
 };
 struct ModelTimes final : ports::Times {
   std::int64_t now_ns = 1;
@@ -32,7 +34,7 @@ struct ModelTimes final : ports::Times {
 
 struct ModelReport {
   std::string failure;  // empty: none
-  std::uint64_t records = 0, crashes = 0, compared = 0, resyncs = 0, steps = 0, rewinds = 0;
+  std::uint64_t records = 0, crashes = 0, compared = 0, resyncs = 0, steps = 0, rewinds = 0, damages = 0, repaired = 0;
 };
 
 class ModelRun {
@@ -86,6 +88,14 @@ class ModelRun {
   Status finish_rewind();
   Status resume_rewind();
   Status check_graves();
+  // --- test_model_verify.h
+  void make_quiet_folder();
+  void plant();
+  void begin_walk(VerifyKind kind, bool trust_active);
+  Status walk(unsigned steps);
+  Status end_walk();
+  Status verify_turn();
+  Status verify_all();
   // True when the power went; then the machine is up again.
   Result<bool> survives(const Status& status);
 
@@ -116,6 +126,11 @@ class ModelRun {
   Sequence shipped_;
   bool told_ = true;
   bool redoing_ = false;  // the tree may be ahead of the position
+  ModelLiveTree live_tree_{model_};
+  ModelCaptureLog capture_log_;
+  std::unique_ptr<VerifyWalk> walk_;
+  VerifyCounts walked_;
+  bool damaged_ = false, ever_damaged_ = false, may_damage_ = false;
   ModelReport report_;
 };
 
@@ -132,7 +147,9 @@ inline Status ModelRun::live() {
   with_undo_ = options_.undo && pick(2) == 0;
   if (pick(5) == 0) undo_bytes_ = 1;
   state_.applied = base_;
+  may_damage_ = options_.verify && pick(2) == 0;
   if (kind == 1) {
+    if (options_.verify) make_quiet_folder();
     produce(5 + pick(40));
     records_.clear();
     history_.clear();
@@ -145,6 +162,7 @@ inline Status ModelRun::live() {
   log_ = std::make_unique<log::SegmentLog>(segments_);
   HF_TRY(log_->reset(base_));
   HF_TRY(start_again());
+  if (kind != 1 && options_.verify) make_quiet_folder();
   for (unsigned turns = 10 + pick(30); turns > 0; --turns) HF_TRY(turn());
   if (kind >= 2) {
     HF_TRY(restart_elsewhere());
@@ -156,6 +174,7 @@ inline Status ModelRun::live() {
 // The node's process begins: what the disk holds is all it knows.
 inline Status ModelRun::start_again() {
   shipper_.reset();
+  if (walk_) walk_->session_began();
   HF_ASSIGN(const Bytes stored, cell_.load());
   HF_ASSIGN(state_, decode_node_state(stored));
   log_ = std::make_unique<log::SegmentLog>(segments_);
@@ -185,6 +204,9 @@ inline Status ModelRun::start_again() {
   hooks.update_state = [this](const auto& change) { return store(change); };
   hooks.nak = [this](const Nak& nak) {
     if (shipper_) shipper_->nak(nak);
+  };
+  hooks.differs = [this](const Differs& differs) {
+    if (walk_) walk_->differs(differs);
   };
   hooks.applied = [](std::uint64_t) {};
   hooks.resync_broken = [this] { shipper_.reset(); };
@@ -224,6 +246,7 @@ inline Status ModelRun::restart_elsewhere() {
   std::advance(past, history_.size() - 1 - pick(static_cast<unsigned>(std::min<std::size_t>(history_.size(), 6))));
   model_ = past->second;
   shipper_.reset();
+  walk_.reset();
   application_.close_all();
   const bool as_a_copy = !with_undo_ && pick(4) == 0;
   const auto pasts = all_pasts_;
@@ -256,6 +279,10 @@ inline Status ModelRun::restart_elsewhere() {
 }
 
 inline Status ModelRun::turn() {
+  if (options_.verify && pick(2) == 0) {
+    const Status verified = verify_turn();
+    HF_TRY(survives(verified));
+  }
   const unsigned n = pick(20);
   Status status;
   if (n < 6) {
@@ -270,7 +297,10 @@ inline Status ModelRun::turn() {
   } else if (n < 17) {
     status = applier_->checkpoint();
   } else if (n < 18) {
-    if (with_undo_ && pick(3) == 0) return go_back();
+    if (with_undo_ && !may_damage_ && pick(3) == 0) {
+      walk_.reset();
+      return go_back();
+    }
     if (pick(4) == 0)
       mark(log::Kind::epoch_begin);
     else if (pick(8) == 0)
@@ -343,12 +373,15 @@ inline void ModelRun::produce(unsigned operations) {
       append(r);
       if (with_undo_) remember();
     }
-  for (const FileId& id : application_.take_moved())
+  for (const FileId& id : application_.take_moved()) {
     if (shipper_) shipper_->moved(id);
+    if (walk_) walk_->moved(id);
+  }
   remember();
 }
 
 inline void ModelRun::begin_session() {
+  walk_.reset();  // only a complete copy is verified
   // Files without a name are not shipped: a peer stops at the link that would name one of before the resync. Known, and not tried here.
   application_.close_all();
   OwnedRecord r;
@@ -430,7 +463,7 @@ inline void ModelRun::remember() {
 
 inline Status ModelRun::compare() {
   const auto then = all_pasts_.find(applier_->applied());
-  if (!told_ || !complete() || then == all_pasts_.end()) return {};
+  if (!told_ || damaged_ || !complete() || then == all_pasts_.end()) return {};
   ++report_.compared;
   const std::string difference = then->second.difference(*tree_);
   if (difference.empty()) return {};
@@ -458,6 +491,7 @@ inline Status ModelRun::settle() {
     HF_TRY(send(4));
     HF_ASSIGN([[maybe_unused]] const bool more, apply());
   }
+  if (options_.verify) HF_TRY(verify_all());
   mark(log::Kind::epoch_begin);
   while (log_->end().sequence < last() || log_->durable() < last()) HF_TRY(send(4));
   for (bool more = true; more;) {
@@ -468,9 +502,10 @@ inline Status ModelRun::settle() {
   if (applier_->applied().sequence != last()) return fail(ErrorCode::internal, "not everything was applied");
   HF_TRY(check_graves());
   // What is not foreseen costs a sync of its own: ordinary changes all are.
-  if (journal_ && report_.resyncs + report_.crashes + report_.rewinds == 0 && journal_->stats().late_groups != 0)
+  if (journal_ && !ever_damaged_ && report_.resyncs + report_.crashes + report_.rewinds == 0 &&
+      journal_->stats().late_groups != 0)
     return fail(ErrorCode::internal, "{} changes were not foreseen", journal_->stats().late_groups);
-  for (int i = 0; with_undo_ && i < 3; ++i) HF_TRY(go_back());
+  for (int i = 0; with_undo_ && !ever_damaged_ && i < 3; ++i) HF_TRY(go_back());
   return {};
 }
 
@@ -479,3 +514,4 @@ inline ModelReport run_model(const ModelOptions& options) { return ModelRun(opti
 }  // namespace holdfast::mirror::testing
 
 #include "mirror/test_model_undo.h"
+#include "mirror/test_model_verify.h"

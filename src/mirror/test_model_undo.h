@@ -112,7 +112,9 @@ inline Status ModelRun::check_graves() {
   for (const auto why : {ports::Grave::deleted, ports::Grave::orphan, ports::Grave::limbo}) {
     HF_ASSIGN(const auto graves, tree_->graves(why));
     for (const auto& g : graves)
-      if (!with_undo_ || why != ports::Grave::deleted || g.stamp < journal_->oldest_batch())
+      // Without a history what a repair displaced waits in limbo for the next start.
+      if (const bool displaced = !with_undo_ && ever_damaged_ && why == ports::Grave::limbo;
+          !displaced && (!with_undo_ || why != ports::Grave::deleted || g.stamp < journal_->oldest_batch()))
         return fail(ErrorCode::internal, "{} objects are left in corner {} of the graveyard, stamp {}", graves.size(),
                     static_cast<int>(why), g.stamp);
   }

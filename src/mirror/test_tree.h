@@ -127,6 +127,16 @@ class MemoryTree final : public ports::Tree {
     return ino == 0 ? nullptr : &inodes_.at(ino);
   }
   const Inode& inode(Ino ino) const { return inodes_.at(ino); }
+  // A disk that changes by itself: no journal, no strictness.
+  Inode& spoil(const FileId& id) { return inodes_.at(find(id)); }
+  Ino spoil_with_new(const Inode& like) {
+    Inode& made = inodes_[++last_ino_];
+    made.meta = like.meta;
+    made.meta.id = {};
+    made.data = like.data;
+    made.links = 1;
+    return last_ino_;
+  }
   const Inode& grave() const { return inodes_.at(grave_ino); }
   std::size_t staged() const { return staged_.size(); }
   std::size_t in_grave_count(ports::Grave why) const {

@@ -38,6 +38,9 @@ class UndoTree final : public ports::Tree {
   Result<std::size_t> read(const FileId& id, std::uint64_t offset, std::span<std::uint8_t> into) override {
     return tree_->read(id, offset, into);
   }
+  Result<std::size_t> read_aside(const FileId& id, std::uint64_t offset, std::span<std::uint8_t> into) override {
+    return tree_->read_aside(id, offset, into);
+  }
   Result<std::string> read_target(const FileId& id) override { return tree_->read_target(id); }
   Result<Bytes> read_xattrs(const FileId& id) override { return tree_->read_xattrs(id); }
   Result<std::uint64_t> next_data(const FileId& id, std::uint64_t o) override { return tree_->next_data(id, o); }

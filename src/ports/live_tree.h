@@ -22,6 +22,10 @@ class LiveObject {
   // Children without an accepted id get one here.
   virtual Result<TreeListing> list(std::uint64_t cookie, std::size_t max_entries, std::size_t max_bytes) = 0;
   virtual Result<std::size_t> read(std::uint64_t offset, std::span<std::uint8_t> into) = 0;
+  // As read(), for who reads everything once: what was not in the page cache does not stay there.
+  virtual Result<std::size_t> read_aside(std::uint64_t offset, std::span<std::uint8_t> into) {
+    return read(offset, into);
+  }
   // First byte at or after `offset` that is data (or hole); the file's size when there is none.
   virtual Result<std::uint64_t> next_data(std::uint64_t offset) = 0;
   virtual Result<std::uint64_t> next_hole(std::uint64_t offset) = 0;

@@ -92,6 +92,10 @@ class Tree {
   virtual Result<std::optional<NodeAttributes>> attributes(const FileId& id) = 0;
   virtual Result<std::size_t> read(const FileId& id, std::uint64_t offset,
                                    std::span<std::uint8_t> into) = 0;  // short only at the end
+  // As read(), for who reads everything once: what was not in the page cache does not stay there.
+  virtual Result<std::size_t> read_aside(const FileId& id, std::uint64_t offset, std::span<std::uint8_t> into) {
+    return read(id, offset, into);
+  }
   virtual Result<std::string> read_target(const FileId& id) = 0;
   // All of them but Holdfast's own, as a log/xattrs.h list, sorted by name.
   virtual Result<Bytes> read_xattrs(const FileId& id) = 0;
