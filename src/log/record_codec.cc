@@ -336,4 +336,21 @@ Result<Record> decode(ByteView bytes) {
   return r;
 }
 
+bool makes_ids(Kind kind) {
+  switch (kind) {
+    case Kind::create:
+    case Kind::mkdir:
+    case Kind::symlink:
+    case Kind::mknod:
+    case Kind::ship_dir:
+    case Kind::ship_node:
+    case Kind::check_dir:
+    case Kind::repair_dir:
+    case Kind::repair_node:
+      return true;
+    default:
+      return false;
+  }
+}
+
 }  // namespace holdfast::log

@@ -75,6 +75,8 @@ struct RecordHead {
 Found inspect(ByteView bytes, RecordHead& head);
 // Header only, of a record already known to be whole (own ring, bytes that inspect() accepted).
 RecordHead head_of(const std::uint8_t* record);
+// Does it bring ids into the world? They are durable before it leaves this node (R25).
+bool makes_ids(Kind kind);
 
 // The fields of a whole record (inspect() said so); views point into `bytes`. ErrorCode::corrupt when they don't add up.
 Result<Record> decode(ByteView bytes);

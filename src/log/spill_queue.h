@@ -4,10 +4,11 @@
 //
 //   segment: group, group, .. (as in log/segment.h, without a segment header), as long as they fit
 //
-// Threads: write() and clean() by one thread (the spooler) without a lock; read() from any, without a lock; everything else under the
-// owner's lock. A file that is given up stays readable for who holds its Batch.
+// Threads: write(), take_given_up() and remove() by one thread (the spooler), of those only take_given_up() under the owner's lock; read() from
+// any, without a lock; everything else under the owner's lock. A file that is given up stays readable for who holds its Batch.
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -22,44 +23,46 @@ namespace holdfast::log {
 class SpillQueue {
  public:
   struct Batch {
-    Position first, last;
-    std::uint32_t count = 0, bytes = 0;  // of the records
-    std::uint64_t segment = 0, offset = 0;
+    Position before, first, last;  // before: what the first one continues
+    std::uint32_t count = 0;
+    std::uint64_t segment = 0, offset = 0, bytes = 0;  // bytes of records, after the group's head
     std::shared_ptr<ports::SegmentFile> file;
   };
-  // `store` belongs to this queue alone, and is empty. `limit_bytes`: of all segments together.
-  SpillQueue(ports::SegmentStore& store, std::uint64_t limit_bytes, std::uint64_t segment_bytes = default_segment_bytes)
-      : store_(store), limit_bytes_(limit_bytes), segment_bytes_(segment_bytes) {}
+  // `store` is empty and for this queue alone.
+  SpillQueue(std::unique_ptr<ports::SegmentStore> store, std::uint64_t segment_bytes)
+      : store_(std::move(store)), segment_bytes_(segment_bytes) {}
 
-  // --- spooler's thread
-  // Not part of the queue before add(). ErrorCode::no_space: the bound, or the disk; anything else: the disk fails. Either way nothing has changed.
-  Result<Batch> write(ByteView records, std::uint32_t count, Position first, Position last);
-  struct Files {
-    std::vector<std::uint64_t> given_up;
-  };
-  Files take_given_up();              // under the owner's lock
-  Status remove(const Files& files);  // without it; what can't be removed is tried again
+  // --- spooler
+  // No part of the queue before add(); all but `records` and `limit_bytes` (of all segments) comes in `batch`, and is completed here.
+  // ErrorCode::no_space: the limit, or the disk is full; else the disk fails. What was in the queue is as it was.
+  Result<Batch> write(Batch batch, ByteView records, std::uint64_t limit_bytes);
+  std::vector<std::uint64_t> take_given_up();                 // segments that nothing of the queue is in any more
+  Status remove(const std::vector<std::uint64_t>& segments);  // those; what fails is given up again
 
-  // --- under the owner's lock
-  void add(Batch batch);      // CHECKs that it continues last()
-  void trim(Sequence acked);  // whole batches
-  void clear();               // all of it
+  void add(Batch batch);     // continues what is there
+  void trim(Sequence upto);  // whole batches
+  void clear();
   bool empty() const { return batches_.empty(); }
-  Position first() const { return batches_.front().first; }
-  Position last() const { return batches_.back().last; }
-  std::optional<Batch> find(Sequence sequence) const;  // the batch that holds it
-  std::uint64_t bytes() const { return bytes_; }       // of records
-  std::size_t segments() const { return segments_; }
+  const Batch& front() const { return batches_.front(); }
+  const Batch& back() const { return batches_.back(); }
+  const Batch* find(Sequence sequence) const;     // who holds it; until the next change. nullptr: not here
+  std::uint64_t bytes() const { return bytes_; }  // of records
+  std::size_t segments() const { return segment_count_.load(); }
+  std::uint64_t segment_bytes() const { return segment_bytes_; }
 
-  // The records of a batch, checked: whole, gapless, those that were written. ErrorCode::corrupt, or the disk's.
+  // The records of a batch, whole and gapless and those that were written. ErrorCode::corrupt, or the disk's.
   static Result<Bytes> read(const Batch& batch);
 
  private:
-  ports::SegmentStore& store_;
-  const std::uint64_t limit_bytes_, segment_bytes_;
+  const std::unique_ptr<ports::SegmentStore> store_;
+  const std::uint64_t segment_bytes_;
   std::deque<Batch> batches_;
   std::uint64_t bytes_ = 0;
-  std::vector<std::uint64_t> given_up_;
+  // spooler's
+  std::vector<std::uint64_t> on_disk_;  // ascending; the last is being written, if `file_`
+  std::shared_ptr<ports::SegmentFile> file_;
+  std::uint64_t last_number_ = 0, used_ = 0;
+  std::atomic<std::size_t> segment_count_{0};
 };
 
 }  // namespace holdfast::log

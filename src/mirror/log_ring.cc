@@ -23,24 +23,6 @@ std::uint32_t length_at(const std::uint8_t* p) {
   return v;
 }
 
-bool makes_ids(log::Kind kind) {
-  using log::Kind;
-  switch (kind) {
-    case Kind::create:
-    case Kind::mkdir:
-    case Kind::symlink:
-    case Kind::mknod:
-    case Kind::ship_dir:
-    case Kind::ship_node:
-    case Kind::check_dir:
-    case Kind::repair_dir:
-    case Kind::repair_node:
-      return true;
-    default:
-      return false;
-  }
-}
-
 }  // namespace
 
 LogRing::LogRing(std::size_t bytes, ports::Times& times)
@@ -115,17 +97,13 @@ bool LogRing::try_reserve(std::size_t bytes) {
     reserved_ += need;
     return true;
   }
-  while (!fits(need)) {
-    const auto idle = std::find_if(cursors_.begin(), cursors_.end(), [&](const auto& c) {
-      return !c->connected_ && c->release_ == least_release() && c->release_ != head_;
-    });
-    if (idle == cursors_.end()) {
-      starving_ = true;
-      return false;
-    }
-    (*idle)->attached_ = false;
-    cursors_.erase(idle);
+  const bool fit = fits(need);
+  if (!fit) {
+    if (starved_bytes_ == 0) starving_since_ns_ = times_.steady_ns();
+    starved_bytes_ = need;
   }
+  if (!fit || head_ - least_release() > size_ / 2) note_pressure();
+  if (!fit) return false;
   reserved_ += need;
   return true;
 }
@@ -140,16 +118,40 @@ void LogRing::give_back(std::size_t bytes) {
   for (auto& w : waiters) w();
 }
 
+// A cursor has moved, or is gone.
+LogRing::Retries LogRing::room_made() {
+  starved_bytes_ = 0;
+  return take_waiters();
+}
+
 void LogRing::when_space(std::function<void()> retry) {
   const std::lock_guard lock(mutex_);
-  starving_ = true;
   space_waiters_.push_back(std::move(retry));
 }
 
-std::vector<std::function<void()>> LogRing::take_waiters() {
-  starving_ = false;
-  return std::exchange(space_waiters_, {});
+void LogRing::note_pressure() {
+  pressed_ = true;
+  if (std::exchange(pressure_awaited_, false)) pressure_.notify_all();
 }
+
+void LogRing::wait_pressure(int wait_ms) {
+  std::unique_lock lock(mutex_);
+  pressure_awaited_ = true;
+  pressure_.wait_for(lock, std::chrono::milliseconds(wait_ms), [&] { return pressed_; });
+  pressed_ = pressure_awaited_ = false;
+}
+
+void LogRing::end_wait() {
+  const std::lock_guard lock(mutex_);
+  note_pressure();
+}
+
+bool LogRing::is_starving() const {
+  const std::lock_guard lock(mutex_);
+  return starved_bytes_ != 0 && !fits(starved_bytes_);
+}
+
+LogRing::Retries LogRing::take_waiters() { return std::exchange(space_waiters_, {}); }
 
 // History gives way to new records; reservations see to it that a cursor's records never have to.
 void LogRing::make_room(std::uint64_t new_head) {
@@ -251,9 +253,16 @@ Position LogRing::last_position() const {
   return last_position_;
 }
 
+// What was reserved before was promised to have the room of history: that must not become somebody's.
+Result<std::uint64_t> LogRing::pinnable(std::uint64_t at, Position position) const {
+  if (reserved_ == 0 || (head_ - at) + reserved_ + log::max_record_bytes <= size_) return at;
+  return fail(ErrorCode::stale, "what follows epoch {} sequence {} is about to leave the ring", position.epoch.value,
+              position.sequence.value);
+}
+
 // The offset after the record at `position`; `from` is the tail, which continues `base`.
 Result<std::uint64_t> LogRing::find(std::uint64_t from, Position base, Position position) const {
-  if (position == base) return from;
+  if (position == base) return pinnable(from, position);
   if (position.sequence > base.sequence) {
     const auto after = std::upper_bound(stamps_.begin(), stamps_.end(), position.sequence.value,
                                         [](std::uint64_t s, const Stamp& stamp) { return s < stamp.sequence; });
@@ -261,7 +270,7 @@ Result<std::uint64_t> LogRing::find(std::uint64_t from, Position base, Position 
     for (std::uint64_t at = skip_pad(from); at < published_; at = skip_pad(at)) {
       const log::RecordHead record = log::head_of(memory_.get() + at % size_);
       at += record.length;
-      if (record.sequence == position.sequence && record.epoch == position.epoch) return at;
+      if (record.sequence == position.sequence && record.epoch == position.epoch) return pinnable(at, position);
       if (record.sequence >= position.sequence) break;
     }
   }
@@ -279,30 +288,36 @@ Result<std::shared_ptr<LogRing::Cursor>> LogRing::attach(Position position) {
   return cursor;
 }
 
-void LogRing::detach(const std::shared_ptr<Cursor>& cursor) {
-  std::vector<std::function<void()>> waiters;
-  {
-    const std::lock_guard lock(mutex_);
-    cursor->attached_ = false;
-    cursor->wake_.notify_all();
-    std::erase(cursors_, cursor);
-    waiters = take_waiters();
-  }
-  for (auto& w : waiters) w();
+// What is still being copied outside of the lock comes after `end` all the same: published_ goes over it in order.
+std::shared_ptr<LogRing::Cursor> LogRing::attach_end(Position& end) {
+  const std::lock_guard lock(mutex_);
+  end = last_position_;
+  auto cursor = std::make_shared<Cursor>();
+  cursor->release_ = cursor->read_ = head_;
+  cursor->moved_at_ns_ = times_.steady_ns();
+  cursors_.push_back(cursor);
+  return cursor;
 }
 
-Status LogRing::rewind(Cursor& cursor, Position position) {
+LogRing::Retries LogRing::detach(const std::shared_ptr<Cursor>& cursor) {
+  const std::lock_guard lock(mutex_);
+  cursor->attached_ = false;
+  cursor->wake_.notify_all();
+  std::erase(cursors_, cursor);
+  return room_made();
+}
+
+Result<LogRing::Retries> LogRing::rewind(Cursor& cursor, Position position) {
   const std::lock_guard lock(mutex_);
   if (!cursor.attached_) return fail(ErrorCode::stale, "the peer's place in the ring was given up");
   HF_ASSIGN(const std::uint64_t at, find(tail_, base_, position));
   cursor.release_ = cursor.read_ = at;  // going back below the old release is fine: find() looked in what is still here
-  return {};
+  return room_made();
 }
 
-void LogRing::set_connected(Cursor& cursor, bool connected) {
+void LogRing::rewind_to_release(Cursor& cursor) {
   const std::lock_guard lock(mutex_);
-  cursor.connected_ = connected;
-  cursor.moved_at_ns_ = times_.steady_ns();
+  cursor.read_ = cursor.release_;
 }
 
 // `all`: because the cursor itself changed.
@@ -350,74 +365,97 @@ std::uint64_t LogRing::backlog(const Cursor& cursor) const {
   return cursor.attached_ ? head_ - std::min(cursor.release_, head_) : 0;
 }
 
-LogRing::Batch LogRing::take(Cursor& cursor, std::size_t max_bytes, NodeId reader, Bytes& scratch) {
-  Batch batch;
+LogRing::Batch LogRing::take(Cursor& cursor, std::size_t max_bytes, NodeId reader, Bytes& out) {
   std::uint64_t until = 0, at = 0;
   {
     const std::lock_guard lock(mutex_);
-    if (!cursor.attached_) return batch;
+    if (!cursor.attached_) return {};
     until = published_;
     at = cursor.read_;
   }
-  scratch.clear();
-  scratch.reserve(max_bytes);  // pieces point into it: it must not move. A no-op is smaller than what it stands for.
+  const Batch batch = copy(at, until, max_bytes, reader, out);
+  const std::lock_guard lock(mutex_);
+  if (!cursor.attached_) return {};
+  cursor.read_ = batch.end;
+  return batch;
+}
+
+LogRing::Batch LogRing::peek(const Cursor& cursor, std::size_t max_bytes, NodeId reader, Bytes& out) const {
+  std::uint64_t until = 0, at = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!cursor.attached_) return {};
+    until = published_;
+    at = cursor.release_;
+  }
+  const Batch batch = copy(at, until, max_bytes, reader, out);
+  const std::lock_guard lock(mutex_);
+  return cursor.attached_ ? batch : Batch{};  // else what was copied may have been overwritten meanwhile
+}
+
+// Without the lock: what an attached cursor has not released stays where it is.
+LogRing::Batch LogRing::copy(std::uint64_t at, std::uint64_t until, std::size_t max_bytes, NodeId reader,
+                             Bytes& out) const {
+  Batch batch;
+  const std::size_t begin = out.size();
+  std::uint64_t run = at;  // [run, at) is to be copied
+  const auto flush = [&] {
+    const std::uint8_t* from = memory_.get() + run % size_;
+    out.insert(out.end(), from, from + (at - run));
+  };
   while (at < until) {
     const std::uint8_t* p = memory_.get() + at % size_;
+    if (p == memory_.get()) {
+      flush();
+      run = at;
+    }
     if (length_at(p) == 0) {
-      at += size_ - at % size_;
+      flush();
+      run = at += size_ - at % size_;
       continue;
     }
     const log::RecordHead record = log::head_of(p);
-    if (batch.count > 0 && batch.bytes + record.length > max_bytes) break;
-    ByteView piece{p, record.length};
+    if (batch.count > 0 && out.size() - begin + (at - run) + record.length > max_bytes) break;
     if (record.addressed_to.value != 0 && record.addressed_to != reader) {
-      if (scratch.size() + log::record_header_bytes > scratch.capacity()) break;
+      flush();
       log::Record nothing;
       nothing.kind = log::Kind::noop;
       nothing.epoch = record.epoch;
       nothing.sequence = record.sequence;
       nothing.time_ns = record.time_ns;
       const Bytes noop = log::encode(nothing);
-      scratch.insert(scratch.end(), noop.begin(), noop.end());
-      piece = ByteView(scratch).last(noop.size());
+      out.insert(out.end(), noop.begin(), noop.end());
+      run = at + record.length;
     }
-    if (!batch.pieces.empty() && batch.pieces.back().data() + batch.pieces.back().size() == piece.data())
-      batch.pieces.back() = {batch.pieces.back().data(), batch.pieces.back().size() + piece.size()};
-    else
-      batch.pieces.push_back(piece);
-    if (batch.count++ == 0) batch.first = record.sequence;
-    batch.last = record.sequence;
-    batch.bytes += piece.size();
-    batch.carries_ids = batch.carries_ids || makes_ids(record.kind);
+    if (batch.count++ == 0) batch.first = {record.epoch, record.sequence};
+    batch.last = {record.epoch, record.sequence};
+    batch.carries_ids = batch.carries_ids || log::makes_ids(record.kind);
     at += record.length;
   }
+  flush();
   batch.end = at;
-  const std::lock_guard lock(mutex_);
-  if (cursor.attached_) cursor.read_ = at;
   return batch;
 }
 
-void LogRing::release(Cursor& cursor, std::uint64_t end) {
-  std::vector<std::function<void()>> waiters;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!cursor.attached_ || end <= cursor.release_) return;
-    cursor.release_ = end;
-    cursor.moved_at_ns_ = times_.steady_ns();
-    waiters = take_waiters();
-  }
-  for (auto& w : waiters) w();
+LogRing::Retries LogRing::release(Cursor& cursor, std::uint64_t end) {
+  const std::lock_guard lock(mutex_);
+  if (!cursor.attached_ || end <= cursor.release_) return {};
+  cursor.release_ = end;
+  cursor.read_ = std::max(cursor.read_, end);
+  cursor.moved_at_ns_ = times_.steady_ns();
+  return room_made();
 }
 
 void LogRing::expire(std::int64_t patience_ns) {
-  std::vector<std::function<void()>> waiters;
+  Retries waiters;
   {
     const std::lock_guard lock(mutex_);
-    if (!starving_) return;
+    if (starved_bytes_ == 0 || fits(starved_bytes_)) return;
     const std::int64_t now = times_.steady_ns();
     const std::uint64_t least = least_release();
     const auto stuck = std::find_if(cursors_.begin(), cursors_.end(), [&](const auto& c) {
-      return c->release_ == least && c->release_ != head_ && now - c->moved_at_ns_ > patience_ns;
+      return c->release_ == least && c->release_ != head_ &&
+             now - std::max(c->moved_at_ns_, starving_since_ns_) > patience_ns;
     });
     if (stuck == cursors_.end()) return;
     log_warning(
@@ -427,7 +465,7 @@ void LogRing::expire(std::int64_t patience_ns) {
     (*stuck)->attached_ = false;
     (*stuck)->wake_.notify_all();
     cursors_.erase(stuck);
-    waiters = take_waiters();
+    waiters = room_made();
   }
   for (auto& w : waiters) w();
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The active's log in memory: a fixed ring of encoded records, appended by capture, read by one cursor a peer, without copies.
+// The active's log in memory: a fixed ring of encoded records, appended by capture, read by one cursor a peer (mirror/peer_queue.h).
 //
 //        tail: oldest record kept            release: oldest a cursor still needs          published   head
 //   -----+-----------------------------------+--------------------------------------------+----------+-------
@@ -8,7 +8,8 @@
 //   -----+-----------------------------------+--------------------------------------------+----------+-------
 // Offsets are virtual and only grow; physical = offset % size. A record never wraps: a zero length means "go on at the start of the ring".
 // The lock is held for the numbers and for small copies; big payloads are copied outside of it and published in order.
-// A peer that holds the ring full loses its place (detached cursor) and must resynchronize. Here a later version spills to disk instead.
+// What a cursor pins is moved to disk by the peer's queue when there is much of it (wait_pressure). A cursor that keeps the ring full and does not
+// move all the same loses its place (expire).
 // Threads: any, except that one cursor has one reader.
 #pragma once
 
@@ -42,7 +43,7 @@ class LogRing {
   // --- space (R22), `bytes` without overhead
   bool try_reserve(std::size_t bytes);
   void give_back(std::size_t bytes);
-  void when_space(std::function<void()> retry);
+  void when_space(std::function<void()> retry);  // ask again after it: space may have come between
 
   // Gives it the next sequence. The reservation is consumed.
   Sequence append(const log::Record& record, std::size_t reserved_bytes);
@@ -59,8 +60,7 @@ class LogRing {
    private:
     friend class LogRing;
     std::atomic<bool> attached_{true};
-    bool connected_ = false;  // under the ring's mutex from here
-    std::uint64_t release_ = 0, read_ = 0;
+    std::uint64_t release_ = 0, read_ = 0;  // under the ring's mutex from here
     std::uint64_t kicks_ = 0, seen_kicks_ = 0;
     enum class Sleep { no, till_much, till_anything } sleep_ = Sleep::no;  // what of an append wakes it
     std::uint64_t enough_ = 0;
@@ -68,13 +68,16 @@ class LogRing {
     std::condition_variable wake_;
     std::int64_t moved_at_ns_ = 0;
   };
+  // Who waited for space, to be called once no lock is held.
+  using Retries = std::vector<std::function<void()>>;
   // A cursor that reads from the record after `position`. ErrorCode::stale: that place is not (or never was) in this ring.
   Result<std::shared_ptr<Cursor>> attach(Position position);
-  void detach(const std::shared_ptr<Cursor>& cursor);
+  // From the record after the last one, which `end` becomes.
+  std::shared_ptr<Cursor> attach_end(Position& end);
+  [[nodiscard]] Retries detach(const std::shared_ptr<Cursor>& cursor);
   // Read again from what is not released (a new connection), after `position`. ErrorCode::stale as in attach.
-  Status rewind(Cursor& cursor, Position position);
-  // Peers that are not connected give way at once when the ring is full; connected ones after `patience` without progress (see expire).
-  void set_connected(Cursor& cursor, bool connected);
+  Result<Retries> rewind(Cursor& cursor, Position position);
+  void rewind_to_release(Cursor& cursor);
   enum class Wake { nothing, data, hurry };
   // Waits until there is something after the cursor and it has had `linger_ms` to gather company (less when `enough_bytes` are there), or
   // the cursor was kicked or detached; at most `wait_ms`. While records keep coming the reader sleeps by the clock, and appends wake nobody.
@@ -84,18 +87,26 @@ class LogRing {
   std::uint64_t backlog(const Cursor& cursor) const;
 
   struct Batch {
-    std::vector<ByteView> pieces;  // whole records, contiguous; valid until released
-    std::uint64_t end = 0;         // virtual offset after them: pass to release()
-    std::size_t bytes = 0;
+    std::uint64_t end = 0;  // virtual offset after its records: pass to release()
     std::uint32_t count = 0;
-    Sequence first, last;
+    Position first, last;
     bool carries_ids = false;  // ids must be durable before it leaves (R25)
   };
-  // Up to `max_bytes` (at least one record). Records addressed to somebody else become no-ops, made in `scratch` (R26).
-  Batch take(Cursor& cursor, std::size_t max_bytes, NodeId reader, Bytes& scratch);
-  void release(Cursor& cursor, std::uint64_t end);
+  // Copies up to `max_bytes` (at least one record) to the end of `out`, from where the cursor reads, and moves that on; records addressed to
+  // somebody else become no-ops (R26). Not while somebody else releases of this cursor.
+  Batch take(Cursor& cursor, std::size_t max_bytes, NodeId reader, Bytes& out);
+  // The same from the cursor's release on; the reader's place stays.
+  Batch peek(const Cursor& cursor, std::size_t max_bytes, NodeId reader, Bytes& out) const;
+  // A reader that has not come so far goes on from there.
+  [[nodiscard]] Retries release(Cursor& cursor, std::uint64_t end);
   // Detaches cursors that kept the ring full without moving for `patience_ns`.
   void expire(std::int64_t patience_ns);
+
+  // --- for who keeps cursors from pinning too much
+  // Returns when a cursor holds more than half of the ring, or somebody asked for space in vain, since the last call; at most after `wait_ms`.
+  void wait_pressure(int wait_ms);
+  void end_wait();           // that of wait_pressure
+  bool is_starving() const;  // somebody waits for space
 
   std::size_t size_bytes() const { return size_; }
   std::size_t used_bytes() const;
@@ -111,12 +122,16 @@ class LogRing {
   void make_room(std::uint64_t new_head);
   std::uint64_t skip_pad(std::uint64_t offset) const;
   Result<std::uint64_t> find(std::uint64_t from, Position base, Position position) const;
+  Result<std::uint64_t> pinnable(std::uint64_t at, Position position) const;
   // Whom to wake once the lock is given back: they need it first.
   class Wakeups;
   void publish(InFlight& entry, Wakeups& wakeups);
   void wake_readers(bool all, Wakeups& wakeups);
   void note_time(Sequence sequence);
-  std::vector<std::function<void()>> take_waiters();
+  Retries take_waiters();
+  Retries room_made();
+  void note_pressure();
+  Batch copy(std::uint64_t at, std::uint64_t until, std::size_t max_bytes, NodeId reader, Bytes& out) const;
 
   const std::size_t size_;
   ports::Times& times_;
@@ -129,7 +144,10 @@ class LogRing {
   Position last_position_;
   std::uint64_t tail_ = 0, head_ = 0, published_ = 0;
   std::size_t reserved_ = 0;
-  bool starving_ = false;  // somebody asked for space in vain since the last release
+  std::size_t starved_bytes_ = 0;  // what somebody asked for in vain since a cursor moved last
+  std::int64_t starving_since_ns_ = 0;
+  bool pressed_ = false, pressure_awaited_ = false;
+  std::condition_variable pressure_;
   std::deque<InFlight> in_flight_;
   std::vector<std::shared_ptr<Cursor>> cursors_;
   std::vector<std::function<void()>> space_waiters_;

@@ -8,13 +8,14 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "log/record_fields.h"
+#include "mirror/log_restart.h"
 
 namespace holdfast::mirror {
 namespace {
 
-constexpr std::int64_t full_ring_patience_ns = 10'000'000'000;
-// In mode async the application is not to wait for a peer: one that stands still loses its place, and is resynchronized.
-constexpr std::int64_t async_ring_patience_ns = 250'000'000;
+// The application is not to wait for a peer: when what it has not received can't be put aside either, it loses its place. A disk may take its
+// time over a commit or two before that.
+constexpr std::int64_t full_ring_patience_ns = 2'000'000'000, no_spill_patience_ns = 250'000'000;
 constexpr std::uint64_t checkpoint_after_bytes = std::uint64_t{256} << 20;
 constexpr int ack_every_ticks = 5;
 constexpr int apply_linger_ms = 10;
@@ -89,7 +90,8 @@ NodeLog::NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events)
                    return appended - std::min(appended, applied_bytes_);
                  },
                  [this](const Error& why) { fault(why); }},
-                config_.receive_limit_bytes) {
+                config_.receive_limit_bytes),
+      send_limit_bytes_(config_.send_limit_bytes) {
   active_.on_hurry([this](Sequence to) {
     for (const auto& s : senders()) s->hurry(to);
   });
@@ -115,18 +117,13 @@ Status NodeLog::recover() {
   HF_ASSIGN(const Bytes stored, ports_.state.load());
   HF_ASSIGN(state_, decode_node_state(stored));
   const bool check = !state_.restarting && state_.active_epoch == Epoch(0);
-  HF_ASSIGN(const log::Recovery recovery, log_.recover(check ? state_.applied.sequence : Sequence(0)));
-  if (!recovery.found || state_.restarting) {
+  if (state_.restarting) {  // whatever is left of the log, half a segment too
     HF_TRY(log_.reset(state_.applied));
-    if (state_.restarting) {
-      UndoHead jump;
-      jump.life = state_.log_life;
-      jump.before = state_.point ? state_.point->applied : state_.applied;
-      jump.after = state_.applied;
-      jump.sets = state_.point ? state_.point->complete : state_.complete;
-      HF_TRY(applier_.jump_held(std::move(jump)));
-      HF_TRY(update_state([](NodeState& s) { s.restarting = false; }));
-    }
+    HF_TRY(applier_.jump_held(jump_head(state_)));
+    HF_TRY(update_state([](NodeState& s) { s.restarting = false; }));
+  } else {
+    HF_ASSIGN(const log::Recovery recovery, log_.recover(check ? state_.applied.sequence : Sequence(0)));
+    if (!recovery.found) HF_TRY(log_.reset(state_.applied));
   }
   pin_point();
   receiver_.set_sealed(state_.sealed);
@@ -233,15 +230,7 @@ Status NodeLog::restart_log_held(Position base, const std::function<void(NodeSta
     note_point(before, s);
   }));
   Status done = log_.reset(base);
-  if (done) {
-    const NodeState now = snapshot();
-    UndoHead jump;
-    jump.life = now.log_life;
-    jump.before = before.rewind ? base : now.point ? now.point->applied : applier_.applied();
-    jump.after = base;
-    jump.sets = before.rewind ? now.complete : now.point ? now.point->complete : before.complete;
-    done = applier_.jump_held(std::move(jump));
-  }
+  if (done) done = applier_.jump_held(jump_head(snapshot()));
   if (!done) {
     fault(done.error());
     return done;
@@ -316,49 +305,6 @@ Status NodeLog::remove_set(SetNumber set) {
   });
 }
 
-void NodeLog::set_peers(const std::vector<std::pair<NodeId, std::string>>& peers) {
-  std::vector<std::shared_ptr<Sender>> gone;
-  {
-    const std::lock_guard lock(mutex_);
-    std::map<NodeId, std::shared_ptr<Sender>> next;
-    for (const auto& [id, name] : peers) {
-      if (const auto it = senders_.find(id); it != senders_.end()) {
-        next[id] = it->second;
-        continue;
-      }
-      next[id] = std::make_shared<Sender>(
-          Sender::Shared{active_, ports_.live, ports_.ids, ports_.times, config_.cluster_id, config_.node,
-                         [this] {
-                           const std::lock_guard inner(mutex_);
-                           return sets_;
-                         },
-                         [this](NodeId peer, PeerState state) {
-                           if (events_.peer_state) events_.peer_state(peer, state);
-                         },
-                         events_.may_hold_dirty,
-                         [this] {
-                           if (progress_waits_.load() == 0) return;
-                           const std::lock_guard inner(mutex_);
-                           progress_cv_.notify_all();
-                         },
-                         [this](const Error& why) { fault(why); }, config_.linger_ms},
-          id, name);
-    }
-    for (const auto& [id, sender] : senders_)
-      if (!next.contains(id)) gone.push_back(sender);
-    senders_ = std::move(next);
-  }
-  for (const auto& s : gone) s->stop();
-  changed();
-}
-
-std::vector<std::shared_ptr<Sender>> NodeLog::senders() const {
-  const std::lock_guard lock(mutex_);
-  std::vector<std::shared_ptr<Sender>> all;
-  for (const auto& [id, sender] : senders_) all.push_back(sender);
-  return all;
-}
-
 Epoch NodeLog::active_epoch() const {
   const std::lock_guard lock(mutex_);
   return role_ == Role::active ? epoch_ : Epoch(0);
@@ -412,7 +358,12 @@ void NodeLog::run_applier() {
 }
 
 void NodeLog::tick() {
-  active_.ring().expire(active_.application_waits() ? full_ring_patience_ns : async_ring_patience_ns);
+  {
+    std::unique_lock lock(mutex_);
+    const bool spills = send_limit_bytes_ != 0 && ports_.open_spill;
+    lock.unlock();
+    active_.ring().expire(spills ? full_ring_patience_ns : no_spill_patience_ns);
+  }
   const Sequence applied = applier_.announced();
   if (applied == acked_applied_ && ++ticks_ < ack_every_ticks) return;
   ticks_ = 0;
@@ -429,6 +380,7 @@ void NodeLog::stop() {
     changed_cv_.notify_all();
     progress_cv_.notify_all();
   }
+  active_.ring().end_wait();
   for (const auto& s : senders()) s->stop();
   receiver_.disconnect();
 }
@@ -439,6 +391,7 @@ NodeLogStatus NodeLog::status() const {
   s.receive.from = receiver_.connected_to();
   s.receive.logged = log_.durable();
   s.receive.applied = applier_.announced();
+  s.receive.limit_bytes = receiver_.limit();
   s.ring_bytes = active_.ring().size_bytes();
   s.ring_used_bytes = active_.ring().used_bytes();
   const Position ring_position = active_.ring().last_position();

@@ -40,6 +40,8 @@ namespace holdfast::mirror {
 enum class Role { idle, passive, active, fenced };
 const char* to_string(Role role);
 
+constexpr std::uint64_t default_send_limit_bytes = std::uint64_t{4} << 30;
+
 struct NodeLogConfig {
   std::string cluster_id;
   NodeId node;
@@ -48,7 +50,8 @@ struct NodeLogConfig {
   std::uint64_t receive_limit_bytes = default_receive_limit_bytes;
   int linger_ms = 2;  // how long a small batch waits for company when nobody waits for it
   std::int64_t checkpoint_ms = 5000;
-  std::uint64_t life = 0;  // random, anew with each process
+  std::uint64_t life = 0;                                     // random, anew with each process
+  std::uint64_t send_limit_bytes = default_send_limit_bytes;  // of each peer's queue on disk; 0: none
 };
 
 struct NodeLogPorts {
@@ -59,6 +62,8 @@ struct NodeLogPorts {
   ports::IdBarrier& ids;
   UndoWriter& undo;
   UndoJournal* journal = nullptr;  // the same as `undo`, where there is a history; null: NoUndo
+  std::function<Result<std::unique_ptr<ports::SegmentStore>>(NodeId)>
+      open_spill;  // a peer's queue on disk, empty; null: none
 };
 
 struct NodeLogEvents {  // from any thread; must only hand over
@@ -84,6 +89,7 @@ struct ReceiveStatus {
   NodeId from;  // 0: not connected
   Sequence logged, applied;
   std::uint64_t queue_bytes = 0;  // logged, not yet applied
+  std::uint64_t limit_bytes = 0;  // of that: then the active is held up
   bool complete = false, clean = true, resyncing = false;
   // In mid-resync: where this node can be promoted by force.
   std::optional<PastState> point;
@@ -114,6 +120,8 @@ class NodeLog {
   // was protected, and the log waits for a set that it does not know.
   Status remove_set(SetNumber set);
   void set_peers(const std::vector<std::pair<NodeId, std::string>>& peers);
+  // Of each peer's queue on disk (0: none), and of the receive log.
+  void set_queue_limits(std::uint64_t send_bytes, std::uint64_t receive_bytes);
 
   // --- role changes
   // R1; an active is fenced by it. `look_back`: somebody may want to promote this node at its consistent point: can it be reached? Reads the
@@ -153,6 +161,7 @@ class NodeLog {
   Receiver& receiver() { return receiver_; }
   Epoch active_epoch() const;                                 // 0: not active
   void run_applier();                                         // until stop(); one thread
+  void run_spooler();                                         // the same
   void tick();                                                // every 100 ms or so
   void stop();                                                // ends run_applier, sessions and resyncs
   void wait_for_change(int timeout_ms, std::uint64_t& seen);  // role, peers or sets changed since `seen`
@@ -204,6 +213,7 @@ class NodeLog {
   NodeId follows_;
   std::string fault_;
   std::map<NodeId, std::shared_ptr<Sender>> senders_;
+  std::uint64_t send_limit_bytes_;
   std::set<SetNumber> sets_;
   bool stopped_ = false;
   std::mutex state_mutex_;           // serializes stores; taken before mutex_

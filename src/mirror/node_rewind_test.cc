@@ -199,6 +199,25 @@ log::Record mark(log::Kind kind) {
   return r;
 }
 
+// The power went while the log began anew: the only segment has a name and no header, or one of something else.
+TEST(NodeRestart, ALogThatWasAboutToBeginAnewIsBegunWhateverIsLeftOfIt) {
+  for (const bool zeros : {true, false}) {
+    Node node;
+    NodeState state;
+    state.restarting = true;
+    state.applied = {Epoch(3), Sequence(70)};
+    ASSERT_TRUE(node.cell.store(encode(state)));
+    auto segment = node.segments.create(1, 1 << 20);
+    const Bytes noise(4096, zeros ? 0 : 0x5a);
+    ASSERT_TRUE((*segment)->write_at(0, std::array{ByteView(noise)}));
+    ASSERT_TRUE((*segment)->sync());
+    const auto started = node.start();
+    ASSERT_TRUE(started) << started.error().to_string();
+    EXPECT_EQ(node.log->status().position, state.applied);
+    EXPECT_EQ(node.session(4, false, state.applied, {mark(log::Kind::consistent)}), "") << "it goes on";
+  }
+}
+
 // One epoch followed; then a resynchronization from another past that has come half-way.
 void bring_to_mid_resync(Node& node) {
   ASSERT_TRUE(node.start());

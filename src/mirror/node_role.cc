@@ -197,8 +197,12 @@ Result<Promotion> NodeLog::promote(Epoch epoch, bool as_origin, bool allow_older
     s.complete = sets_;
   }));
   active_.begin_epoch();
-  for (const auto& s : senders()) s->epoch_began();
+  for (const auto& s : senders()) {
+    s->epoch_began();
+    s->queue().end();  // of an earlier epoch: its offsets mean nothing in the next
+  }
   active_.ring().open(epoch, base);
+  for (const auto& s : senders()) s->queue().begin(base);  // from the first record on, connected or not
   if (auto begun = append_mark(log::Kind::epoch_begin); !begun) return tl::unexpected(std::move(begun).error());
   {
     const std::lock_guard lock(mutex_);
@@ -296,7 +300,10 @@ Status NodeLog::step_down_held(Position end) {
       return fail(ErrorCode::internal, "something was appended after the epoch's end");
   }
   active_.ring().close();
-  for (const auto& s : senders()) s->end_session();
+  for (const auto& s : senders()) {
+    s->end_session();
+    s->queue().end();
+  }
   Status synced = applier_.for_each_tree([](ports::Tree& tree) { return tree.sync(); });
   if (!synced) {
     fault(synced.error());
@@ -323,7 +330,10 @@ void NodeLog::abort() {
     ended = epoch_;
   }
   active_.ring().close();
-  for (const auto& s : senders()) s->end_session();
+  for (const auto& s : senders()) {
+    s->end_session();
+    s->queue().end();
+  }
   log_warning("fenced: epoch {} has ended here", ended.value);
   changed();
 }

@@ -13,6 +13,7 @@
 // acknowledgements; spool by the one spooler; the rest from any. Lock order: transition, sender, queue, ring; never held over a system call.
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -21,90 +22,124 @@
 #include <string>
 
 #include "log/spill_queue.h"
+#include "mirror/change_sink.h"
 #include "mirror/log_ring.h"
 
 namespace holdfast::mirror {
-
-// Who notes what changed, for a peer whose queue was given up (change_set.h). One a peer; it outlives the queue.
-// Every call comes with the queue's mutex held, so never two at once: memory only, no waiting, no call back into the queue.
-class ChangeSink {
- public:
-  virtual ~ChangeSink() = default;
-  // Whole records (log::inspect has accepted them; decode with log::decode), in the order of the log, as this peer would have been sent them:
-  // what is addressed to somebody else is a noop. Some may come twice: more is harmless. It happens
-  //  - when they are written to the spill (so giving that up later costs no second reading),
-  //  - in mode map when they leave the ring,
-  //  - when they are taken, as long as fold_taken_until() says so.
-  virtual void fold(ByteView records) = 0;
-  // The peer has acknowledged everything that was folded since the last call: it needs none of it. Never between resume() == map and settled().
-  virtual void forget() = 0;
-};
 
 class PeerQueue {
  public:
   // lost: nothing is kept for the peer (not begun, or given up): it is resynchronized as a whole.
   enum class Mode { lost, ring, disk, map };
-  struct Settings {
-    std::uint64_t limit_bytes = 0;  // of the spill; 0: none. A peer that the ring can't hold is given up then
-    std::uint64_t segment_bytes = log::default_segment_bytes;
-  };
   using OpenStore = std::function<Result<std::unique_ptr<ports::SegmentStore>>()>;
-  // `store` makes the folder of the spill, when it is first needed; what is in it is removed. Null: none.
+  // `open_store` makes the folder of the spill, when it is first needed; it must come empty. Null: none.
   // `sink` null: there is no map, and what is given up is lost.
-  PeerQueue(LogRing& ring, NodeId peer, std::string name, OpenStore store, ChangeSink* sink = nullptr);
+  PeerQueue(LogRing& ring, NodeId peer, std::string name, OpenStore open_store, ChangeSink* sink = nullptr,
+            std::uint64_t segment_bytes = log::default_segment_bytes);
   ~PeerQueue();
+  // Of all segments of the spill; 0: none. Then a peer that is not connected is given up when it keeps the ring full.
+  void set_limit(std::uint64_t bytes) { limit_bytes_ = bytes; }
 
   // The ring's epoch has just been opened at `base`: everything from there on is kept, whether the peer is connected or not.
-  void begin(Position base);
+  // `noted_since`: the map has every change after it up to `base` already: begins in mode map.
+  void begin(Position base, std::optional<Position> noted_since = {});
   // The epoch is over, or the peer is none any more: nothing is kept.
   void end();
-  void set_limit(std::uint64_t bytes);
 
   // --- one session
   enum class Source {
     queue,  // take() gives the record after the position, and all that follow
-    map,    // what follows the position was given up, but the map has it all: see covered(), resume_from_map()
-    stale,  // the peer has another history, or one that is not here any more
+    map,    // what follows the position was given up, but the map has it: resume_from_map()
+    stale,  // the peer has another history, or one that is not here any more: restart()
   };
   Source resume(Position position);
-  // From the end of the log on, for a peer that is made equal by other means. ErrorCode::unavailable: no epoch is open.
-  Result<Position> restart();
-  // Mode map: every change after `since` up to `to` is in the sink.
-  struct Covered {
+  // From the end of the log on, for a peer that is made equal by other means.
+  Position restart();
+  struct Covered {  // every change after `since` up to `to` is in the map
     Position since, to;
   };
   std::optional<Covered> covered() const;
-  // As restart(), but at covered().to. From now on the sink keeps what it has until settled().
+  // In mode map: as restart(), from covered().to on. The sink keeps what it has until settled(). ErrorCode::stale: not in mode map any more.
   Result<Position> resume_from_map();
-  // What is taken is folded too, up to `sequence` (the resync_begin of a partial resynchronization).
+  // What is taken is folded too, up to `sequence` (the resync_begin of a partial resynchronization; max until it is known).
   void fold_taken_until(Sequence sequence);
-  // The peer is whole again.
-  void settled();
+  void settled();  // the peer is whole again
+  void pause();    // the session has ended
 
   struct Batch {
     std::uint32_t count = 0;  // 0: nothing there now
     Sequence first, last;
     bool carries_ids = false;  // ids must be durable before it leaves (R25)
   };
-  // The next records, up to `max_bytes` (at least one), copied into `out`. ErrorCode::stale: the queue was given up; the session ends.
+  // The next records, up to `max_bytes` (at least one), instead of what is in `out`. ErrorCode::stale: the queue was given up.
   Result<Batch> take(std::size_t max_bytes, Bytes& out);
   LogRing::Wake wait(int wait_ms, int linger_ms, std::size_t enough_bytes);  // as LogRing::wait
   void kick();
-  // The peer holds everything up to here; only of what was taken.
-  void acked(Sequence sequence);
+  void acked(Sequence sequence);  // the peer holds everything up to here; only of what was taken
 
   // --- spooler
   // One step: at most one batch from the ring to the disk or into the map. True: there is more to do at once.
   bool spool();
+  bool is_busy() const;  // there is, or may soon be, something to do, though nothing presses
 
   struct Status {
     Mode mode = Mode::lost;
     std::uint64_t ring_bytes = 0, disk_bytes = 0;
     std::size_t disk_segments = 0;
-    std::string given_up;  // mode map or lost: why; empty: it never began
+    std::string given_up;  // why, in modes map and lost; empty: it never began
   };
   Status status() const;
-  Mode mode() const;
+
+ private:
+  enum class Todo { nothing, spill, fold, give_up };
+  Todo todo() const;
+  bool spill_next(const LogRing::Batch& batch, Position before, std::uint64_t generation);
+  bool open_spill();
+  void remove_given_up();
+  void note_detached();
+  LogRing::Retries give_up(std::string why);
+  LogRing::Retries lose(std::string why);
+  LogRing::Retries start_at(std::shared_ptr<LogRing::Cursor> cursor, Position position);
+  bool resume_on_disk(Position position);
+  bool in_map(Position position) const;
+  void empty_spill();
+  void nothing_is_owed();
+  void fold(ByteView records, Position before);
+  bool is_given_up() const { return mode_ == Mode::map && next_ <= released_.sequence; }
+  bool on_disk(Sequence sequence) const {
+    return spill_ && !spill_->empty() && sequence <= spill_->back().last.sequence;
+  }
+  Result<Batch> take_from_disk(std::unique_lock<std::mutex>& lock, Bytes& out);
+
+  LogRing& ring_;
+  const NodeId peer_;
+  const std::string name_;
+  const OpenStore open_store_;
+  ChangeSink* const sink_;
+  const std::uint64_t segment_bytes_;
+  std::atomic<std::uint64_t> limit_bytes_{0};
+
+  mutable std::mutex mutex_;
+  Mode mode_ = Mode::lost;
+  std::uint64_t generation_ =
+      0;  // of what take and spool look at without the mutex: begin, end and every new place count
+  std::shared_ptr<LogRing::Cursor> cursor_;
+  bool connected_ = false, disk_said_ = false;  // once a session: a slow one comes and goes
+  Sequence next_;                               // to be taken
+  Position released_;                           // the last one before the cursor's release
+  struct Sent {
+    Position last;
+    std::uint64_t end;
+  };
+  std::deque<Sent> sent_;                   // taken from the ring, not acknowledged
+  std::unique_ptr<log::SpillQueue> spill_;  // made once, by the spooler
+  std::optional<Position> noted_since_;     // the map has what is between this and `released_`
+  bool sink_keeps_ = false;
+  Sequence fold_taken_until_;
+  std::string given_up_;
+  // spooler's
+  Bytes buffer_;
+  bool store_failed_ = false, remove_failed_ = false;
 };
 const char* to_string(PeerQueue::Mode mode);
 

@@ -49,6 +49,8 @@ class Receiver {
   void differs(const Differs& differs);
   void send_ack();     // now; a no-op without a session
   void space_freed();  // the applier moved on
+  void set_limit(std::uint64_t bytes) { limit_bytes_ = bytes; }
+  std::uint64_t limit() const { return limit_bytes_; }
   NodeId connected_to() const;
   Epoch sealed() const { return Epoch(sealed_.load()); }
   void set_sealed(Epoch epoch) { sealed_ = epoch.value; }
@@ -65,7 +67,7 @@ class Receiver {
 
   log::SegmentLog& log_;
   Hooks hooks_;
-  const std::uint64_t limit_bytes_;
+  std::atomic<std::uint64_t> limit_bytes_;
   std::mutex serve_mutex_;           // one session at a time
   mutable std::mutex append_mutex_;  // the append lock of R1
   mutable std::mutex mutex_;         // current_, answers_

@@ -2,8 +2,10 @@
 #include "mirror/sender.h"
 
 #include <algorithm>
+#include <array>
 
 #include "base/log.h"
+#include "log/record_codec.h"
 #include "log/record_fields.h"
 
 namespace holdfast::mirror {
@@ -33,40 +35,32 @@ const char* to_string(PeerState state) {
   return "lost";
 }
 
-// Truth table of where a session begins (the ring knows the history of this epoch and what it continues):
-//   tree clean, position in the ring           -> go on there; sets that are not complete are resynchronized
+Sender::Sender(Shared shared, NodeId peer, std::string name)
+    : shared_(std::move(shared)),
+      peer_(peer),
+      name_(std::move(name)),
+      queue_(shared_.log.ring(), peer_, name_,
+             shared_.open_spill ? PeerQueue::OpenStore([this] { return shared_.open_spill(peer_); }) : nullptr,
+             shared_.change_sink ? shared_.change_sink(peer_) : nullptr, shared_.spill_segment_bytes) {}
+
+// Truth table of where a session begins (the queue knows the history of this epoch and what it continues):
+//   tree clean, position in the queue          -> go on there; sets that are not complete are resynchronized
 //   tree clean, position elsewhere             -> restart: the log begins anew at the ring's end, all sets are resynchronized
 //   tree not clean (a fenced or dead active)   -> restart
-Status Sender::place_cursor(const Welcome& welcome, Start& start) {
-  LogRing& ring = shared_.log.ring();
-  std::shared_ptr<LogRing::Cursor> cursor;
-  {
-    const std::lock_guard lock(mutex_);
-    cursor = cursor_;
+Status Sender::find_place(const Welcome& welcome, Start& start) {
+  const LogRing& ring = shared_.log.ring();
+  if (welcome.clean && queue_.resume(welcome.position) == PeerQueue::Source::queue) {
+    start = {false, welcome.position};
+  } else {
+    const std::string why = queue_.status().given_up;
+    start = {true, queue_.restart()};
+    if (!welcome.clean)
+      log_info("peer {}: was active and did not hand over: it is resynchronized", name_);
+    else
+      log_info("peer {}: epoch {} sequence {} is not in its queue{}{}: it is resynchronized", name_,
+               welcome.position.epoch.value, welcome.position.sequence.value,
+               why.empty() ? "" : ", which was given up: ", why);
   }
-  if (welcome.clean) {
-    if (cursor && cursor->attached() && ring.rewind(*cursor, welcome.position)) {
-      start = {false, welcome.position};
-    } else {
-      if (cursor) ring.detach(cursor);
-      cursor = nullptr;
-      if (auto attached = ring.attach(welcome.position)) {
-        cursor = *attached;
-        start = {false, welcome.position};
-      } else {
-        log_info("peer {}: {}: it is resynchronized", name_, attached.error().message);
-      }
-    }
-  } else if (cursor) {
-    ring.detach(cursor);
-    cursor = nullptr;
-  }
-  for (int attempt = 0; !cursor && attempt < 100; ++attempt) {  // the end moves while we look for it
-    start = {true, ring.last_position()};
-    if (auto attached = ring.attach(start.base)) cursor = *attached;
-  }
-  if (!cursor) return fail(ErrorCode::unavailable, "peer {}: no place in the log ring", name_);
-  ring.set_connected(*cursor, true);
   std::set<SetNumber> whole, empty;
   for (const auto& s : welcome.sets) {
     if (s.complete && !start.restart) whole.insert(s.set);
@@ -74,8 +68,6 @@ Status Sender::place_cursor(const Welcome& welcome, Start& start) {
   }
   const std::set<SetNumber> protected_here = shared_.sets();
   const std::lock_guard lock(mutex_);
-  cursor_ = cursor;
-  sent_batches_.clear();
   sent_ = acked_ = start.base.sequence;
   applied_ = Sequence(0);
   caught_up_at_ = ring.last_sequence();
@@ -121,7 +113,7 @@ Status Sender::open(ports::ByteStream& stream, Epoch epoch) {
                 "peer {} speaks version {} of the data channel, this node {} to {}: upgrade one of them", name_,
                 welcome.version, channel_version_min, channel_version_max);
   Start start;
-  HF_TRY(place_cursor(welcome, start));
+  HF_TRY(find_place(welcome, start));
   HF_TRY(stream.write_all(encode_frame(start)));
   {
     const std::lock_guard lock(mutex_);
@@ -136,13 +128,11 @@ Status Sender::open(ports::ByteStream& stream, Epoch epoch) {
   return {};
 }
 
-Status Sender::send_batch(ports::ByteStream& stream, LogRing::Cursor& cursor, Bytes& scratch) {
-  LogRing& ring = shared_.log.ring();
-  LogRing::Batch batch = ring.take(cursor, max_batch_bytes, peer_, scratch);
+Status Sender::send_batch(ports::ByteStream& stream, Bytes& records) {
+  HF_ASSIGN(const PeerQueue::Batch batch, queue_.take(max_batch_bytes, records));
   if (batch.count == 0) return {};
   {
     const std::lock_guard lock(mutex_);
-    sent_batches_.push_back({batch.last, batch.end});
     sent_ = batch.last;
   }
   if (batch.carries_ids) {
@@ -151,35 +141,29 @@ Status Sender::send_batch(ports::ByteStream& stream, LogRing::Cursor& cursor, By
       return durable;
     }
   }
-  const Bytes head = encode_batch_head({batch.count, batch.first, batch.last}, batch.bytes);
-  batch.pieces.insert(batch.pieces.begin(), head);
-  return stream.write_pieces(batch.pieces);
+  const Bytes head = encode_batch_head({batch.count, batch.first, batch.last}, records.size());
+  const std::array<ByteView, 2> pieces = {head, records};
+  return stream.write_pieces(pieces);
 }
 
 Status Sender::serve(ports::ByteStream& stream) {
-  std::shared_ptr<LogRing::Cursor> cursor;
-  {
-    const std::lock_guard lock(mutex_);
-    cursor = cursor_;
-  }
-  LogRing& ring = shared_.log.ring();
-  Bytes scratch;
+  const LogRing& ring = shared_.log.ring();
+  Bytes records;
+  records.reserve(max_batch_bytes + log::max_record_bytes);
   for (;;) {
     // A little patience makes batches; whoever waits for durability says so (hurry).
     const bool hasty = shared_.log.application_waits() || shared_.linger_ms == 0;
-    const LogRing::Wake wake =
-        ring.wait(*cursor, heartbeat_ms, hasty ? shared_.linger_ms : std::max(shared_.linger_ms, async_linger_ms),
-                  send_at_once_bytes);
+    const LogRing::Wake wake = queue_.wait(
+        heartbeat_ms, hasty ? shared_.linger_ms : std::max(shared_.linger_ms, async_linger_ms), send_at_once_bytes);
     {
       const std::lock_guard lock(mutex_);
       if (ending_ || !ring.is_open()) return fail(ErrorCode::unavailable, "the session was ended");
     }
-    if (!cursor->attached()) return fail(ErrorCode::stale, "peer {} lost its place in the log", name_);
     if (wake == LogRing::Wake::nothing) {
       HF_TRY(stream.write_all(encode_frame(Heartbeat{shared_.times.realtime_ns()})));
       continue;
     }
-    HF_TRY(send_batch(stream, *cursor, scratch));
+    HF_TRY(send_batch(stream, records));
   }
 }
 
@@ -213,8 +197,6 @@ Status Sender::serve_acks(ports::ByteStream& stream) {
 
 void Sender::on_ack(const Ack& ack) {
   std::shared_ptr<Resync> resync;
-  std::shared_ptr<LogRing::Cursor> cursor;
-  std::uint64_t release = 0;
   bool sound = true, counts = false;
   {
     const std::lock_guard lock(mutex_);
@@ -223,21 +205,16 @@ void Sender::on_ack(const Ack& ack) {
       acked_ = std::max(acked_, ack.durable);
       applied_ = std::max(applied_, ack.applied);
     }
-    while (sound && !sent_batches_.empty() && sent_batches_.front().last <= acked_) {
-      release = sent_batches_.front().end;
-      sent_batches_.pop_front();
-    }
     for (; !rounds_.empty() && rounds_.front().first <= acked_; rounds_.pop_front())
       last_round_ns_ = rounds_.front().second;
     counts = complete_ && applied_ >= counts_from_;
     resync = resync_;
-    cursor = cursor_;
   }
   if (!sound) {
     log_warning("peer {}: acknowledges sequence {}, which was not sent: ignored", name_, ack.durable.value);
     return;
   }
-  if (release != 0 && cursor) shared_.log.ring().release(*cursor, release);
+  queue_.acked(ack.durable);
   if (counts) shared_.log.acknowledged(peer_, ack.durable);
   if (resync) resync->acked(ack);
   update_state();
@@ -251,8 +228,8 @@ void Sender::close() {
     connected_ = connecting_ = false;
     needs_.clear();
     resync = resync_;
-    if (cursor_) shared_.log.ring().set_connected(*cursor_, false);
   }
+  queue_.pause();
   if (resync) resync->cancel();
   update_state();
 }
@@ -260,7 +237,7 @@ void Sender::close() {
 void Sender::end_session() {
   const std::lock_guard lock(mutex_);
   ending_ = true;
-  if (cursor_) shared_.log.ring().kick(*cursor_);
+  queue_.kick();
 }
 
 void Sender::resync_loop() {
@@ -306,7 +283,7 @@ void Sender::stop() {
     stopped_ = ending_ = true;
     resync = resync_;
     resync_work_.notify_all();
-    if (cursor_) shared_.log.ring().kick(*cursor_);
+    queue_.kick();
   }
   if (resync) resync->cancel();
 }
@@ -320,13 +297,11 @@ void Sender::set_added(SetNumber set) {
 }
 
 void Sender::hurry(Sequence to) {
-  std::shared_ptr<LogRing::Cursor> cursor;
   {
     const std::lock_guard lock(mutex_);
     if (sent_ >= to) return;
-    cursor = cursor_;
   }
-  if (cursor) shared_.log.ring().kick(*cursor);
+  queue_.kick();
 }
 
 void Sender::moved(SetNumber set, const FileId& id) {
@@ -404,7 +379,10 @@ PeerStatus Sender::status() const {
   s.acked = acked_;
   s.applied = applied_;
   s.recovery_point_ns = recovery_point();
-  s.queue_bytes = cursor_ ? shared_.log.ring().backlog(*cursor_) : 0;
+  s.queue = queue_.status();
+  const LogRing& ring = shared_.log.ring();
+  if (s.queue.mode != PeerQueue::Mode::lost && acked_ < ring.last_sequence())
+    s.oldest_ns = std::max<std::int64_t>(0, shared_.times.steady_ns() - ring.appended_at(acked_.next()));
   if (resync_) s.resync = resync_->progress();
   return s;
 }

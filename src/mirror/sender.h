@@ -15,6 +15,7 @@
 
 #include "mirror/active_log.h"
 #include "mirror/channel.h"
+#include "mirror/peer_queue.h"
 #include "mirror/resync.h"
 #include "ports/live_tree.h"
 #include "ports/stream.h"
@@ -33,7 +34,8 @@ struct PeerStatus {
   Sequence sent, acked, applied;
   std::int64_t recovery_point_ns =
       -1;  // upper bound of the age of the oldest change it does not hold durably; -1: it holds no whole copy
-  std::uint64_t queue_bytes = 0;
+  PeerQueue::Status queue;
+  std::int64_t oldest_ns = 0;  // age of the oldest change that it has not acknowledged; 0: none
   ResyncProgress resync;
 };
 
@@ -52,9 +54,11 @@ class Sender {
     std::function<void()> progress;                        // an acknowledgement came
     std::function<void(const Error&)> fault;               // our own disk failed
     int linger_ms = 2;
+    std::function<Result<std::unique_ptr<ports::SegmentStore>>(NodeId)> open_spill;  // null: nothing is put aside
+    std::uint64_t spill_segment_bytes = log::default_segment_bytes;
+    std::function<ChangeSink*(NodeId)> change_sink;  // null: none; who is given up is resynchronized as a whole
   };
-  Sender(Shared shared, NodeId peer, std::string name)
-      : shared_(std::move(shared)), peer_(peer), name_(std::move(name)) {}
+  Sender(Shared shared, NodeId peer, std::string name);
 
   // Hello, welcome, start. ErrorCode::refused: the peer says no (text), or it is not who it should be.
   Status open(ports::ByteStream& stream, Epoch epoch);
@@ -71,14 +75,15 @@ class Sender {
   void cancel_resync();                               // and no new one begins in this epoch; returns when none runs
   void pushed(Sequence mark, std::int64_t began_ns);  // a push round is complete in the log at `mark` (R10)
   void epoch_began();                                 // nothing acknowledged in it yet
+  PeerQueue& queue() { return queue_; }
   PeerStatus status() const;
   NodeId peer() const { return peer_; }
   // The peer has made durable, and applied, everything up to `sequence`.
   bool holds(Sequence sequence) const;
 
  private:
-  Status place_cursor(const Welcome& welcome, Start& start);
-  Status send_batch(ports::ByteStream& stream, LogRing::Cursor& cursor, Bytes& scratch);
+  Status find_place(const Welcome& welcome, Start& start);
+  Status send_batch(ports::ByteStream& stream, Bytes& records);
   void on_ack(const Ack& ack);
   void update_state();
   std::int64_t recovery_point() const;
@@ -86,15 +91,10 @@ class Sender {
   Shared shared_;
   const NodeId peer_;
   const std::string name_;
+  PeerQueue queue_;
 
   mutable std::mutex mutex_;
   std::condition_variable resync_work_;
-  std::shared_ptr<LogRing::Cursor> cursor_;
-  struct Sent {
-    Sequence last;
-    std::uint64_t end;
-  };
-  std::deque<Sent> sent_batches_;
   Sequence sent_, acked_, applied_;
   Sequence caught_up_at_;  // what it must have acknowledged and applied to be synchronized
   Sequence

@@ -11,6 +11,7 @@
 #include "log/record_codec.h"
 #include "log/segment_log.h"
 #include "mirror/applier.h"
+#include "mirror/log_restart.h"
 #include "mirror/rewind.h"
 #include "mirror/test_checked_tree.h"
 #include "mirror/test_machine.h"
@@ -189,12 +190,7 @@ inline Status ModelRun::start_again() {
   UndoWriter& undo = with_undo_ ? static_cast<UndoWriter&>(*checked_undo_) : no_undo_;
   if (state_.restarting) {  // whatever is left of the log
     HF_TRY(log_->reset(state_.applied));
-    UndoHead jump;
-    jump.life = state_.log_life;
-    jump.before = state_.point ? state_.point->applied : state_.applied;
-    jump.after = state_.applied;
-    jump.sets = state_.point ? state_.point->complete : state_.complete;
-    HF_TRY(undo.jump(std::move(jump)));
+    HF_TRY(undo.jump(jump_head(state_)));
     HF_TRY(store([](NodeState& s) { s.restarting = false; }));
   } else {
     HF_ASSIGN(const log::Recovery recovery, log_->recover(state_.applied.sequence));

@@ -19,12 +19,7 @@ inline Status ModelRun::restart_log(Position base, const std::function<void(Node
       s.point = PastState{journal_->next_number(), applier_->applied(), Epoch(0), true, before.complete};
   }));
   HF_TRY(log_->reset(base));
-  UndoHead jump;
-  jump.life = state_.log_life;
-  jump.before = before.rewind ? base : state_.point ? state_.point->applied : applier_->applied();
-  jump.after = base;
-  jump.sets = before.rewind ? state_.complete : state_.point ? state_.point->complete : before.complete;
-  HF_TRY(applier_->jump_held(std::move(jump)));
+  HF_TRY(applier_->jump_held(jump_head(state_)));
   HF_TRY(store([](NodeState& s) { s.restarting = false; }));
   return applier_->begin_held(state_);
 }

@@ -49,6 +49,7 @@ Result<std::unique_ptr<MirrorRuntime>> MirrorRuntime::start(Options options, mir
   HF_ASSIGN([[maybe_unused]] const auto check, TlsContext::load(made->options_.tls_dir, TlsRole::server));
   HF_ASSIGN(made->listener_, TlsListener::open(made->options_.listen_address, made->options_.listen_port));
   made->applier_ = std::thread([m = made.get()] { m->log_.run_applier(); });
+  made->spooler_ = std::thread([m = made.get()] { m->log_.run_spooler(); });
   made->acceptor_ = std::thread([m = made.get()] { m->accept_loop(); });
   made->ticker_ = std::thread([m = made.get()] { m->tick_loop(); });
   return made;
@@ -77,6 +78,7 @@ MirrorRuntime::~MirrorRuntime() {
   acceptor_.join();
   ticker_.join();
   applier_.join();
+  spooler_.join();
   std::unique_lock lock(incoming_->mutex);
   while (incoming_->count != 0) {  // one that was in its handshake may have become a session after stop()
     lock.unlock();

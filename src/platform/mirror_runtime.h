@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The threads, connections and timer that make a mirror::NodeLog run: the applier, the listener of the data channel, and for each peer one
+// The threads, connections and timer that make a mirror::NodeLog run: the applier, the spooler, the listener of the data channel, and for each peer one
 // thread that dials it while this node is active, one that reads its acknowledgements, and one that copies.
 // Threads: any. Destroying it stops everything and waits.
 #pragma once
@@ -64,7 +64,7 @@ class MirrorRuntime {
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::map<NodeId, std::unique_ptr<Link>> links_;
-  std::thread applier_, acceptor_, ticker_;
+  std::thread applier_, acceptor_, ticker_, spooler_;
 };
 
 }  // namespace holdfast::platform

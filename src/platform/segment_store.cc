@@ -14,6 +14,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <filesystem>
 
 #include "platform/durable_file.h"
 #include "platform/unique_fd.h"
@@ -97,6 +98,30 @@ Result<std::unique_ptr<FolderSegmentStore>> FolderSegmentStore::open(const std::
   return made;
 }
 
+Result<std::unique_ptr<FolderSegmentStore>> FolderSegmentStore::open_scratch(
+    const std::string& dir, std::function<std::uint64_t()> keep_free_bytes) {
+  HF_TRY(make_private_dir(dir));
+  std::unique_ptr<FolderSegmentStore> made(new FolderSegmentStore(dir));
+  HF_TRY(made->remove_all());
+  made->keep_free_bytes_ = std::move(keep_free_bytes);
+  return made;
+}
+
+Status FolderSegmentStore::clear_scratch(const std::string& dir) {
+  std::error_code error;
+  std::filesystem::remove_all(dir, error);
+  if (error) return fail_errno(error.value(), "cannot remove {}", dir);
+  return {};
+}
+
+Status FolderSegmentStore::keep_free(std::uint64_t bytes) {
+  struct statvfs fs {};
+  if (::statvfs(dir_.c_str(), &fs) != 0) return fail_errno(errno, "cannot look at {}", dir_);
+  const std::uint64_t free = static_cast<std::uint64_t>(fs.f_bavail) * fs.f_frsize, keep = keep_free_bytes_();
+  if (free >= keep + bytes) return {};
+  return fail(ErrorCode::no_space, "only {} MiB are free under {}, of which {} are kept", free >> 20, dir_, keep >> 20);
+}
+
 Result<std::vector<std::uint64_t>> FolderSegmentStore::numbers(const char* prefix) {
   DIR* stream = ::opendir(dir_.c_str());
   if (!stream) return fail_errno(errno, "cannot read {}", dir_);
@@ -131,6 +156,7 @@ Status FolderSegmentStore::make_spare(std::uint64_t bytes) {
 
 Result<std::unique_ptr<ports::SegmentFile>> FolderSegmentStore::create(std::uint64_t number, std::uint64_t bytes) {
   const std::string path = dir_ + "/" + name_of("seg-", number);
+  if (keep_free_bytes_) HF_TRY(keep_free(bytes));
   HF_ASSIGN(const auto spares, numbers("spare-"));
   for (const std::uint64_t spare : spares) {
     const std::string old = dir_ + "/" + name_of("spare-", spare);
@@ -148,7 +174,7 @@ Result<std::unique_ptr<ports::SegmentFile>> FolderSegmentStore::create(std::uint
     ::unlink(path.c_str());  // half of it would be taken for a damaged segment
     return fail_errno(rc, "cannot make room for {}", path);
   }
-  HF_TRY(sync_dir(dir_));
+  if (!keep_free_bytes_) HF_TRY(sync_dir(dir_));
   return std::make_unique<File>(std::move(fd), bytes, path);
 }
 
@@ -166,10 +192,10 @@ Status FolderSegmentStore::remove(std::uint64_t number) {
   const std::string spare = dir_ + "/" + name_of("spare-", spares.empty() ? 1 : spares.back() + 1);
   struct statvfs fs {};
   const bool roomy = ::statvfs(dir_.c_str(), &fs) == 0 && fs.f_bavail > fs.f_blocks / keep_free_fraction;
-  const bool keep = roomy && spares.size() < max_spares;
+  const bool keep = !keep_free_bytes_ && roomy && spares.size() < max_spares;
   const int rc = keep ? ::rename(path.c_str(), spare.c_str()) : ::unlink(path.c_str());
   if (rc != 0) return fail_errno(errno, "cannot give up {}", path);
-  return sync_dir(dir_);
+  return keep_free_bytes_ ? Status{} : sync_dir(dir_);
 }
 
 // Spares too: after a reset sequences may begin lower than what their old bytes say.

@@ -3,6 +3,7 @@
 // life: overwriting written blocks makes fdatasync cheap (no journal commit), which is the passive's part of every fsync.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -16,6 +17,12 @@ class FolderSegmentStore final : public ports::SegmentStore {
  public:
   // `dir` is made when missing. Two spares, zero-filled, are made when there is nothing at all, so that the first minutes are fast too.
   static Result<std::unique_ptr<FolderSegmentStore>> open(const std::string& dir, std::uint64_t segment_bytes);
+  // Segments that nobody needs after a crash: made empty; nothing is kept aside or made durable. create() answers no_space when less than
+  // `keep_free_bytes` would stay free.
+  static Result<std::unique_ptr<FolderSegmentStore>> open_scratch(const std::string& dir,
+                                                                  std::function<std::uint64_t()> keep_free_bytes);
+  // What earlier lives left in the folders below `dir`. Absent is fine.
+  static Status clear_scratch(const std::string& dir);
   Result<std::vector<std::uint64_t>> list() override;
   Result<std::unique_ptr<ports::SegmentFile>> create(std::uint64_t number, std::uint64_t bytes) override;
   Result<std::unique_ptr<ports::SegmentFile>> open(std::uint64_t number) override;
@@ -26,7 +33,9 @@ class FolderSegmentStore final : public ports::SegmentStore {
   explicit FolderSegmentStore(std::string dir) : dir_(std::move(dir)) {}
   Status make_spare(std::uint64_t bytes);
   Result<std::vector<std::uint64_t>> numbers(const char* prefix);
+  Status keep_free(std::uint64_t bytes);
   std::string dir_;
+  std::function<std::uint64_t()> keep_free_bytes_;  // null: not scratch
 };
 
 class DurableFile final : public ports::DurableCell {

@@ -17,6 +17,7 @@
 #include <memory>
 #include <mutex>
 #include <random>
+#include <set>
 #include <string>
 
 #include <linux/fs.h>
@@ -47,6 +48,7 @@ class TestNode {
 
   std::string tree_path() const { return dir_ + "/tree"; }
   std::string log_path() const { return dir_ + "/log"; }
+  std::string send_path(NodeId peer) const { return dir_ + "/send-" + to_hex(peer); }
   NodeId id() const { return id_; }
   std::uint16_t port() const { return runtime->port(); }
   std::string address() const { return fmt::format("127.0.0.1:{}", port()); }
@@ -65,16 +67,27 @@ class TestNode {
     config.ring_bytes = ring_bytes;
     config.segment_bytes = segment_bytes;
     config.checkpoint_ms = checkpoint_ms;
+    config.send_limit_bytes = send_limit_bytes;
     config.life = std::random_device{}();
     mirror::NodeLogEvents events;
     events.fault = [this](const Error& why) {
       const std::lock_guard lock(fault_mutex);
       fault = why.to_string();
     };
+    events.peer_state = [this](NodeId, mirror::PeerState now) {
+      const std::lock_guard lock(fault_mutex);
+      peer_states.insert(now);
+    };
     HF_ASSIGN(undo_segments, FolderSegmentStore::open(dir_ + "/undo", segment_bytes));
     HF_ASSIGN(undo, mirror::UndoJournal::open(*undo_segments, times, {undo_bytes, 0, mirror::default_undo_age_ns},
                                               segment_bytes));
-    HF_ASSIGN(log, mirror::NodeLog::open(config, {*segments, *state, times, *live, *index, *undo, undo.get()}, events));
+    const auto open_spill = [this](NodeId peer) -> Result<std::unique_ptr<ports::SegmentStore>> {
+      HF_ASSIGN(auto store,
+                FolderSegmentStore::open_scratch(send_path(peer), [this] { return send_keep_free_bytes.load(); }));
+      return store;
+    };
+    HF_ASSIGN(log, mirror::NodeLog::open(
+                       config, {*segments, *state, times, *live, *index, *undo, undo.get(), open_spill}, events));
     if (with_set) HF_TRY(add_set());
     MirrorRuntime::Options options;
     options.listen_address = "127.0.0.1";
@@ -92,6 +105,27 @@ class TestNode {
     return log->add_set(std::move(tree));
   }
 
+  // Waits for space in the log, as capture does.
+  void reserve(std::size_t bytes) {
+    auto& capture_log = log->capture_log();
+    struct Waiter {
+      std::mutex mutex;
+      std::condition_variable cv;
+      bool freed = false;
+    };
+    for (;;) {
+      auto w = std::make_shared<Waiter>();
+      capture_log.when_space([w] {
+        const std::lock_guard lock(w->mutex);
+        w->freed = true;
+        w->cv.notify_all();
+      });
+      if (capture_log.try_reserve(bytes)) return;
+      std::unique_lock lock(w->mutex);
+      w->cv.wait(lock, [&] { return w->freed; });
+    }
+  }
+
   // The process is gone: nothing is flushed, checkpointed or said goodbye to.
   void stop() {
     runtime.reset();
@@ -102,6 +136,12 @@ class TestNode {
     state.reset();
     segments.reset();
     index.reset();
+  }
+
+  // Which states its peers have been in since the last call.
+  std::set<mirror::PeerState> take_peer_states() {
+    const std::lock_guard lock(fault_mutex);
+    return std::exchange(peer_states, {});
   }
 
   std::string fault_text() {
@@ -115,6 +155,9 @@ class TestNode {
   std::mutex object_mutex;  // stands for capture's object locks
   std::mutex fault_mutex;
   std::string fault;
+  std::set<mirror::PeerState> peer_states;
+  std::uint64_t send_limit_bytes = 1ULL << 30;
+  std::atomic<std::uint64_t> send_keep_free_bytes{0};
   SystemTimes times;
   std::unique_ptr<FolderSegmentStore> undo_segments;
   std::unique_ptr<mirror::UndoJournal> undo;
@@ -144,7 +187,7 @@ class RandomApplication {
 
   void step() {
     static constexpr std::size_t space = 192 * 1024;
-    reserve(space);
+    node_.reserve(space);
     const std::lock_guard lock(node_.object_mutex);
     used_ = false;
     space_ = space;
@@ -155,26 +198,6 @@ class RandomApplication {
  private:
   using Record = log::Record;
   using Kind = log::Kind;
-
-  void reserve(std::size_t bytes) {
-    auto& log = node_.log->capture_log();
-    struct Waiter {
-      std::mutex mutex;
-      std::condition_variable cv;
-      bool freed = false;
-    };
-    for (;;) {
-      auto w = std::make_shared<Waiter>();
-      log.when_space([w] {
-        const std::lock_guard lock(w->mutex);
-        w->freed = true;
-        w->cv.notify_all();
-      });
-      if (log.try_reserve(bytes)) return;
-      std::unique_lock lock(w->mutex);
-      w->cv.wait(lock, [&] { return w->freed; });
-    }
-  }
 
   unsigned pick(unsigned n) { return static_cast<unsigned>(random_() % n); }
 

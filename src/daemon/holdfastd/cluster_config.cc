@@ -59,6 +59,9 @@ void read_members(const json& j, ClusterConfig& c) {
   c.profile = j.value("profile", c.profile);
   c.lease_ms = j.value("lease_ms", c.lease_ms);
   c.ring_mib = j.value("ring_mib", c.ring_mib);
+  c.send_queue_mib = j.value("send_queue_mib", c.send_queue_mib);
+  c.send_keep_free_mib = j.value("send_keep_free_mib", c.send_keep_free_mib);
+  c.receive_queue_mib = j.value("receive_queue_mib", c.receive_queue_mib);
   c.undo_mib = j.value("undo_mib", c.undo_mib);
   c.automatic_failover = j.value("automatic_failover", c.automatic_failover);
   c.automatic_switchover = j.value("automatic_switchover", c.automatic_switchover);
@@ -103,6 +106,9 @@ std::string to_text(const ClusterConfig& c) {
               {"profile", c.profile},
               {"lease_ms", c.lease_ms},
               {"ring_mib", c.ring_mib},
+              {"send_queue_mib", c.send_queue_mib},
+              {"send_keep_free_mib", c.send_keep_free_mib},
+              {"receive_queue_mib", c.receive_queue_mib},
               {"undo_mib", c.undo_mib},
               {"automatic_failover", c.automatic_failover},
               {"automatic_switchover", c.automatic_switchover},

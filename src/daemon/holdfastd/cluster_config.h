@@ -38,6 +38,9 @@ struct ClusterConfig {
   std::string profile = "default";  // default | fast
   std::uint32_t lease_ms = 0;       // 0 = the profile's
   std::uint32_t ring_mib = 64;
+  std::uint32_t send_queue_mib = 4096;  // on the active's disk, for each peer; 0 = none
+  std::uint32_t send_keep_free_mib = 512;
+  std::uint32_t receive_queue_mib = 4096;
   std::uint32_t undo_mib = 0;  // history on the passives; 0 = none
   bool automatic_failover = true;
   bool automatic_switchover = false;           // of an application that restarts did not help

@@ -110,7 +110,7 @@ class Builder {
 
   void queues(NodeId id, const json& entry, control::NodeStatus& n) {
     n.queues.send_bytes = number_of(entry, "queue_bytes");
-    n.queues.send_age_s = real_of(entry, "queue_age_s");
+    n.queues.send_age_s = real_of(entry, "oldest_s");
     const json& receive = member_of(mirror_of(id), "receive");
     n.queues.receive_bytes = number_of(receive, "queue_bytes");
     n.queues.receive_age_s = real_of(receive, "queue_age_s");

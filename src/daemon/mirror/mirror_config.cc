@@ -13,6 +13,26 @@ constexpr std::int64_t max_undo_age_s = 10LL * 365 * 24 * 3600;
 
 constexpr std::size_t mib = 1U << 20;
 constexpr std::size_t max_ring_mib = 65536;
+// Some segments each.
+constexpr std::uint64_t least_send_queue_mib = 64, least_receive_queue_mib = 64, max_queue_mib = 1U << 20;
+
+Status parse_queues(const nlohmann::json& in, MirrorConfig& config) {
+  const std::uint64_t send = in.value("send_queue_mib", std::uint64_t{4096});
+  const std::uint64_t keep_free = in.value("send_keep_free_mib", std::uint64_t{512});
+  const std::uint64_t receive = in.value("receive_queue_mib", std::uint64_t{4096});
+  if (send != 0 && (send < least_send_queue_mib || send > max_queue_mib))
+    return fail(ErrorCode::invalid, "send_queue_mib {} is neither 0 nor within {}..{}", send, least_send_queue_mib,
+                max_queue_mib);
+  if (keep_free > max_queue_mib)
+    return fail(ErrorCode::invalid, "send_keep_free_mib {} is not within 0..{}", keep_free, max_queue_mib);
+  if (receive < least_receive_queue_mib || receive > max_queue_mib)
+    return fail(ErrorCode::invalid, "receive_queue_mib {} is not within {}..{}", receive, least_receive_queue_mib,
+                max_queue_mib);
+  config.send_limit_bytes = send * mib;
+  config.send_keep_free_bytes = keep_free * mib;
+  config.receive_limit_bytes = receive * mib;
+  return {};
+}
 
 Result<SetConfig> parse_set(const nlohmann::json& in) {
   SetConfig set;
@@ -64,6 +84,7 @@ Result<MirrorConfig> MirrorConfig::parse(const nlohmann::json& request) {
   if (ring_mib < 8 || ring_mib > max_ring_mib)
     return fail(ErrorCode::invalid, "ring_mib {} is not within 8..{}", ring_mib, max_ring_mib);
   config.ring_bytes = ring_mib * mib;
+  HF_TRY(parse_queues(request, config));
   config.tls_dir = request.at("tls_dir").get<std::string>();
   const std::string listen = request.value("listen", "");
   if (!listen.empty()) {

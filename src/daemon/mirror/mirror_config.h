@@ -33,6 +33,9 @@ struct MirrorConfig {
   bool fsync_mode = false;
   bool founder = false;  // this node's tree is the cluster's first: complete by definition
   std::size_t ring_bytes = 0;
+  std::uint64_t send_limit_bytes = 0,
+                send_keep_free_bytes = 0;  // of each peer's queue on disk (0: none); left free there
+  std::uint64_t receive_limit_bytes = 0;
   std::string listen_address;  // "" = any
   std::uint16_t listen_port = 9728;
   std::string tls_dir;

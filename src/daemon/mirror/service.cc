@@ -86,6 +86,8 @@ Result<nlohmann::json> Service::configure(const Json& request) {
   if (!log_) HF_TRY(start_log(config));
   if (!runtime_) HF_TRY(start_runtime(config));
   log_->set_application_waits(config.fsync_mode);
+  send_keep_free_bytes_ = config.send_keep_free_bytes;
+  log_->set_queue_limits(config.send_limit_bytes, config.receive_limit_bytes);
   HF_TRY(take_sets(config));
   if (journal_) journal_->set_settings(undo_settings(config));
   std::vector<platform::PeerAddresses> peers;
@@ -120,6 +122,8 @@ Status Service::start_log(const MirrorConfig& config) {
   log_config.node = config.node;
   log_config.ring_bytes = config.ring_bytes;
   log_config.life = random_number();
+  log_config.send_limit_bytes = config.send_limit_bytes;
+  log_config.receive_limit_bytes = config.receive_limit_bytes;
   mirror::NodeLogEvents events;
   events.fault = [this](const Error& why) { on_fault(why); };
   events.peer_state = [this](NodeId peer, mirror::PeerState state) {
@@ -130,7 +134,16 @@ Status Service::start_log(const MirrorConfig& config) {
       if (!mount.session->open_for_write().empty()) return true;
     return false;
   };
-  HF_ASSIGN(log_, mirror::NodeLog::open(log_config, {*segments_, *state_, times_, *live_, *index_, *undo_, journal_},
+  const std::string send_dir = paths_.state_dir + "/send";
+  HF_TRY(platform::FolderSegmentStore::clear_scratch(send_dir));  // nobody knows what was acknowledged of it
+  HF_TRY(platform::make_private_dir(send_dir));
+  const auto open_spill = [this, send_dir](NodeId peer) -> Result<std::unique_ptr<ports::SegmentStore>> {
+    HF_ASSIGN(auto store, platform::FolderSegmentStore::open_scratch(send_dir + "/" + to_hex(peer),
+                                                                     [this] { return send_keep_free_bytes_.load(); }));
+    return store;
+  };
+  HF_ASSIGN(log_, mirror::NodeLog::open(log_config,
+                                        {*segments_, *state_, times_, *live_, *index_, *undo_, journal_, open_spill},
                                         std::move(events)));
   return {};
 }
@@ -302,7 +315,12 @@ Result<nlohmann::json> Service::status() {
                      {"acked_seq", p.acked.value},
                      {"applied_seq", p.applied.value},
                      {"recovery_point_s", p.recovery_point_ns < 0 ? Json() : Json(seconds(p.recovery_point_ns))},
-                     {"queue_bytes", p.queue_bytes},
+                     {"mode", mirror::to_string(p.queue.mode)},
+                     {"queue_bytes", p.queue.ring_bytes + p.queue.disk_bytes},
+                     {"disk_bytes", p.queue.disk_bytes},
+                     {"disk_segments", p.queue.disk_segments},
+                     {"given_up", p.queue.given_up},
+                     {"oldest_s", seconds(p.oldest_ns)},
                      {"resync", {{"done", p.resync.done}, {"total", p.resync.total}, {"bytes", p.resync.bytes}}}});
   }
   Json waits = Json::array();
@@ -325,6 +343,7 @@ Result<nlohmann::json> Service::status() {
                 {"logged_seq", s.receive.logged.value},
                 {"applied_seq", s.receive.applied.value},
                 {"queue_bytes", s.receive.queue_bytes},
+                {"limit_bytes", s.receive.limit_bytes},
                 {"complete", s.receive.complete},
                 {"clean", s.receive.clean},
                 {"resyncing", s.receive.resyncing}}},

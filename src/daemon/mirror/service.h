@@ -108,6 +108,7 @@ class Service {
   std::unique_ptr<platform::FolderSegmentStore> undo_segments_;
   std::unique_ptr<mirror::UndoWriter> undo_;
   mirror::UndoJournal* journal_ = nullptr;  // undo_, where history is kept
+  std::atomic<std::uint64_t> send_keep_free_bytes_{0};
   std::unique_ptr<mirror::NodeLog> log_;
   std::unique_ptr<platform::MirrorRuntime> runtime_;
   std::unique_ptr<Pusher> pusher_;
