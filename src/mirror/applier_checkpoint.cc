@@ -98,6 +98,8 @@ Status Applier::begin_resync(const log::Record& r) {
     set->resync = true;
     set->complete = false;
     set->memory = {};
+    HF_ASSIGN(const bool empty, set->tree->is_empty());
+    if (empty) hooks_.nak({r.set, FileId{}, 0, 0});
   }
   resyncing_.insert(r.set);
   complete_.erase(r.set);

@@ -15,7 +15,6 @@ using ports::Grave;
 namespace {
 
 constexpr std::uint32_t placeholder_mode = 0600;
-constexpr std::size_t list_chunk = 4096;
 
 }  // namespace
 
@@ -299,13 +298,9 @@ Status ResyncApply::ship_dir(const log::Record& r) {
 Status ResyncApply::finish_listing(const log::Record& r) {
   const auto listing = memory_.listings.find(r.file);
   std::vector<std::string> strangers;
-  for (std::uint64_t cookie = 0;;) {
-    HF_ASSIGN(const auto chunk, tree_.list(r.file, cookie, list_chunk));
-    for (const auto& entry : chunk.entries)
-      if (!listing->second.contains(entry.name)) strangers.push_back(entry.name);
-    if (chunk.end) break;
-    cookie = chunk.cookie;
-  }
+  HF_TRY(tree_.for_each_name(r.file, [&](std::string_view name) {
+    if (!listing->second.contains(std::string(name))) strangers.emplace_back(name);
+  }));
   memory_.listings.erase(listing);
   ports::Touches touches;
   touches.objects.push_back(r.file);

@@ -24,6 +24,12 @@ constexpr std::size_t big_node_piece_bytes = log::max_payload_bytes;
 constexpr std::string_view capability_attribute = "security.capability";
 constexpr std::size_t capability_piece_bytes = 256;
 
+Result<bool> has_capability(ByteView xattrs) {
+  if (xattrs.empty()) return false;
+  HF_ASSIGN(const auto list, log::decode_xattrs(xattrs));
+  return std::any_of(list.begin(), list.end(), [](const auto& x) { return x.name == capability_attribute; });
+}
+
 }  // namespace
 
 Resync::Resync(ActiveLog& log, ports::LiveTree& tree, NodeId peer, SetNumber set, bool peer_empty)
@@ -121,8 +127,20 @@ Status Resync::run() {
   return status;
 }
 
-Status Resync::walk() {
+// Whether the peer holds nothing of the set is known at the latest when it has begun: it says so (channel.h, Nak) before it acknowledges that.
+Status Resync::begin() {
   HF_TRY(append_mark(Kind::resync_begin));
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return cancelled_ || ack_.applied >= last_; });
+  if (cancelled_) return fail(ErrorCode::unavailable, "the resynchronization was interrupted");
+  const auto is_for_all = [](const Nak& nak) { return nak.file.is_none(); };
+  if (std::any_of(naks_.begin(), naks_.end(), is_for_all)) peer_empty_ = true;
+  std::erase_if(naks_, is_for_all);
+  return {};
+}
+
+Status Resync::walk() {
+  HF_TRY(begin());
   stack_.push_back(FileId::root(set_));
   {
     const std::lock_guard lock(mutex_);
@@ -204,6 +222,7 @@ Status Resync::ship(const FileId& id) {
       r.mtime_ns = attributes.mtime_ns;
       r.atime_ns = attributes.atime_ns;
       r.payload = xattrs;
+      HF_ASSIGN(const bool capable, has_capability(xattrs));
       std::string target;
       if (is_symlink(attributes.mode)) {
         HF_ASSIGN(target, object.target());
@@ -211,7 +230,7 @@ Status Resync::ship(const FileId& id) {
       }
       append(r, node_piece);
       if (!is_regular(attributes.mode)) return {};
-      HF_ASSIGN(after, append_extent(object, id, attributes, offset));
+      HF_ASSIGN(after, append_extent(object, id, attributes, offset, capable));
       return {};
     }));
     give_back_rest();
@@ -221,7 +240,9 @@ Status Resync::ship(const FileId& id) {
     HF_TRY(reserve({data_chunk_bytes, capability_piece_bytes}));
     HF_TRY(tree_.with_object(set_, id, [&](ports::LiveObject& object) -> Status {
       HF_ASSIGN(const auto attributes, object.attributes());
-      HF_ASSIGN(after, append_extent(object, id, attributes, offset));
+      HF_ASSIGN(const Bytes xattrs, object.xattrs());
+      HF_ASSIGN(const bool capable, has_capability(xattrs));
+      HF_ASSIGN(after, append_extent(object, id, attributes, offset, capable));
       return {};
     }));
     give_back_rest();
@@ -276,7 +297,8 @@ Status Resync::ship_folder(const FileId& id) {
 // One extent from `offset` on: a hole, bytes or a hash, in the space reserved as data_chunk_bytes. After the last one, in capability_piece_bytes,
 // what they may have taken away.
 Result<Resync::After> Resync::append_extent(ports::LiveObject& object, const FileId& id,
-                                            const ports::NodeAttributes& attributes, std::uint64_t& offset) {
+                                            const ports::NodeAttributes& attributes, std::uint64_t& offset,
+                                            bool capable) {
   if (offset >= attributes.size) return After::done;
   const bool peer_empty = peer_empty_ && !again_.contains(id);
   HF_ASSIGN(const std::uint64_t data, object.next_data(offset));
@@ -292,7 +314,7 @@ Result<Resync::After> Resync::append_extent(ports::LiveObject& object, const Fil
     }
     offset = data;
     if (offset < attributes.size) return After::more;
-    HF_TRY(append_capability(object, id));
+    if (capable) HF_TRY(append_capability(object, id));
     return After::done;
   }
   HF_ASSIGN(const std::uint64_t hole, object.next_hole(offset));
@@ -317,7 +339,7 @@ Result<Resync::After> Resync::append_extent(ports::LiveObject& object, const Fil
     progress_.bytes += length;
   }
   if (offset < attributes.size) return After::more;
-  HF_TRY(append_capability(object, id));
+  if (capable) HF_TRY(append_capability(object, id));
   return After::done;
 }
 

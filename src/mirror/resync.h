@@ -43,13 +43,14 @@ class Resync {
 
  private:
   enum class After { done, more };
+  Status begin();
   Status walk();
   Result<bool> next(FileId& id);
   Status ship(const FileId& id);
   Status ship_folder(const FileId& id);
   Status ship_bytes_again(const Nak& nak);
   Result<After> append_extent(ports::LiveObject& object, const FileId& id, const ports::NodeAttributes& attributes,
-                              std::uint64_t& offset);
+                              std::uint64_t& offset, bool capable);
   Status append_bytes(ports::LiveObject& object, const FileId& id, const ports::NodeAttributes& attributes,
                       std::uint64_t offset, std::uint64_t length);
   Status append_capability(ports::LiveObject& object, const FileId& id);
@@ -63,7 +64,7 @@ class Resync {
   ports::LiveTree& tree_;
   const NodeId peer_;
   const SetNumber set_;
-  const bool peer_empty_;
+  bool peer_empty_;  // nothing is compared, and no holes are said
 
   std::vector<std::size_t> pieces_;  // reserved, not used yet
   Bytes buffer_;

@@ -190,6 +190,9 @@ class CheckedTree final : public ports::Tree {
   Result<ports::TreeListing> list(const FileId& dir, std::uint64_t cookie, std::size_t max_entries) override {
     return tree_->list(dir, cookie, max_entries);
   }
+  Status for_each_name(const FileId& dir, const std::function<void(std::string_view)>& see) override {
+    return tree_->for_each_name(dir, see);
+  }
   Status link(const FileId& id, const FileId& dir, std::string_view name) override {
     HF_TRY(entry(dir, name));
     return tree_->link(id, dir, name);

@@ -20,7 +20,12 @@ class Shipper {
     stack_.push_back(tree.root());
   }
   void moved(const FileId& id) { moved_.push_back(id); }
-  void nak(const Nak& nak) { naks_.push_back(nak); }
+  void nak(const Nak& nak) {
+    if (!nak.file.is_none())
+      naks_.push_back(nak);
+    else if (shipped_.empty())
+      peer_empty_ = true;
+  }
   bool ended() const { return ended_; }
   // The next record. False: nothing to say before more is acknowledged. `caught_up`: the peer has applied all that was shipped.
   bool step(OwnedRecord& out, bool caught_up);

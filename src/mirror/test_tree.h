@@ -174,6 +174,7 @@ class MemoryTree final : public ports::Tree {
   Result<ports::Standing> at(const FileId& dir, std::string_view name, const FileId& expected) override;
   Result<std::optional<ports::TreeEntry>> lookup(const FileId& dir, std::string_view name) override;
   Result<ports::TreeListing> list(const FileId& dir, std::uint64_t cookie, std::size_t max_entries) override;
+  Status for_each_name(const FileId& dir, const std::function<void(std::string_view)>& see) override;
   Status link(const FileId& id, const FileId& dir, std::string_view name) override;
   Status unlink(const FileId& dir, std::string_view name) override;
   Status rename(const FileId& dir, std::string_view name, const FileId& dir2, std::string_view name2,

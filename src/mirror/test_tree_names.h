@@ -2,6 +2,8 @@
 // For tests only: names, graveyard and what undo needs of MemoryTree. Included by mirror/test_tree.h.
 #pragma once
 
+#include <limits>
+
 #include "mirror/test_tree.h"
 
 namespace holdfast::mirror::testing {
@@ -21,6 +23,12 @@ inline Result<std::optional<ports::TreeEntry>> MemoryTree::lookup(const FileId& 
   if (it == inodes_[folder].names.end()) return std::optional<ports::TreeEntry>{};
   return std::optional(
       ports::TreeEntry{std::string(name), id_of(it->second), inodes_[it->second].meta.mode & type_mask});
+}
+
+inline Status MemoryTree::for_each_name(const FileId& dir, const std::function<void(std::string_view)>& see) {
+  HF_ASSIGN(const auto all, list(dir, 0, std::numeric_limits<std::size_t>::max()));
+  for (const auto& entry : all.entries) see(entry.name);
+  return {};
 }
 
 inline Result<ports::TreeListing> MemoryTree::list(const FileId& dir, std::uint64_t cookie, std::size_t max_entries) {

@@ -69,6 +69,9 @@ class UndoTree final : public ports::Tree {
   Result<ports::TreeListing> list(const FileId& dir, std::uint64_t cookie, std::size_t max_entries) override {
     return tree_->list(dir, cookie, max_entries);
   }
+  Status for_each_name(const FileId& dir, const std::function<void(std::string_view)>& see) override {
+    return tree_->for_each_name(dir, see);
+  }
   Status link(const FileId& id, const FileId& dir, std::string_view name) override;
   Status unlink(const FileId& dir, std::string_view name) override;
   Status rename(const FileId& dir, std::string_view name, const FileId& dir2, std::string_view name2,

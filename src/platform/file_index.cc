@@ -6,7 +6,6 @@
 #include <lmdb.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <sys/xattr.h>
 
 #include <cerrno>
 #include <cstring>
@@ -14,6 +13,7 @@
 
 #include "base/check.h"
 #include "platform/durable_file.h"
+#include "platform/object_xattrs.h"
 
 namespace holdfast::platform {
 namespace {
@@ -26,8 +26,6 @@ tl::unexpected<Error> fail_lmdb(int rc, const char* what) {
   return fail(ErrorCode::corrupt, "file index: cannot {}: {}: remove the index folder, it is made anew by a walk", what,
               mdb_strerror(rc));
 }
-
-std::string proc_path(int fd) { return fmt::format("/proc/self/fd/{}", fd); }
 
 // A transaction that is aborted unless committed.
 struct Transaction {
@@ -70,20 +68,24 @@ Result<FileHandle> decode_value(const MDB_val& v) {
 
 }  // namespace
 
+Result<FileHandle> handle_of(int fd) {
+  struct stat st {};
+  if (::fstatat(fd, "", &st, AT_EMPTY_PATH) != 0) return fail_errno(errno, "cannot stat");
+  return handle_of(fd, st.st_mode & S_IFMT);
+}
+
 bool FileHandle::operator==(const FileHandle& o) const {
   return handle_type == o.handle_type && size == o.size && std::memcmp(bytes.data(), o.bytes.data(), size) == 0;
 }
 
-Result<FileHandle> handle_of(int fd) {
+Result<FileHandle> handle_of(int fd, std::uint32_t type_bits) {
   HandleBuffer buffer{};
   buffer.head.handle_bytes = sizeof buffer.room;
   int mount_id = 0;
   if (::name_to_handle_at(fd, "", &buffer.head, &mount_id, AT_EMPTY_PATH) != 0)
     return fail_errno(errno, "cannot get a file handle (file system without them?)");
-  struct stat st {};
-  if (::fstatat(fd, "", &st, AT_EMPTY_PATH) != 0) return fail_errno(errno, "cannot stat");
   FileHandle h;
-  h.type_bits = st.st_mode & S_IFMT;
+  h.type_bits = type_bits;
   h.handle_type = buffer.head.handle_type;
   h.size = buffer.head.handle_bytes;
   std::memcpy(h.bytes.data(), buffer.head.f_handle, h.size);
@@ -135,7 +137,7 @@ FileId FileIndex::fresh() {
 
 Result<FileId> FileIndex::carried_id(int fd) {
   FileId id;
-  const ssize_t n = ::getxattr(proc_path(fd).c_str(), id_attribute, id.bytes.data(), id.bytes.size());
+  const ssize_t n = get_xattr(fd, id_attribute, id.bytes.data(), id.bytes.size());
   if (n == static_cast<ssize_t>(id.bytes.size())) return id;
   if (n >= 0 || errno == ENODATA || errno == ERANGE) return FileId{};  // none, or nothing of ours
   return fail_errno(errno, "cannot read the attribute {}", id_attribute);
@@ -146,7 +148,7 @@ Result<FileId> FileIndex::id_of(int fd) {
   if (id.is_none()) return id;
   HF_ASSIGN(const std::optional<FileHandle> known, find(id));
   if (!known) return FileId{};
-  HF_ASSIGN(const FileHandle own, handle_of(fd));
+  HF_ASSIGN(const FileHandle own, handle_of(fd, known->type_bits));
   return own == *known ? id : FileId{};
 }
 
@@ -157,14 +159,20 @@ Result<FileId> FileIndex::identify(int fd, SetNumber set) {
   HF_ASSIGN(FileId id, id_of(fd));
   if (!id.is_none()) return id;
   id = fresh();
-  HF_TRY(bind(fd, set, id));
+  HF_TRY(bind(fd, set, id, st.st_mode & S_IFMT));
   return id;
 }
 
 Status FileIndex::bind(int fd, SetNumber set, const FileId& id) {
-  if (::setxattr(proc_path(fd).c_str(), id_attribute, id.bytes.data(), id.bytes.size(), 0) != 0)
+  struct stat st {};
+  if (::fstatat(fd, "", &st, AT_EMPTY_PATH) != 0) return fail_errno(errno, "cannot stat");
+  return bind(fd, set, id, st.st_mode & S_IFMT);
+}
+
+Status FileIndex::bind(int fd, SetNumber set, const FileId& id, std::uint32_t type_bits) {
+  if (set_xattr(fd, id_attribute, id.bytes.data(), id.bytes.size()) != 0)
     return fail_errno(errno, "cannot set the attribute {}", id_attribute);
-  HF_ASSIGN(const FileHandle handle, handle_of(fd));
+  HF_ASSIGN(const FileHandle handle, handle_of(fd, type_bits));
   put(id, set, handle);
   return {};
 }

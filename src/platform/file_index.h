@@ -28,8 +28,9 @@ struct FileHandle {
   bool operator==(const FileHandle& o) const;
 };
 
-// The handle of what `fd` refers to.
+// The handle of what `fd` refers to; who knows its type (S_IFMT) saves a system call.
 Result<FileHandle> handle_of(int fd);
+Result<FileHandle> handle_of(int fd, std::uint32_t type_bits);
 // Opens by handle on the file system of `mount_fd`; an empty descriptor: ESTALE, the object is gone. O_PATH for what has no data.
 Result<UniqueFd> open_by_handle(int mount_fd, const FileHandle& handle, int flags);
 
@@ -43,6 +44,7 @@ class FileIndex final : public ports::IdBarrier {
   // The object's id: the one it carries if the index maps that to this very inode, else a fresh one, set and indexed (R25).
   Result<FileId> identify(int fd, SetNumber set);
   FileId fresh();
+  Status bind(int fd, SetNumber set, const FileId& id, std::uint32_t type_bits);
   Status bind(int fd, SetNumber set, const FileId& id);  // sets the attribute, indexes in memory; durable with commit()
   // An O_PATH descriptor of the object whose id begins with these 8 bytes (little-endian); -1 inside when there is none.
   Result<UniqueFd> open_by_prefix(int mount_fd, std::uint64_t prefix);

@@ -4,18 +4,15 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <sys/xattr.h>
 
 #include <cerrno>
-#include <list>
 
 #include "log/ship.h"
-#include "log/xattrs.h"
+#include "platform/object_xattrs.h"
 
 namespace holdfast::platform {
 namespace {
 
-std::string proc_path(int fd) { return fmt::format("/proc/self/fd/{}", fd); }
 std::int64_t nanoseconds(const timespec& t) { return t.tv_sec * 1'000'000'000LL + t.tv_nsec; }
 
 class Object final : public ports::LiveObject {
@@ -38,29 +35,7 @@ class Object final : public ports::LiveObject {
     return a;
   }
 
-  Result<Bytes> xattrs() override {
-    const std::string path = proc_path(fd_.get());
-    std::vector<char> names(65536);
-    const ssize_t n = ::listxattr(path.c_str(), names.data(), names.size());
-    if (n < 0 && errno != ENOTSUP) return fail_errno(errno, "cannot list the attributes of {}", id_.to_hex());
-    std::list<Bytes> values;
-    std::vector<log::Xattr> list;
-    for (std::string_view rest(names.data(), n > 0 ? static_cast<std::size_t>(n) : 0); !rest.empty();) {
-      const std::string_view name = rest.substr(0, rest.find('\0'));
-      rest.remove_prefix(name.size() + 1);
-      if (name.starts_with("trusted.holdfast.")) continue;
-      Bytes value(65536);
-      const ssize_t size = ::getxattr(path.c_str(), std::string(name).c_str(), value.data(), value.size());
-      if (size < 0 && errno == ENODATA) continue;
-      if (size < 0) return fail_errno(errno, "cannot read the attribute {} of {}", name, id_.to_hex());
-      value.resize(static_cast<std::size_t>(size));
-      values.push_back(std::move(value));
-      list.push_back({name, values.back()});
-    }
-    Bytes out;
-    log::encode_xattrs(list, out);
-    return out;
-  }
+  Result<Bytes> xattrs() override { return read_all_xattrs(fd_.get()); }
 
   Result<std::string> target() override {
     std::string target(4096, '\0');

@@ -5,11 +5,12 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
-#include <sys/xattr.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -17,6 +18,7 @@
 #include "base/log.h"
 #include "log/record.h"
 #include "log/xattrs.h"
+#include "platform/object_xattrs.h"
 #include "platform/posix_tree_parts.h"
 
 namespace holdfast::platform {
@@ -25,8 +27,15 @@ using namespace posix_tree_parts;
 
 namespace {
 
-constexpr std::size_t cached_nodes =
-    800;  // more than a batch stages (mirror/applier.h) or a listing's chunk names (log/ship.h)
+// More than a batch stages (mirror/applier.h) or a listing's chunk names (log/ship.h); and, where descriptors abound, more than a batch of
+// small files touches: one that does not fit is opened twice for each of them.
+constexpr std::size_t least_cached_nodes = 800, most_cached_nodes = 4096;
+
+std::size_t nodes_to_cache() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return least_cached_nodes;
+  return std::clamp<std::size_t>(limit.rlim_cur / 16, least_cached_nodes, most_cached_nodes);
+}
 
 Result<UniqueFd> make_folder(int dir, const char* name) {
   if (::mkdirat(dir, name, 0700) != 0 && errno != EEXIST) return fail_errno(errno, "cannot make {}", name);
@@ -42,6 +51,9 @@ Result<std::unique_ptr<PosixTree>> PosixTree::open(UniqueFd root, SetNumber set,
   HF_TRY(made->prepare());
   return made;
 }
+
+PosixTree::PosixTree(UniqueFd root, SetNumber set, FileIndex& index)
+    : root_(std::move(root)), set_(set), index_(index), cached_nodes_(nodes_to_cache()) {}
 
 Status PosixTree::prepare() {
   struct stat before {};
@@ -69,7 +81,7 @@ Status PosixTree::prepare() {
 }
 
 PosixTree::Node& PosixTree::remember(const FileId& id, Node node) {
-  while (nodes_.size() >= cached_nodes) {
+  while (nodes_.size() >= cached_nodes_) {
     auto oldest = std::prev(recent_.end());
     while (nodes_[*oldest].staged_file) {
       CHECK(oldest != recent_.begin(), "too many files in the making");
@@ -124,14 +136,13 @@ Result<PosixTree::Node*> PosixTree::need(const FileId& id) {
 }
 
 Status PosixTree::dress(int fd, const ports::NewNode& node) {
-  const std::string path = proc_path(fd);
   if (::fchownat(fd, "", node.uid, node.gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0)
     return fail_errno(errno, "cannot set the owner of a new object");
-  if (!S_ISLNK(node.mode) && ::chmod(path.c_str(), node.mode & 07777) != 0)
+  if (!S_ISLNK(node.mode) && change_mode(fd, node.mode & 07777) != 0)
     return fail_errno(errno, "cannot set the mode of a new object");
   HF_ASSIGN(const auto list, log::decode_xattrs(node.xattrs));
   for (const auto& x : list)
-    if (::setxattr(path.c_str(), text(x.name).c_str(), x.value.data(), x.value.size(), 0) != 0)
+    if (platform::set_xattr(fd, text(x.name).c_str(), x.value.data(), x.value.size()) != 0)
       return fail_errno(errno, "cannot set the attribute {} of a new object", x.name);
   if (node.mtime_ns == 0 && node.atime_ns == 0) return {};
   const auto to_timespec = [](std::int64_t ns) {
@@ -149,7 +160,7 @@ Status PosixTree::dress(int fd, const ports::NewNode& node) {
 Status PosixTree::stage_file(const FileId& id, const ports::NewNode& node) {
   UniqueFd fd(::openat(staging_.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC | O_NOATIME, 0600));
   if (!fd) return fail_errno(errno, "cannot make a file (file system without O_TMPFILE?)");
-  HF_TRY(index_.bind(fd.get(), set_, id));
+  HF_TRY(index_.bind(fd.get(), set_, id, S_IFREG));
   HF_TRY(dress(fd.get(), node));
   struct stat st {};
   ::fstat(fd.get(), &st);
@@ -178,7 +189,7 @@ Status PosixTree::stage_other(const FileId& id, const ports::NewNode& node) {
                                                     O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | O_NOATIME))
                                 : open_path(staging_.get(), name);
   if (!fd) return fail_errno(errno, "cannot open a new object");
-  HF_TRY(index_.bind(fd.get(), set_, id));
+  HF_TRY(index_.bind(fd.get(), set_, id, type));
   HF_TRY(dress(fd.get(), node));
   struct stat st {};
   ::fstatat(fd.get(), "", &st, AT_EMPTY_PATH);
@@ -283,6 +294,24 @@ Result<ports::TreeListing> PosixTree::list(const FileId& dir, std::uint64_t cook
     if (found) entry = *found;
   }
   return listing;
+}
+
+Status PosixTree::for_each_name(const FileId& dir, const std::function<void(std::string_view)>& see) {
+  HF_ASSIGN(Node * folder, need(dir));
+  UniqueFd own(::openat(folder->fd.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOATIME));
+  if (!own) return fail_errno(errno, "set {}: cannot open the folder {}", set_, dir.to_hex());
+  DIR* stream = ::fdopendir(own.release());
+  if (!stream) return fail_errno(errno, "set {}: cannot read the folder {}", set_, dir.to_hex());
+  errno = 0;
+  while (const dirent* entry = ::readdir(stream)) {
+    const std::string_view name = entry->d_name;
+    if (name != "." && name != ".." && !(dir.is_root() && name == ports::hidden_name)) see(name);
+    errno = 0;
+  }
+  const int error = errno;
+  ::closedir(stream);
+  if (error != 0) return fail_errno(error, "set {}: cannot read the folder {}", set_, dir.to_hex());
+  return {};
 }
 
 Status PosixTree::link(const FileId& id, const FileId& dir, std::string_view name) {

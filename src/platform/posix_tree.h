@@ -41,6 +41,7 @@ class PosixTree final : public ports::Tree {
   Result<ports::Standing> at(const FileId& dir, std::string_view name, const FileId& expected) override;
   Result<std::optional<ports::TreeEntry>> lookup(const FileId& dir, std::string_view name) override;
   Result<ports::TreeListing> list(const FileId& dir, std::uint64_t cookie, std::size_t max_entries) override;
+  Status for_each_name(const FileId& dir, const std::function<void(std::string_view)>& see) override;
   Status link(const FileId& id, const FileId& dir, std::string_view name) override;
   Status unlink(const FileId& dir, std::string_view name) override;
   Status rename(const FileId& dir, std::string_view name, const FileId& dir2, std::string_view name2,
@@ -76,7 +77,7 @@ class PosixTree final : public ports::Tree {
     bool staged_file = false;  // O_TMPFILE without a name yet: must not be dropped from the cache
     std::list<FileId>::iterator place;
   };
-  PosixTree(UniqueFd root, SetNumber set, FileIndex& index) : root_(std::move(root)), set_(set), index_(index) {}
+  PosixTree(UniqueFd root, SetNumber set, FileIndex& index);
   Status prepare();
   Result<Node*> find(const FileId& id);  // nullptr: absent
   Result<Node*> need(const FileId& id);  // absent is an error
@@ -96,6 +97,7 @@ class PosixTree final : public ports::Tree {
   UniqueFd root_;
   const SetNumber set_;
   FileIndex& index_;
+  const std::size_t cached_nodes_;
   UniqueFd hidden_, staging_, grave_;
   std::unordered_map<FileId, Node> nodes_;
   std::list<FileId> recent_;  // front = used last

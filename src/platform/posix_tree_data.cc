@@ -13,6 +13,7 @@
 
 #include "log/record.h"
 #include "log/xattrs.h"
+#include "platform/object_xattrs.h"
 #include "platform/posix_tree.h"
 
 namespace holdfast::platform {
@@ -21,7 +22,6 @@ namespace {
 constexpr std::size_t max_pieces = 64;
 constexpr const char* names_attribute = "trusted.holdfast.names";  // of the hidden folder
 
-std::string proc_path(int fd) { return fmt::format("/proc/self/fd/{}", fd); }
 std::int64_t nanoseconds(const timespec& t) { return t.tv_sec * 1'000'000'000LL + t.tv_nsec; }
 timespec to_timespec(std::int64_t ns) {
   timespec t{ns / 1'000'000'000, ns % 1'000'000'000};
@@ -131,7 +131,7 @@ Status PosixTree::set_attributes(const FileId& id, std::uint32_t valid, const po
   // Owner first: a change of owner clears the set-id bits.
   if ((valid & log::valid_owner) && ::fchownat(fd, "", to.uid, to.gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0)
     return fail_errno(errno, "set {}: cannot set the owner of {}", set_, id.to_hex());
-  if ((valid & log::valid_mode) && node->type != S_IFLNK && ::chmod(proc_path(fd).c_str(), to.mode & 07777) != 0)
+  if ((valid & log::valid_mode) && node->type != S_IFLNK && change_mode(fd, to.mode & 07777) != 0)
     return fail_errno(errno, "set {}: cannot set the mode of {}", set_, id.to_hex());
   if (valid & (log::valid_atime | log::valid_mtime)) {
     const timespec omit{0, UTIME_OMIT};
@@ -145,14 +145,14 @@ Status PosixTree::set_attributes(const FileId& id, std::uint32_t valid, const po
 
 Status PosixTree::set_xattr(const FileId& id, std::string_view name, ByteView value) {
   HF_ASSIGN(Node * node, need(id));
-  if (::setxattr(proc_path(node->fd.get()).c_str(), std::string(name).c_str(), value.data(), value.size(), 0) != 0)
+  if (platform::set_xattr(node->fd.get(), std::string(name).c_str(), value.data(), value.size()) != 0)
     return fail_errno(errno, "set {}: cannot set the attribute {} of {}", set_, name, id.to_hex());
   return {};
 }
 
 Status PosixTree::remove_xattr(const FileId& id, std::string_view name) {
   HF_ASSIGN(Node * node, need(id));
-  if (::removexattr(proc_path(node->fd.get()).c_str(), std::string(name).c_str()) != 0 && errno != ENODATA)
+  if (platform::remove_xattr(node->fd.get(), std::string(name).c_str()) != 0 && errno != ENODATA)
     return fail_errno(errno, "set {}: cannot remove the attribute {} of {}", set_, name, id.to_hex());
   return {};
 }
@@ -160,18 +160,12 @@ Status PosixTree::remove_xattr(const FileId& id, std::string_view name) {
 Status PosixTree::replace_xattrs(const FileId& id, ByteView list) {
   HF_ASSIGN(const auto wanted, log::decode_xattrs(list));
   HF_ASSIGN(Node * node, need(id));
-  const std::string path = proc_path(node->fd.get());
   std::set<std::string_view> keep;
   for (const auto& x : wanted) keep.insert(x.name);
-  std::vector<char> names(65536);
-  const ssize_t n = ::listxattr(path.c_str(), names.data(), names.size());
-  if (n < 0 && errno != ENOTSUP)
-    return fail_errno(errno, "set {}: cannot list the attributes of {}", set_, id.to_hex());
-  for (std::string_view rest(names.data(), n > 0 ? static_cast<std::size_t>(n) : 0); !rest.empty();) {
-    const std::string_view name = rest.substr(0, rest.find('\0'));
-    rest.remove_prefix(name.size() + 1);
-    if (!keep.contains(name) && !name.starts_with("trusted.holdfast.")) HF_TRY(remove_xattr(id, name));
-  }
+  HF_TRY(for_each_xattr_name(node->fd.get(), [&](const std::string& name) -> Status {
+    if (keep.contains(name) || name.starts_with("trusted.holdfast.")) return {};
+    return remove_xattr(id, name);
+  }));
   for (const auto& x : wanted) HF_TRY(set_xattr(id, x.name, x.value));
   return {};
 }

@@ -12,6 +12,7 @@
 
 #include "log/record.h"
 #include "log/xattrs.h"
+#include "platform/object_xattrs.h"
 #include "platform/posix_tree.h"
 #include "platform/posix_tree_parts.h"
 
@@ -22,7 +23,6 @@ using namespace posix_tree_parts;
 namespace {
 
 constexpr const char* buried_attribute = "trusted.holdfast.buried";
-constexpr std::string_view own_attributes = "trusted.holdfast.";
 
 std::string stamp_name(const std::string& grave) { return "s" + grave.substr(1); }
 
@@ -53,32 +53,7 @@ Result<std::vector<std::string>> names_like(int dir_fd, std::string_view prefix)
 
 Result<Bytes> PosixTree::read_xattrs(const FileId& id) {
   HF_ASSIGN(Node * node, need(id));
-  const std::string path = proc_path(node->fd.get());
-  std::vector<char> names(65536);
-  const ssize_t n = ::listxattr(path.c_str(), names.data(), names.size());
-  if (n < 0 && errno != ENOTSUP)
-    return fail_errno(errno, "set {}: cannot list the attributes of {}", set_, id.to_hex());
-  std::vector<std::pair<std::string, Bytes>> values;
-  for (std::string_view rest(names.data(), n > 0 ? static_cast<std::size_t>(n) : 0); !rest.empty();) {
-    const std::string name(rest.substr(0, rest.find('\0')));
-    rest.remove_prefix(name.size() + 1);
-    if (name.starts_with(own_attributes)) continue;
-    Bytes value(256);
-    ssize_t size = ::getxattr(path.c_str(), name.c_str(), value.data(), value.size());
-    if (size < 0 && errno == ERANGE) {
-      value.resize(65536);  // the kernel's limit
-      size = ::getxattr(path.c_str(), name.c_str(), value.data(), value.size());
-    }
-    if (size < 0) return fail_errno(errno, "set {}: cannot read the attribute {} of {}", set_, name, id.to_hex());
-    value.resize(static_cast<std::size_t>(size));
-    values.emplace_back(name, std::move(value));
-  }
-  std::sort(values.begin(), values.end());
-  std::vector<log::Xattr> list;
-  for (const auto& [name, value] : values) list.push_back({name, value});
-  Bytes out;
-  log::encode_xattrs(list, out);
-  return out;
+  return read_all_xattrs(node->fd.get());
 }
 
 Result<std::uint64_t> PosixTree::seek(const FileId& id, std::uint64_t offset, int whence) {
@@ -125,7 +100,7 @@ Status PosixTree::revive(const FileId& id, const ports::NewNode& node) {
 Status PosixTree::stamp_grave(int dir_fd, const std::string& name, const std::string& grave, std::uint64_t stamp) {
   const UniqueFd fd = open_path(dir_fd, name);
   if (!fd) return fail_errno(errno, "set {}: cannot look at \"{}\"", set_, name);
-  if (::setxattr(proc_path(fd.get()).c_str(), buried_attribute, &stamp, sizeof stamp, 0) == 0) return {};
+  if (platform::set_xattr(fd.get(), buried_attribute, &stamp, sizeof stamp) == 0) return {};
   if (errno != ENOSPC && errno != E2BIG) return fail_errno(errno, "set {}: cannot mark a deleted object", set_);
   const std::string beside = stamp_name(grave);
   if (::unlinkat(grave_.get(), beside.c_str(), 0) != 0 && errno != ENOENT)
@@ -138,7 +113,7 @@ Status PosixTree::stamp_grave(int dir_fd, const std::string& name, const std::st
 // The later of the two places: the object's own may be of an earlier burial.
 Result<std::uint64_t> PosixTree::grave_stamp(int fd, const std::string& grave) {
   std::uint64_t own = 0, beside = 0;
-  const ssize_t n = ::getxattr(proc_path(fd).c_str(), buried_attribute, &own, sizeof own);
+  const ssize_t n = get_xattr(fd, buried_attribute, &own, sizeof own);
   if (n < 0 && errno != ENODATA) return fail_errno(errno, "set {}: cannot read a grave's mark", set_);
   if (n != sizeof own) own = 0;
   char target[24];

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -127,6 +128,8 @@ class Tree {
   virtual Result<Standing> at(const FileId& dir, std::string_view name, const FileId& expected) = 0;
   virtual Result<std::optional<TreeEntry>> lookup(const FileId& dir, std::string_view name) = 0;
   virtual Result<TreeListing> list(const FileId& dir, std::uint64_t cookie, std::size_t max_entries) = 0;
+  // The names alone: much cheaper than list() where nobody asks what stands there. The folder must not be changed meanwhile.
+  virtual Status for_each_name(const FileId& dir, const std::function<void(std::string_view)>& see) = 0;
   virtual Status link(const FileId& id, const FileId& dir, std::string_view name) = 0;
   virtual Status unlink(const FileId& dir, std::string_view name) = 0;  // not folders
   // `flags`: log::flag_rename_*. ErrorCode::invalid when a folder would become its own descendant: the caller decides what that means.
