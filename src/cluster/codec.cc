@@ -170,6 +170,7 @@ void put_body(ByteWriter& w, const Nack& m) {
 void put_body(ByteWriter& w, const Resign& m) {
   w.varint(m.epoch.value);
   w.u64(m.successor.value);
+  if (m.order != 0) w.u64(m.order);
 }
 
 CanvassReply get_canvass_reply(ByteReader& r) {
@@ -216,6 +217,14 @@ Nack get_nack(ByteReader& r) {
   return m;
 }
 
+// A kind of its own: a version that knows of no orders takes it for nothing, and its promise runs out by itself.
+constexpr std::uint8_t resign_with_order = 10;
+
+std::uint8_t kind_of(const Body& body) {
+  const auto* resign = std::get_if<Resign>(&body);
+  return resign != nullptr && resign->order != 0 ? resign_with_order : static_cast<std::uint8_t>(body.index());
+}
+
 Body get_body(ByteReader& r, std::uint8_t kind) {
   switch (kind) {
     case 0:
@@ -250,6 +259,13 @@ Body get_body(ByteReader& r, std::uint8_t kind) {
       const Epoch epoch(r.varint());
       return Resign{epoch, NodeId(r.u64())};
     }
+    case resign_with_order: {
+      const Epoch epoch(r.varint());
+      const NodeId successor(r.u64());
+      const std::uint64_t order = r.u64();
+      if (order == 0) r.fail();
+      return Resign{epoch, successor, order};
+    }
     default:
       r.fail();
       return Canvass{};
@@ -265,7 +281,7 @@ Bytes encode(const Envelope& e) {
   w.u64(e.cluster.value);
   w.u64(e.from.value);
   w.u64(e.to.value);
-  w.u8(static_cast<std::uint8_t>(e.body.index()));
+  w.u8(kind_of(e.body));
   std::visit([&w](const auto& body) { put_body(w, body); }, e.body);
   return out;
 }

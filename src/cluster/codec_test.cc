@@ -32,7 +32,8 @@ std::vector<Envelope> one_of_each() {
       Renew{{Epoch(7), 3}, 99, 2000},
       Renewed{Epoch(7), 99, Incarnation(4), {Epoch(7), 2}, true},
       Nack{Epoch(7), Epoch(8), 1, 30, sample()},
-      Resign{Epoch(7), NodeId(2)}};
+      Resign{Epoch(7), NodeId(2)},
+      Resign{Epoch(7), NodeId(2), 0xfeedfacecafebeef}};
   std::vector<Envelope> all;
   for (Body& b : bodies) all.push_back({ClusterId(11), NodeId(1), NodeId(2), std::move(b)});
   return all;

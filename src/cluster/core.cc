@@ -150,6 +150,8 @@ void Core::on_found(const in::Found& f, Now now, Actions& out) {
 void Core::on_failover(const in::Failover& f, Now now, Actions& out) {
   if (!known_) return answer(f.ticket, false, "this node belongs to no cluster yet", out);
   if (wish_) return answer(f.ticket, false, "a failover is under way already", out);
+  // What a candidacy that is under way anyway may win is not what was asked for.
+  if (f.order != 0 && campaign_) abandon("an administrator asks for a failover", false, now, out);
   // Time for the lease of the old active to run out everywhere, and for a few attempts.
   wish_ = Wish{f, now.holder_ns + 4 * std::int64_t{lease_ceiling_ms} * ns_per_ms};
   not_before_ns_ = now.holder_ns;
@@ -204,6 +206,7 @@ void Core::on_resigned(NodeId from, const Resign& m, Now now) {
   if (!known_ || from == options_.self || m.epoch != known_->epoch() || from != known_->active) return;
   if (m.successor == options_.self) {
     successor_in_ = m.epoch;
+    successor_order_ = m.order;
     successor_until_ns_ = now.holder_ns + 3'000 * ns_per_ms;
     not_before_ns_ = now.holder_ns;
   } else if (m.successor.value != 0) {

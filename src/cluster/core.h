@@ -102,6 +102,7 @@ class Core {
     bool looks_back = false;  // the mirror here was asked for its consistent point
     bool fallback = false;    // its mirror, once sealed, can go back to a consistent point
     std::string no_fallback;
+    std::uint64_t order = 0;
     std::string obstacle;  // why somebody said no
     std::map<NodeId, Ballot> ballots;
   };
@@ -133,6 +134,8 @@ class Core {
     std::uint64_t pending_ticket = 0;
     bool resumed = false;  // the same epoch goes on after a restart of this process
     bool older = false;    // won with a consistent point, not with a complete copy
+    std::uint64_t order = 0;
+    ValuePtr over;  // see BecomeActive
     std::map<NodeId, Peer> peers;
     std::deque<Beat> beats;
     std::int64_t beat_due_ns = 0;
@@ -201,7 +204,7 @@ class Core {
   void enter_office(Now now, Actions& out);
   void open_office(Actions& out);
   void step_down(const std::string& reason, Now now, Actions& out);
-  void leave_office(NodeId successor, Now now, Actions& out);
+  void leave_office(NodeId successor, std::uint64_t order, Now now, Actions& out);
   void close_office(const std::string& reason, Actions& out);
   bool heard_lately(NodeId id, Now now) const;
   // changes by the active (core_changes.cc)
@@ -240,7 +243,8 @@ class Core {
   std::int64_t others_first_until_ns_ =
       0;  // after a power loss of all, or in favour of a successor: no automatic candidacy here
   std::int64_t free_since_ns_ = -1;  // since when nobody holds our promise
-  Epoch successor_in_;               // the active of that epoch resigned in our favour
+  std::uint64_t successor_order_ = 0;
+  Epoch successor_in_;  // the active of that epoch resigned in our favour
   std::int64_t successor_until_ns_ = 0;
   unsigned attempts_ = 0;
   std::uint64_t random_state_;

@@ -195,7 +195,7 @@ void Core::enter_office(Now now, Actions& out) {
   last_refusal_.clear();
   followed_ = recorded_->epoch();
   office_->activated = office_->resumed || !options_.wait_for_activation;
-  out.push_back(out::BecomeActive{recorded_->epoch(), recorded_, office_->older});
+  out.push_back(out::BecomeActive{recorded_->epoch(), recorded_, office_->older, office_->order, office_->over});
   if (wish_) answer(wish_->order.ticket, true, "", out);
   wish_.reset();
   if (office_->resumed) open_office(out);
@@ -228,18 +228,18 @@ void Core::step_down(const std::string& reason, Now now, Actions& out) {
   out.push_back(out::StepDown{epoch, reason});
 }
 
-void Core::on_resign(NodeId successor, Now now, Actions& out) { leave_office(successor, now, out); }
+void Core::on_resign(NodeId successor, Now now, Actions& out) { leave_office(successor, 0, now, out); }
 
 // Nothing can be written here any more: the promise of every voter for this epoch is void from now on.
-void Core::leave_office(NodeId successor, Now now, Actions& out) {
+void Core::leave_office(NodeId successor, std::uint64_t order, Now now, Actions& out) {
   const Epoch epoch = office_epoch();
   const Value members = office_->base ? *office_->base : *known_;
   close_office("this node resigned", out);
   out.push_back(out::ClearLease{epoch});
   const bool own_return = successor == options_.self;
   not_before_ns_ = now.holder_ns + (own_return ? 0 : successor.value != 0 ? successor_time_ns : others_time_ns);
-  send(options_.self, Resign{epoch, successor}, out);
-  send_others(members, Resign{epoch, successor}, out);
+  send(options_.self, Resign{epoch, successor, order}, out);
+  send_others(members, Resign{epoch, successor, order}, out);
 }
 
 bool Core::heard_lately(NodeId id, Now now) const {

@@ -57,6 +57,8 @@ bool Core::may_try_automatic(Now now) {
 void Core::campaign(Kind kind, Now now, Actions& out) {
   campaign_ = Campaign{};
   campaign_->kind = kind;
+  if (kind == Kind::successor) campaign_->order = successor_order_;
+  if ((kind == Kind::forced || kind == Kind::managed) && wish_) campaign_->order = wish_->order.order;
   campaign_->round = random();
   campaign_->began_ns = now.holder_ns;
   role_ = Role::canvassing;
@@ -262,6 +264,8 @@ void Core::win(const ValuePtr& newest, Now now, Actions& out) {
   office_ = Office{};
   office_->began_ns = now.holder_ns;
   office_->base = c.refound ? nullptr : newest;
+  office_->order = c.order;
+  office_->over = office_->base;
   office_->older = !c.ballots[options_.self].complete && c.fallback;
   role_ = Role::recording;
   propose(std::move(first), 0, out);

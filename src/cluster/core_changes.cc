@@ -107,7 +107,7 @@ void Core::pump(Now now, Actions& out) {
     if (successor == nullptr || !successor->voter || !recorded_->is_in_sync(successor->id)) return;
     const in::Handover h = *office_->handover;
     office_->handover.reset();
-    leave_office(h.successor, now, out);
+    leave_office(h.successor, h.order, now, out);
     return answer(h.ticket, true, "", out);
   } else
     change = next_join(next) || next_order(next, ticket, out);

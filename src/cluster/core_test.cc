@@ -253,6 +253,61 @@ TEST_F(ClusterTest, AHandoverTakesMilliseconds) {
   EXPECT_TRUE(seen<out::StepDown>(n1).empty());
 }
 
+TEST_F(ClusterTest, AnOrderReachesOnlyTheSuccessorThatTheHolderNamed) {
+  start(true);
+  forget();
+  feed(n1, in::Handover{n2, 5, 77});
+  pass(200);
+  ASSERT_EQ(seen<out::BecomeActive>(n2).size(), 1U);
+  EXPECT_EQ(seen<out::BecomeActive>(n2)[0].order, 77U);
+  ASSERT_TRUE(seen<out::BecomeActive>(n2)[0].over);
+  EXPECT_EQ(seen<out::BecomeActive>(n2)[0].over->epoch(), Epoch(1));
+  EXPECT_EQ(seen<out::BecomeActive>(n2)[0].over->active, n1);
+  feed(n2, in::Activated{Epoch(2)});
+  // The next one to win on its own account has nothing of it.
+  forget();
+  nodes_[n2].cut = true;
+  pass(3000);
+  ASSERT_EQ(seen<out::BecomeActive>(n1).size(), 0U) << "not in sync yet";
+  nodes_[n2].cut = false;
+  pass(3000);
+  feed(n2, in::WaitingFor{n1, at(n2).value()->in_sync_version});
+  pass(500);
+  nodes_[n2].cut = true;
+  pass(4000);
+  ASSERT_EQ(seen<out::BecomeActive>(n1).size(), 1U);
+  EXPECT_EQ(seen<out::BecomeActive>(n1)[0].order, 0U);
+}
+
+// Its word did not arrive: it wins by itself, and does nothing but take over.
+TEST_F(ClusterTest, ASuccessorThatDidNotHearTheOrderDoesNotCarryItOut) {
+  start(true);
+  forget();
+  nodes_[n2].cut = true;
+  feed(n1, in::Handover{n2, 5, 77});
+  nodes_[n1].cut = true;
+  nodes_[n2].cut = false;
+  pass(4000);
+  ASSERT_EQ(seen<out::BecomeActive>(n2).size(), 1U);
+  EXPECT_EQ(seen<out::BecomeActive>(n2)[0].order, 0U);
+}
+
+TEST_F(ClusterTest, AnOrderOfAWishIsWonByThatWishOnly) {
+  start(true);
+  forget();
+  nodes_[n1].cut = true;
+  // An automatic candidacy is under way when it is asked for.
+  nodes_[w1].cut = true;
+  for (int i = 0; i < 200 && at(n2).role() == Role::passive; ++i) pass(25);
+  ASSERT_EQ(at(n2).role(), Role::canvassing);
+  nodes_[w1].cut = false;
+  feed(n2, in::Failover{true, 0, 60, 88});
+  pass(4000);
+  ASSERT_EQ(seen<out::BecomeActive>(n2).size(), 1U);
+  EXPECT_EQ(seen<out::BecomeActive>(n2)[0].order, 88U);
+  EXPECT_EQ(at(n2).value()->in_sync, (std::vector<NodeId>{n2})) << "by force, not by the candidacy before";
+}
+
 TEST_F(ClusterTest, AHandoverToWhoIsNotInSyncIsRefused) {
   start(true);
   feed(n1, in::PeerLost{n2});

@@ -73,6 +73,9 @@ struct Nack {
 struct Resign {
   Epoch epoch;
   NodeId successor;  // 0 = whoever is eligible
+  // Not 0: what the successor was told to do with the epoch it wins now, by a name that it knows (a rollback). Only this
+  // word of the last holder makes it so: whoever wins without having heard it does nothing of the kind.
+  std::uint64_t order = 0;
 };
 
 using Body = std::variant<Canvass, CanvassReply, VoteRequest, Vote, Accept, Accepted, Renew, Renewed, Nack, Resign>;

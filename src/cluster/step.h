@@ -85,7 +85,8 @@ struct RemoveMember {
 struct Handover {
   NodeId successor;
   std::uint64_t ticket = 0;
-};  // drained, unmounted: answered ok once the successor was asked, then watch the epoch
+  std::uint64_t order = 0;  // see Resign
+};                          // drained, unmounted: answered ok once the successor was asked, then watch the epoch
 // Nothing can be written here any more (clean stop, mirror's death, a fence fired): give the lease back at once.
 struct Resign {
   NodeId successor;
@@ -97,6 +98,7 @@ struct Failover {
   bool force = false;
   std::uint64_t at_s = 0;
   std::uint64_t ticket = 0;
+  std::uint64_t order = 0;  // comes back with BecomeActive if it is this wish that is won
 };
 }  // namespace in
 
@@ -128,7 +130,11 @@ struct BecomeActive {
   Epoch epoch;
   ValuePtr value;
   bool older = false;  // forced, with a copy that is not complete: its last consistent point is what was voted for
-};  // recorded; the first ExtendLease comes when {self} is recorded, after Activated if that is waited for
+  // What this epoch was won for: named by the last holder's Resign to us, or by the wish that was won. 0: nothing special.
+  std::uint64_t order = 0;
+  ValuePtr
+      over;  // the newest value of the votes, on top of which it was won; null: founded anew, or the same epoch goes on
+};           // recorded; the first ExtendLease comes when {self} is recorded, after Activated if that is waited for
 struct StepDown {
   Epoch epoch;
   std::string reason;
