@@ -16,6 +16,13 @@ enum class ProbeKind {
   postgresql_write,  // and a real write commits
 };
 
+// Of a plug-in: what brings its application's files in order before a named point of the history is made, so that it starts quickly from there.
+// Without it a point is what a power cut would have left, which every application must survive anyway.
+enum class QuiesceKind {
+  none,
+  postgresql_checkpoint,
+};
+
 // A systemd unit of the application. Resources are listed in start order; stopping is the reverse.
 struct Resource {
   std::string unit;

@@ -82,11 +82,17 @@ Result<Application> make_files(const ProtectRequest& request, const HostFacts&) 
 
 const std::vector<Plugin>& plugins() {
   static const std::vector<Plugin> table = {
-      {"postgresql", "all PostgreSQL clusters of this host, with a probe that writes", make_postgresql},
-      {"systemd", "any systemd units, and folders with their data", make_systemd},
-      {"files", "folders only", make_files},
+      {"postgresql", "all PostgreSQL clusters of this host, with a probe that writes", make_postgresql,
+       QuiesceKind::postgresql_checkpoint},
+      {"systemd", "any systemd units, and folders with their data", make_systemd, QuiesceKind::none},
+      {"files", "folders only", make_files, QuiesceKind::none},
   };
   return table;
+}
+
+QuiesceKind quiesce_of(std::string_view plugin) {
+  const Plugin* found = find_plugin(plugin);
+  return found != nullptr ? found->quiesce : QuiesceKind::none;
 }
 
 const Plugin* find_plugin(std::string_view name) {

@@ -26,10 +26,12 @@ struct Plugin {
   const char* name;
   const char* summary;  // one line for `holdfast protect --help`
   Result<Application> (*make)(const ProtectRequest& request, const HostFacts& facts);
+  QuiesceKind quiesce = QuiesceKind::none;
 };
 
 const std::vector<Plugin>& plugins();
 const Plugin* find_plugin(std::string_view name);
+QuiesceKind quiesce_of(std::string_view plugin);  // none for one that is not known
 
 // Looks the plug-in up, makes the application and validates it.
 Result<Application> make_application(const ProtectRequest& request, const HostFacts& facts);

@@ -34,30 +34,43 @@ Result<int> number(const std::string& text, const char* what) {
 
 }  // namespace
 
+namespace {
+
 // The helper's answer: "ok MILLISECONDS" and a tablespace a line, or "error CODE" and the message on the second line.
-Result<PostgresqlHealth> probe_postgresql(const PostgresqlProbe& probe) {
+Result<std::vector<std::string>> run_helper(const PostgresqlProbe& probe, std::vector<std::string> more) {
   Command command;
   command.argv = {
       probe.helper, probe.socket_dir, std::to_string(probe.port), probe.owner, std::to_string(probe.timeout_ms),
       probe.node};
+  command.argv.insert(command.argv.end(), more.begin(), more.end());
   command.user = probe.owner;
   command.timeout_ms = probe.timeout_ms + 250;  // it gives up by itself before; this is for one that hangs
   HF_ASSIGN(const CommandResult run, run_command(command));
   if (run.timed_out)
     return fail(ErrorCode::timeout, "PostgreSQL on port {} did not answer within {} ms", probe.port, probe.timeout_ms);
-  const std::vector<std::string> answer = lines(run.out);
-  PostgresqlHealth health;
-  if (run.ok() && !answer.empty() && answer[0].starts_with("ok ")) {
-    health.commit_ms = std::strtod(answer[0].c_str() + 3, nullptr);
-    health.tablespaces.assign(answer.begin() + 1, answer.end());
-    return health;
-  }
+  std::vector<std::string> answer = lines(run.out);
+  if (run.ok() && !answer.empty() && answer[0].starts_with("ok ")) return answer;
   if (answer.size() < 2 || !answer[0].starts_with("error "))
     return fail(ErrorCode::internal, "the PostgreSQL probe ended with status {}: {}", run.exit_status,
                 first_line(run.err.c_str()));
   for (const ErrorCode code : {ErrorCode::unavailable, ErrorCode::timeout, ErrorCode::io})
     if (answer[0] == std::string("error ") + to_string(code)) return fail(code, "{}", answer[1]);
   return fail(ErrorCode::internal, "{}", answer[1]);
+}
+
+}  // namespace
+
+Result<PostgresqlHealth> probe_postgresql(const PostgresqlProbe& probe) {
+  HF_ASSIGN(const std::vector<std::string> answer, run_helper(probe, {}));
+  PostgresqlHealth health;
+  health.commit_ms = std::strtod(answer[0].c_str() + 3, nullptr);
+  health.tablespaces.assign(answer.begin() + 1, answer.end());
+  return health;
+}
+
+Status checkpoint_postgresql(const PostgresqlProbe& probe) {
+  HF_TRY(run_helper(probe, {"checkpoint"}));
+  return {};
 }
 
 Result<std::vector<PostgresqlCluster>> parse_pg_lsclusters(const std::string& text) {

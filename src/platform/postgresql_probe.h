@@ -30,6 +30,9 @@ struct PostgresqlHealth {
 // Any thread; blocks at most timeout_ms plus a moment. Errors: `unavailable` (no connection), `timeout`, `io` (the write failed).
 Result<PostgresqlHealth> probe_postgresql(const PostgresqlProbe& probe);
 
+// Everything that is in its memory goes to the data files (CHECKPOINT); recovery from a point after it begins there. As above.
+Status checkpoint_postgresql(const PostgresqlProbe& probe);
+
 struct PostgresqlCluster {
   std::string version;  // "15"
   std::string name;     // "main"

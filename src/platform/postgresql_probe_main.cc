@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// holdfast-postgresql-probe SOCKET_DIR PORT OWNER TIMEOUT_MS NODE: one write, one answer on stdout; run by holdfastd as the owner.
+// holdfast-postgresql-probe SOCKET_DIR PORT OWNER TIMEOUT_MS NODE [checkpoint]: one write, or a checkpoint; one answer on stdout; run by
+// holdfastd as the owner.
 // A program of its own, so that libpq is not in the daemons and a server that hangs takes nothing but this with it.
 #include <libpq-fe.h>
 #include <poll.h>
@@ -78,8 +79,7 @@ Result<Rows> query(PGconn* c, const PostgresqlProbe& probe, clock::time_point de
   if (status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK) return last;
   const char* state = PQresultErrorField(last.get(), PG_DIAG_SQLSTATE);
   Error e{ErrorCode::io,
-          fmt::format("PostgreSQL on port {} refused the probe's write: {}", probe.port,
-                      first_line(PQresultErrorMessage(last.get()))),
+          fmt::format("PostgreSQL on port {} refused it: {}", probe.port, first_line(PQresultErrorMessage(last.get()))),
           {},
           0};
   if (state != nullptr && std::string_view(state) == "42P01")
@@ -124,13 +124,22 @@ Result<PostgresqlHealth> write_heartbeat(const PostgresqlProbe& probe) {
   return health;
 }
 
+Result<PostgresqlHealth> checkpoint(const PostgresqlProbe& probe) {
+  const auto deadline = clock::now() + std::chrono::milliseconds(probe.timeout_ms);
+  HF_ASSIGN(const Connection c, connect(probe, deadline));
+  const auto start = clock::now();
+  HF_TRY(query(c.get(), probe, deadline, "CHECKPOINT"));
+  return PostgresqlHealth{std::chrono::duration<double, std::milli>(clock::now() - start).count(), {}};
+}
+
 }  // namespace
 }  // namespace holdfast::platform
 
 int main(int argc, char** argv) {
   using namespace holdfast;
-  if (argc != 6) {
-    std::fprintf(stderr, "usage: %s SOCKET_DIR PORT OWNER TIMEOUT_MS NODE\n", argv[0]);
+  const bool checkpoint = argc == 7 && std::string_view(argv[6]) == "checkpoint";
+  if (argc != 6 && !checkpoint) {
+    std::fprintf(stderr, "usage: %s SOCKET_DIR PORT OWNER TIMEOUT_MS NODE [checkpoint]\n", argv[0]);
     return 2;
   }
   platform::PostgresqlProbe probe;
@@ -139,7 +148,8 @@ int main(int argc, char** argv) {
   probe.owner = argv[3];
   probe.timeout_ms = std::atoi(argv[4]);
   probe.node = argv[5];
-  const Result<platform::PostgresqlHealth> health = platform::write_heartbeat(probe);
+  const Result<platform::PostgresqlHealth> health =
+      checkpoint ? platform::checkpoint(probe) : platform::write_heartbeat(probe);
   if (!health) {
     std::printf("error %s\n%s\n", to_string(health.error().code), health.error().message.c_str());
     return 1;
