@@ -27,7 +27,12 @@ struct Options {
   StatusOptions status;
   EventsOptions events;
   PlanOptions plan;
-  std::string unprotect, make_active, key, value;
+  TimelineOptions timeline;
+  ShadowOptions shadow;
+  RollbackOptions rollback;
+  LookOptions look;
+  VerifyOptions verify;
+  std::string unprotect, make_active, member, key, value;
   std::function<int(Session&)> run;
 };
 
@@ -98,6 +103,17 @@ void add_membership(CLI::App& app, Options& o) {
       ->take_all();
 }
 
+void add_members(CLI::App& app, Options& o) {
+  CLI::App* member = app.add_subcommand("member", "Nodes and the witness");
+  member->footer(help::member);
+  member->require_subcommand(1);
+  CLI::App* remove =
+      command(*member, o, "remove", "Take a dead or unwanted node or witness out of the cluster; asks first", "",
+              [&o](Session& s) { return member_remove_command(s, o.member); });
+  remove->add_option("name", o.member, "Its name")->required()->type_name("NAME");
+  remove->add_flag("--yes", o.yes, "Don't ask");
+}
+
 void add_protection(CLI::App& app, Options& o) {
   CLI::App* protect = command(app, o, "protect", "Protect an application, or a folder", help::protect,
                               [&o](Session& s) { return protect_command(s, o.protect); });
@@ -130,6 +146,8 @@ void add_roles(CLI::App& app, Options& o) {
   failover->add_option("node", o.failover.node, "Node that takes over (default: this one)")->type_name("NODE");
   failover->add_flag("--force", o.failover.force,
                      "Also when changes are lost that only the old active has; asks first");
+  failover->add_option("--to", o.failover.to, "Take over as it was at this time or shadow; asks first")
+      ->type_name("TIME|SHADOW");
   failover->add_flag("--yes", o.yes, "Don't ask");
   follows(failover, o);
 
@@ -185,6 +203,79 @@ void add_looking(CLI::App& app, Options& o) {
           [](Session& s) { return config_show_command(s); });
 }
 
+void add_shadows(CLI::App& app, Options& o) {
+  CLI::App* shadow = app.add_subcommand("shadow", "Named points to go back to");
+  shadow->footer(help::shadow);
+  shadow->require_subcommand(1);
+  const auto named = [&o](CLI::App* sub) {
+    sub->add_option("name", o.shadow.name, "The shadow")->required()->type_name("NAME");
+    return sub;
+  };
+  const auto on_node = [&o](CLI::App* sub) {
+    sub->add_option("--node", o.shadow.node, "Only there (default: every node that has it)")->type_name("NODE");
+  };
+  CLI::App* create = named(command(*shadow, o, "create", "Make one now", "",
+                                   [&o](Session& s) { return shadow_create_command(s, o.shadow); }));
+  create->add_flag("--keep", o.shadow.keep, "Never drop it for its age");
+  create->add_flag("--no-quiesce", o.shadow.no_quiesce, "Don't ask the application to bring its files in order first");
+  command(*shadow, o, "list", "List them, newest first", "", [](Session& s) { return shadow_list_command(s); });
+  CLI::App* keep = named(command(*shadow, o, "keep", "Keep one, and the history since then, whatever its age", "",
+                                 [&o](Session& s) { return shadow_keep_command(s, o.shadow); }));
+  keep->add_flag("--no-keep", o.shadow.no_keep, "Take that back");
+  on_node(keep);
+  CLI::App* remove = named(command(*shadow, o, "delete", "Forget one; asks first", "",
+                                   [&o](Session& s) { return shadow_delete_command(s, o.shadow); }));
+  remove->add_flag("--yes", o.yes, "Don't ask");
+  on_node(remove);
+}
+
+void add_past(CLI::App& app, Options& o) {
+  CLI::App* timeline = command(app, o, "timeline", "How far each node can go back: points, shadows, gaps",
+                               help::timeline, [&o](Session& s) { return timeline_command(s, o.timeline); });
+  timeline->add_option("--from", o.timeline.from, "From this time on, point by point")->type_name("TIME");
+  timeline->add_option("--to", o.timeline.to, "Up to this time, point by point")->type_name("TIME");
+  timeline->add_option("--node", o.timeline.node, "Only this node's")->type_name("NODE");
+  timeline->add_option("--points", o.timeline.points, "The newest so many points of each node")
+      ->type_name("N")
+      ->check(CLI::Range(0, 1000));
+  add_shadows(app, o);
+
+  CLI::App* rollback = command(app, o, "rollback", "Take the protected folders back to an earlier point",
+                               help::rollback, [&o](Session& s) { return rollback_command(s, o.rollback); });
+  rollback->add_option("--to", o.rollback.to, "The point: a time or a shadow")->required()->type_name("TIME|SHADOW");
+  rollback->add_option("--node", o.rollback.node, "Node that goes back and becomes active (default: the best one)")
+      ->type_name("NODE");
+  rollback->add_flag("--dry-run", o.rollback.dry_run, "Only say what would happen");
+  rollback->add_flag("--yes", o.yes, "Don't ask");
+  follows(rollback, o);
+
+  CLI::App* look = command(app, o, "look", "Mount the protected folders as they were, read-only", help::look,
+                           [&o](Session& s) { return look_command(s, o.look); });
+  look->add_option("dir", o.look.dir, "Folder to mount it at, on that node")->type_name("DIR");
+  look->add_option("--at", o.look.at, "The point: a time or a shadow")->type_name("TIME|SHADOW");
+  look->add_option("--node", o.look.node, "On this node (default: this one)")->type_name("NODE");
+  look->add_flag("--end", o.look.end, "End the view at DIR");
+  look->add_flag("--list", o.look.list, "List the views of all nodes");
+
+  CLI::App* verify = command(app, o, "verify", "Compare the copies with the active's files while it runs", help::verify,
+                             [&o](Session& s) { return verify_command(s, o.verify); });
+  verify->add_flag("--full", o.verify.full, "Every byte (default)");
+  verify->add_flag("--sample", o.verify.sample, "All names and attributes, a part of the contents")->excludes("--full");
+  verify->add_flag("--no-repair", o.verify.no_repair, "Only report differences");
+  verify->add_flag("--trust-active", o.verify.trust_active,
+                   "Repair also where nobody knows which side is right: the active's copy is taken, the other's stays "
+                   "in its history");
+  verify->add_option("--rate", o.verify.rate_mib_s, "Read at most so many MiB/s")
+      ->type_name("MIB")
+      ->check(CLI::Range(1, 100'000));
+  verify->add_flag("--wait", o.verify.wait, "Until it ends; fails when differences remain");
+  verify->add_flag("--status", o.verify.status, "Show how far it is and what the last one found");
+  verify->add_flag("--stop", o.verify.stop, "Stop it");
+  verify->add_option("--timeout", o.timeout_s, "Stop waiting after so many seconds")
+      ->type_name("SECONDS")
+      ->check(CLI::PositiveNumber);
+}
+
 std::string command_path(const CLI::App& app) {
   std::string path = "holdfast";
   const CLI::App* at = &app;
@@ -212,9 +303,11 @@ int run(const std::vector<std::string>& arguments, const Surroundings& around) {
   app.set_help_all_flag("--help-all", "Help of all commands");
   app.get_formatter()->column_width(30);
   add_membership(app, o);
+  add_members(app, o);
   add_protection(app, o);
   add_looking(app, o);
   add_roles(app, o);
+  add_past(app, o);
   CLI::App* version = command(app, o, "version", "Print the version", "", [](Session& s) {
     if (s.json)
       s.print_json({{"version", HF_VERSION}});

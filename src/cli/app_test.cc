@@ -266,6 +266,107 @@ TEST_F(Cli, PlanShowsAndSkips) {
   EXPECT_EQ(fake.calls.at(0), "skip_step root drain");
 }
 
+TEST_F(Cli, TimelineIsShortAndSaysHowToGoBack) {
+  control::NodeTimeline n{"n2", "passive", "on", "", 3 << 20, 10 << 20, {{1'764'000'000'000, 1'764'000'600'000, 590}},
+                          {},   {}};
+  n.gaps.push_back({1'764'000'000'000, 0, "this node became active"});
+  fake.past = {1'764'000'700'000, {n}, {{"nightly", 1'764'000'300'000, {"n2"}, "user", true, true, 5}}};
+  const Outcome o = run({"timeline"});
+  EXPECT_EQ(o.status, exit_ok) << o.err;
+  for (const char* part : {"n2", "590 points", "this node became active", "nightly", "kept", "application consistent",
+                           "holdfast rollback --to"})
+    EXPECT_NE(o.out.find(part), std::string::npos) << part << o.out;
+  EXPECT_LT(std::count(o.out.begin(), o.out.end(), '\n'), 20);
+  EXPECT_EQ(json::parse(run({"timeline", "--json"}).out)["shadows"][0]["name"], "nightly");
+  EXPECT_EQ(run({"timeline", "--from", "10m", "--to", "2026-11-25T14:02:11Z", "--node", "n2"}).status, exit_ok);
+  EXPECT_EQ(fake.calls.back(), "timeline 600000ms ago 2026-11-25T14:02:11.000000000Z n2 50");
+  EXPECT_EQ(run({"timeline", "--from", "25:00"}).status, exit_usage);
+  EXPECT_NE(run({"shadow", "list"}).out.find("nightly"), std::string::npos);
+}
+
+TEST_F(Cli, ShadowsAreNamedKeptAndDeleted) {
+  fake.shadow.shadow = {"before-upgrade", 1'764'000'300'000, {"n2"}, "user", true, true, 0};
+  fake.shadow.warnings = {"n3 has not applied it yet"};
+  const Outcome o = run({"shadow", "create", "before-upgrade", "--keep"});
+  EXPECT_EQ(o.status, exit_ok) << o.err;
+  EXPECT_EQ(fake.calls.back(), "shadow_create root before-upgrade keep");
+  EXPECT_NE(o.out.find("undo: holdfast shadow delete before-upgrade"), std::string::npos);
+  EXPECT_NE(o.err.find("n3 has not applied it yet"), std::string::npos);
+  const Outcome wrong = run({"shadow", "create", "14:02"});
+  EXPECT_EQ(wrong.status, exit_usage) << "a time is no name";
+  EXPECT_EQ(run({"shadow", "keep", "a", "--no-keep", "--node", "n2"}).status, exit_ok);
+  EXPECT_EQ(fake.calls.back(), "shadow_keep root a n2 no");
+  EXPECT_EQ(run({"shadow", "delete", "a"}).status, exit_usage) << "asks first";
+  EXPECT_EQ(run({"shadow", "delete", "a", "--yes"}).status, exit_ok);
+  EXPECT_EQ(fake.calls.back(), "shadow_delete root a ");
+}
+
+TEST_F(Cli, RollbackShowsFirstAndCarriesOutWhatItShowed) {
+  fake.going_back = {
+      "rollback-1", "holdfast rollback --to before-rollback", "", "n1", "n2", 4711, 1'764'000'300'000, "", 47.3,
+      {"mind this"}};
+  const Outcome dry = run({"rollback", "--to", "90s ago", "--dry-run"});
+  EXPECT_EQ(dry.status, exit_ok) << dry.err;
+  for (const char* part : {"47.3 s of changes", "n2 instead of n1", "before-rollback", "mind this"})
+    EXPECT_NE(dry.out.find(part), std::string::npos) << part << dry.out;
+  EXPECT_EQ(fake.calls, std::vector<std::string>{"rollback root 90000ms ago  0 dry"});
+  EXPECT_EQ(run({"rollback", "--to", "90s ago"}).status, exit_usage) << "nobody can be asked";
+  ASSERT_EQ(fake.calls.size(), 2U);
+  EXPECT_TRUE(fake.calls[1].ends_with("dry"));
+  PlanStatus done = plan("done", {{"stop", "done"}});
+  done.kind = "rollback";
+  fake.plan_stages = {done};
+  const Outcome o = run({"rollback", "--to", "90s ago", "--yes"});
+  EXPECT_EQ(o.status, exit_ok) << o.err;
+  EXPECT_EQ(fake.calls.back(), "rollback root 90000ms ago n2 4711") << "exactly the point that was shown";
+  EXPECT_NE(o.out.find("undo: holdfast rollback --to before-rollback"), std::string::npos);
+  EXPECT_EQ(run({"rollback", "--to", "yesterday-ish?", "--yes"}).status, exit_usage);
+}
+
+TEST_F(Cli, FailoverToAnEarlierPointAsksAndSendsATime) {
+  EXPECT_EQ(run({"failover", "--to", "2026-11-25T14:02:11Z"}).status, exit_usage);
+  EXPECT_TRUE(fake.calls.empty());
+  EXPECT_EQ(run({"failover", "n2", "--to", "2026-11-25T14:02:11Z", "--yes", "--force"}).status, exit_ok);
+  EXPECT_EQ(fake.calls.back(), "failover root n2 force to 2026-11-25T14:02:11.000000000Z");
+}
+
+TEST_F(Cli, AMemberIsRemovedAfterAQuestion) {
+  EXPECT_EQ(run({"member", "remove", "w1"}).status, exit_usage);
+  EXPECT_EQ(run({"member", "remove", "w1", "--yes"}).status, exit_ok);
+  EXPECT_EQ(fake.calls, std::vector<std::string>{"member_remove root w1"});
+}
+
+TEST_F(Cli, LookMountsListsAndEnds) {
+  const Outcome o = run({"look", "--at", "nightly", "--node", "n2", "/mnt/past"});
+  EXPECT_EQ(o.status, exit_ok) << o.err;
+  EXPECT_EQ(fake.calls.back(), "look root nightly n2 /mnt/past");
+  EXPECT_NE(o.out.find("holdfast look --end /mnt/past --node n2"), std::string::npos);
+  EXPECT_EQ(run({"look", "--end", "/mnt/past"}).status, exit_ok);
+  EXPECT_EQ(fake.calls.back(), "look_end root  /mnt/past");
+  EXPECT_EQ(run({"look", "--at", "10m"}).status, exit_usage);
+  EXPECT_EQ(run({"look", "/mnt/past"}).status, exit_usage);
+  EXPECT_NE(run({"look", "--list"}).out.find("nothing"), std::string::npos);
+}
+
+TEST_F(Cli, VerifyWaitsAndFailsWhenDifferencesRemain) {
+  EXPECT_EQ(run({"verify", "--sample", "--rate", "20", "--no-repair"}).status, exit_ok);
+  EXPECT_EQ(fake.calls.back(), "verify root sample 20 no repair");
+  EXPECT_EQ(run({"verify", "--trust-active"}).status, exit_ok);
+  EXPECT_EQ(fake.calls.back(), "verify root full 0 trust");
+  control::VerifyPeer peer;
+  peer.node = "n2", peer.state = "idle", peer.kind = "full", peer.differences = 2, peer.repaired = 1, peer.open = 1;
+  peer.examples = {"/srv/a: contents (undecided)"};
+  fake.verification = {"n1", "idle", true, {peer}};
+  const Outcome bad = run({"verify", "--full", "--wait"});
+  EXPECT_EQ(bad.status, exit_failed);
+  EXPECT_NE(bad.out.find("/srv/a: contents"), std::string::npos) << bad.out;
+  fake.verification.peers[0].open = 0;
+  EXPECT_EQ(run({"verify", "--wait"}).status, exit_ok);
+  EXPECT_EQ(run({"verify", "--status"}).status, exit_ok);
+  EXPECT_EQ(run({"verify", "--stop"}).status, exit_ok);
+  EXPECT_EQ(fake.calls.back(), "verify_stop root ");
+}
+
 TEST_F(Cli, WrongUsageIsOneLineWithTheHelpToRead) {
   const auto error = [&](const std::vector<std::string>& a) {
     const Outcome o = run(a);
@@ -283,8 +384,9 @@ TEST_F(Cli, WrongUsageIsOneLineWithTheHelpToRead) {
 }
 
 TEST_F(Cli, HelpOfEveryCommandHasExamples) {
-  for (const char* name : {"init", "token", "join", "protect", "unprotect", "status", "wait", "make-active", "failover",
-                           "release", "events", "config", "plan"}) {
+  for (const char* name :
+       {"init", "token", "join", "protect", "unprotect", "status", "wait", "make-active", "failover", "release",
+        "events", "config", "plan", "timeline", "shadow", "rollback", "look", "verify", "member"}) {
     const Outcome o = run({name, "--help"});
     EXPECT_EQ(o.status, exit_ok) << name;
     EXPECT_NE(o.out.find("Example"), std::string::npos) << name;

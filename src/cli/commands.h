@@ -27,7 +27,28 @@ struct ProtectOptions {
 };
 struct FailoverOptions {
   bool force = false;
-  std::string node;
+  std::string node, to;
+};
+struct TimelineOptions {
+  std::string from, to, node;
+  int points = -1;  // -1: as many as make sense
+};
+struct ShadowOptions {
+  std::string name, node;
+  bool keep = false, no_keep = false, no_quiesce = false;
+};
+struct RollbackOptions {
+  std::string to, node;
+  bool dry_run = false;
+};
+struct LookOptions {
+  std::string at, node, dir;
+  bool end = false, list = false;
+};
+struct VerifyOptions {
+  bool full = false, sample = false, stop = false, status = false, wait = false, no_repair = false,
+       trust_active = false;
+  int rate_mib_s = 0;
 };
 struct StatusOptions {
   bool watch = false;
@@ -50,12 +71,21 @@ int unprotect_command(Session& session, const std::string& what);
 int make_active_command(Session& session, const std::string& node);
 int failover_command(Session& session, const FailoverOptions& options);
 int release_command(Session& session);
+int member_remove_command(Session& session, const std::string& name);
 int status_command(Session& session, const StatusOptions& options);
 int wait_command(Session& session);
 int events_command(Session& session, const EventsOptions& options);
 int config_get_command(Session& session, const std::string& key);
 int config_set_command(Session& session, const std::string& key, const std::string& value);
 int config_show_command(Session& session);
+int timeline_command(Session& session, const TimelineOptions& options);
+int shadow_create_command(Session& session, const ShadowOptions& options);
+int shadow_list_command(Session& session);
+int shadow_keep_command(Session& session, const ShadowOptions& options);
+int shadow_delete_command(Session& session, const ShadowOptions& options);
+int rollback_command(Session& session, const RollbackOptions& options);
+int look_command(Session& session, const LookOptions& options);
+int verify_command(Session& session, const VerifyOptions& options);
 int plan_command(Session& session, const PlanOptions& options);
 
 // "90", "90s", "15m", "2h", "1d" in seconds.

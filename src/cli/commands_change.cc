@@ -2,6 +2,7 @@
 // Commands that change something.
 #include <algorithm>
 #include <charconv>
+#include <chrono>
 #include <istream>
 #include <ostream>
 
@@ -11,6 +12,7 @@
 #include "cli/views.h"
 #include "control/model.h"
 #include "control/requests.h"
+#include "control/when.h"
 
 namespace holdfast::cli {
 namespace {
@@ -19,6 +21,7 @@ using nlohmann::json;
 using namespace control;
 
 constexpr int join_ms = 90'000;
+constexpr int failover_ms = 200'000;  // forced: the node may have to look through its history first
 
 void print_warnings(Session& session, const std::vector<std::string>& warnings) {
   for (const std::string& w : warnings) session.around().err << "holdfast: warning: " << printable(w) << "\n";
@@ -166,8 +169,24 @@ int failover_command(Session& session, const FailoverOptions& o) {
     const auto confirmed = session.confirm("A forced failover gives up changes that only the lost active has");
     if (!confirmed) return session.failure(confirmed.error());
   }
-  return finish_accepted(session, session.send("POST", "/v1/failover", to_json(FailoverRequest{o.force, o.node})),
+  FailoverRequest request{o.force, o.node, ""};
+  if (!o.to.empty()) {
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    const auto to = parse_when(o.to, std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());
+    if (!to) return session.failure(to.error());
+    request.to = control::to_text(*to);
+    const auto confirmed = session.confirm("What was changed after " + o.to + " is given up");
+    if (!confirmed) return session.failure(confirmed.error());
+  }
+  return finish_accepted(session, session.send("POST", "/v1/failover", to_json(request), failover_ms),
                          (o.node.empty() ? std::string("this node") : o.node) + " is active");
+}
+
+int member_remove_command(Session& session, const std::string& name) {
+  const auto confirmed = session.confirm(name + " will have no vote and no copy of the data in this cluster any more");
+  if (!confirmed) return session.failure(confirmed.error());
+  return finish_accepted(session, session.send("POST", "/v1/members/remove", to_json(MemberRemoveRequest{name})),
+                         name + " is no member any more");
 }
 
 int release_command(Session& session) {

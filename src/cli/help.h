@@ -60,6 +60,13 @@ Examples
 A wrong, used or expired token, a node name that is taken, or too little space for the copy is one line that says
 so; nothing was changed then.)";
 
+inline constexpr const char* member = R"(
+A witness or node that is lost, re-installed or whose certificate has expired can't come back as it was: remove it, then
+let it join anew. The active can't be removed: make another node the active first.
+
+Example
+  holdfast member remove w1 --yes)";
+
 inline constexpr const char* protect = R"(
 A plug-in knows the application's folders, units and probes. A folder is protected as it is. The application keeps
 running, except for a short restart when its folders begin to be captured. What can't be protected faithfully (a
@@ -97,9 +104,66 @@ voters first: while the old active may still hold its lease it is refused. Witho
 changes would be lost, and says how many seconds of them. --force gives those up: when the old active comes
 back it is made equal to the new one.
 
+--to takes over as the folders were at an earlier point of the node's history (holdfast timeline shows them): what
+was changed since is given up. The node serves when the application is healthy at that point.
+
 Examples
   holdfast failover
-  holdfast failover --force --yes)";
+  holdfast failover --force --yes
+  holdfast failover --to "2 minutes ago" --force)";
+
+inline constexpr const char* timeline = R"(
+Each passive keeps an undo history, so the protected folders can be taken back to each of its seconds: see holdfast
+rollback. A gap is where it ends: nothing before it can be reached on that node.
+
+Times, here and in all commands: 14:02:11, 2026-11-25 14:02, 2026-11-25T13:02:11Z, 10m, "90s ago", or a shadow's name.
+
+Examples
+  holdfast timeline
+  holdfast timeline --node b --from 14:00 --to 14:05)";
+
+inline constexpr const char* shadow = R"(
+A shadow is a name for a point of the history on all passives. Before it is made the application is asked to bring
+its files in order, where its plug-in can (postgresql: a checkpoint), so that it starts faster from there. Shadows are
+also made by themselves (holdfast config get shadow_every) and before a rollback; those thin out with age.
+
+Examples
+  holdfast shadow create before-upgrade --keep
+  holdfast shadow list
+  holdfast shadow keep before-upgrade --no-keep
+  holdfast shadow delete before-upgrade --yes)";
+
+inline constexpr const char* rollback = R"(
+A passive goes back to the point and becomes the active there, checked by the application's probe before clients reach
+it; the other nodes follow. First it says what will be taken back, and asks. Until the new epoch is recorded a failing
+step takes everything back; nobody else can become active at the earlier point, whatever fails. What is taken back stays
+as the shadow before-rollback-... on the old active, which is how a rollback is itself taken back.
+
+Examples
+  holdfast rollback --to "1 minute ago" --dry-run
+  holdfast rollback --to 14:02:10
+  holdfast rollback --to before-upgrade --node b --yes
+  holdfast rollback --to before-rollback)";
+
+inline constexpr const char* look = R"(
+The view is read-only and stays as it is while changes go on being applied. With several protected folders each is
+below DIR under its own path.
+
+Examples
+  holdfast look --at 10m --node b /mnt/past
+  holdfast look --list
+  holdfast look --end /mnt/past --node b)";
+
+inline constexpr const char* verify = R"(
+Compares every synchronized passive with the active at one point of the log, at a bounded rate, while the application
+runs. Differences are reported as events, and repaired through the log unless --no-repair. A slow scrub of the same
+kind runs by itself all the time.
+
+Examples
+  holdfast verify --full --wait
+  holdfast verify --sample
+  holdfast verify --status
+  holdfast verify --stop)";
 
 inline constexpr const char* release = R"(
 After an automatic switchover the old active is held: it receives and votes, but applies nothing, so that its

@@ -127,7 +127,8 @@ int Session::follow_plan(const std::string& id, const std::string& done, const s
                               undo_with.empty() ? "" : "undo: " + undo_with + "\n"));
           return exit_ok;
         }
-        const std::string what = plan->state == "reverted"    ? "the cluster is as it was before"
+        const std::string what = plan->state == "reverted" ? "the cluster is as it was before"
+                                 : plan->state == "abandoned" && plan->kind == "rollback" ? "it ended on the way"
                                  : plan->state == "abandoned" ? "the role was given up and is voted on anew"
                                                               : "the plan halted where it stands";
         return failure({ErrorCode::internal, fmt::format("{} did not succeed, {}: {}", plan->kind, what, plan->error),

@@ -137,8 +137,27 @@ void add_channels(Page& page, const ClusterStatus& s) {
         .add(" ")
         .add("to send " + human_bytes(q.send_bytes), q.send_age_s > 5 ? Style::warn : Style::plain);
     if (q.send_bytes > 0) line.add(fmt::format(" ({})", human_seconds(q.send_age_s)));
+    if (q.send_mode == "disk") line.add(", on disk " + human_bytes(q.send_disk_bytes), Style::warn);
+    if (q.send_mode == "map") line.add(fmt::format(", {} changed objects noted", q.changed_objects), Style::warn);
     line.add("   to apply " + human_bytes(q.receive_bytes), q.receive_age_s > 30 ? Style::warn : Style::plain);
     if (q.receive_bytes > 0) line.add(fmt::format(" ({})", human_seconds(q.receive_age_s)));
+    page.add(line);
+  }
+}
+
+void add_history(Page& page, const ClusterStatus& s) {
+  const char* label = "HISTORY";
+  for (const NodeStatus& n : s.nodes) {
+    if (!n.undo || n.undo->state == "off" || n.role == "active") continue;
+    Line line = section(page, label);
+    label = "";
+    line.add(pad(n.name, 9)).add(" ");
+    if (n.undo->state != "on") line.add(n.undo->state + "  ", Style::warn);
+    if (n.undo->oldest_ms != 0)
+      line.add("back to " + human_age(static_cast<double>(s.time_ms - n.undo->oldest_ms) / 1000) + " ago   ");
+    line.add(human_bytes(n.undo->bytes));
+    if (n.undo->limit_bytes > 0) line.add(" of " + human_bytes(n.undo->limit_bytes), Style::dim);
+    if (n.undo->shadows > 0) line.add(fmt::format("   {} shadow{}", n.undo->shadows, n.undo->shadows == 1 ? "" : "s"));
     page.add(line);
   }
 }
@@ -290,6 +309,7 @@ std::string status_view(const ClusterStatus& status, const Look& look) {
   }
   add_nodes(page, status);
   add_channels(page, status);
+  add_history(page, status);
   add_votes(page, status);
   add_addresses(page, status);
   add_applications(page, status);

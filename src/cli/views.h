@@ -4,6 +4,7 @@
 
 #include "cli/text.h"
 #include "control/events.h"
+#include "control/history.h"
 #include "control/model.h"
 #include "control/requests.h"
 
@@ -16,6 +17,12 @@ std::string plan_view(const control::PlanStatus& plan, const Look& look);
 void add_plan(Page& page, const control::PlanStatus& plan);
 std::string event_line(const control::Event& event, const Look& look);
 std::string config_view(const control::ConfigReply& config, const Look& look);
+
+// The past; times in this process's zone.
+std::string timeline_view(const control::Timeline& timeline, const Look& look);
+std::string shadows_view(const control::Timeline& timeline, const Look& look);
+std::string rollback_view(const control::RollbackReply& reply, std::int64_t now_ms, const Look& look);
+std::string verify_view(const control::VerifyStatus& status, std::int64_t now_ms, const Look& look);
 
 Style style_of_state(const std::string& state);
 

@@ -42,6 +42,18 @@ Result<json> get_plan(ApiCall& c) {
   return answer(c.handlers.plan(c.request.path.starts_with(prefix) ? c.request.path.substr(prefix.size()) : ""));
 }
 
+std::string text_of(const HttpRequest& request, const char* name) {
+  const auto found = request.query.find(name);
+  return found == request.query.end() ? std::string() : found->second;
+}
+
+Result<json> get_timeline(ApiCall& c) {
+  TimelineRequest request{text_of(c.request, "from"), text_of(c.request, "to"), text_of(c.request, "node"), 0};
+  HF_ASSIGN(const int points, number_of(c.request, "points", 0, 1000));
+  request.points = static_cast<std::uint64_t>(points);
+  return answer(c.handlers.timeline(request));
+}
+
 Result<json> post_init(ApiCall& c) {
   HF_ASSIGN(const InitRequest request, init_request_from_json(c.body));
   c.subject = request.name;
@@ -100,6 +112,12 @@ Result<json> post_failover(ApiCall& c) {
   return answer(c.handlers.failover(c.caller, request));
 }
 
+Result<json> post_member_remove(ApiCall& c) {
+  HF_ASSIGN(const MemberRemoveRequest request, member_remove_request_from_json(c.body));
+  c.subject = request.name.substr(0, 64);
+  return answer(c.handlers.member_remove(c.caller, request));
+}
+
 Result<json> post_release(ApiCall& c) {
   if (!c.body.empty()) return fail(ErrorCode::invalid, "release takes no members but actor");
   return answer(c.handlers.release(c.caller));
@@ -117,6 +135,54 @@ Result<json> put_config(ApiCall& c) {
   return answer(c.handlers.config_set(c.caller, request));
 }
 
+Result<json> post_shadow(ApiCall& c) {
+  HF_ASSIGN(const ShadowRequest request, shadow_request_from_json(c.body));
+  c.subject = request.name.substr(0, 64);
+  return answer(c.handlers.shadow_create(c.caller, request));
+}
+
+Result<json> post_shadow_keep(ApiCall& c) {
+  HF_ASSIGN(const ShadowChange request, shadow_change_from_json(c.body));
+  c.subject = request.name.substr(0, 64) + (request.keep ? "" : ", not any more");
+  return answer(c.handlers.shadow_keep(c.caller, request));
+}
+
+Result<json> post_shadow_delete(ApiCall& c) {
+  HF_ASSIGN(const ShadowChange request, shadow_change_from_json(c.body));
+  c.subject = request.name.substr(0, 64);
+  return answer(c.handlers.shadow_delete(c.caller, request));
+}
+
+Result<json> post_rollback(ApiCall& c) {
+  HF_ASSIGN(const RollbackRequest request, rollback_request_from_json(c.body));
+  c.subject = "to " + request.to.substr(0, 64) + (request.node.empty() ? "" : " on " + request.node.substr(0, 64)) +
+              (request.dry_run ? ", dry run" : "");
+  return answer(c.handlers.rollback(c.caller, request));
+}
+
+Result<json> post_look(ApiCall& c) {
+  HF_ASSIGN(const LookRequest request, look_request_from_json(c.body));
+  c.subject = request.at.substr(0, 64) + " at " + request.dir.substr(0, 200);
+  return answer(c.handlers.look(c.caller, request));
+}
+
+Result<json> post_look_end(ApiCall& c) {
+  HF_ASSIGN(const LookEndRequest request, look_end_request_from_json(c.body));
+  c.subject = request.dir.substr(0, 200);
+  return answer(c.handlers.look_end(c.caller, request));
+}
+
+Result<json> post_verify(ApiCall& c) {
+  HF_ASSIGN(const VerifyRequest request, verify_request_from_json(c.body));
+  c.subject = request.mode.empty() ? "full" : request.mode.substr(0, 64);
+  return answer(c.handlers.verify(c.caller, request));
+}
+
+Result<json> post_verify_stop(ApiCall& c) {
+  if (!c.body.empty()) return fail(ErrorCode::invalid, "verify/stop takes no members but actor");
+  return answer(c.handlers.verify_stop(c.caller));
+}
+
 }  // namespace
 
 std::string dump(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
@@ -129,6 +195,9 @@ const std::vector<ApiRoute>& api_routes() {
       {"GET", "/v1/config", true, true, false, nullptr, [](ApiCall& c) { return answer(c.handlers.config()); }},
       {"GET", "/v1/plan", true, true, false, nullptr, get_plan},
       {"GET", "/v1/plans/", true, true, false, nullptr, get_plan},
+      {"GET", "/v1/timeline", true, true, false, nullptr, get_timeline},
+      {"GET", "/v1/looks", true, true, false, nullptr, [](ApiCall& c) { return answer(c.handlers.looks()); }},
+      {"GET", "/v1/verify", true, true, false, nullptr, [](ApiCall& c) { return answer(c.handlers.verify_status()); }},
       {"POST", "/v1/init", true, false, false, "init", post_init},
       {"POST", "/v1/token", true, true, false, "token", post_token},
       {"POST", "/v1/join", true, true, true, "join", post_join},
@@ -138,9 +207,18 @@ const std::vector<ApiRoute>& api_routes() {
       {"POST", "/v1/unprotect", true, true, false, "unprotect", post_unprotect},
       {"POST", "/v1/make-active", true, true, false, "make_active", post_make_active},
       {"POST", "/v1/failover", true, true, false, "failover", post_failover},
+      {"POST", "/v1/members/remove", true, true, false, "member_remove", post_member_remove},
       {"POST", "/v1/release", true, true, false, "release", post_release},
       {"POST", "/v1/plan/skip", true, true, false, "skip_step", post_skip},
       {"PUT", "/v1/config", true, true, false, "config_set", put_config},
+      {"POST", "/v1/shadows", true, true, false, "shadow_create", post_shadow},
+      {"POST", "/v1/shadows/keep", true, true, false, "shadow_keep", post_shadow_keep},
+      {"POST", "/v1/shadows/delete", true, true, false, "shadow_delete", post_shadow_delete},
+      {"POST", "/v1/rollback", true, true, false, "rollback", post_rollback},
+      {"POST", "/v1/look", true, true, false, "look", post_look},
+      {"POST", "/v1/look/end", true, true, false, "look_end", post_look_end},
+      {"POST", "/v1/verify", true, true, false, "verify", post_verify},
+      {"POST", "/v1/verify/stop", true, true, false, "verify_stop", post_verify_stop},
   };
   return table;
 }

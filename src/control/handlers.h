@@ -13,6 +13,7 @@
 
 #include "base/result.h"
 #include "control/events.h"
+#include "control/history.h"
 #include "control/model.h"
 #include "control/requests.h"
 
@@ -42,6 +43,9 @@ class Handlers {
   virtual Result<ConfigReply> config() = 0;
   // `id` empty = the running or else the newest plan.
   virtual Result<PlanStatus> plan(const std::string& id) = 0;
+  virtual Result<Timeline> timeline(const TimelineRequest&) = 0;
+  virtual Result<LooksReply> looks() = 0;
+  virtual Result<VerifyStatus> verify_status() = 0;
   // For one who holds a token and means to join through us.
   virtual Result<JoinAsksReply> join_asks(const Caller&, const JoinAsksRequest&) = 0;
 
@@ -55,10 +59,20 @@ class Handlers {
   virtual Result<Accepted> unprotect(const Caller&, const UnprotectRequest&) = 0;
   virtual Result<Accepted> make_active(const Caller&, const MakeActiveRequest&) = 0;
   virtual Result<Accepted> failover(const Caller&, const FailoverRequest&) = 0;
+  // One that is dead, expired or not wanted: it has no vote and no copy any more.
+  virtual Result<Accepted> member_remove(const Caller&, const MemberRemoveRequest&) = 0;
   virtual Result<Accepted> release(const Caller&) = 0;
   // An administrator gives up on a step that is being retried (PlanRunner::skip).
   virtual Result<Accepted> skip_step(const Caller&, const SkipStepRequest&) = 0;
   virtual Result<Accepted> config_set(const Caller&, const ConfigSetRequest&) = 0;
+  virtual Result<ShadowReply> shadow_create(const Caller&, const ShadowRequest&) = 0;
+  virtual Result<Accepted> shadow_keep(const Caller&, const ShadowChange&) = 0;
+  virtual Result<Accepted> shadow_delete(const Caller&, const ShadowChange&) = 0;
+  virtual Result<RollbackReply> rollback(const Caller&, const RollbackRequest&) = 0;
+  virtual Result<LookStatus> look(const Caller&, const LookRequest&) = 0;
+  virtual Result<Accepted> look_end(const Caller&, const LookEndRequest&) = 0;
+  virtual Result<Accepted> verify(const Caller&, const VerifyRequest&) = 0;
+  virtual Result<Accepted> verify_stop(const Caller&) = 0;
 
   // Every mutation ends here, done or refused: an event with its actor. Must not block for long.
   virtual void record(const EventDraft& event) = 0;

@@ -48,6 +48,12 @@ template <class V>
 void fields(V& v, Queues& t) {
   v("send_bytes", t.send_bytes), v("send_age_s", t.send_age_s);
   v("receive_bytes", t.receive_bytes), v("receive_age_s", t.receive_age_s);
+  v("send_mode", t.send_mode), v("send_disk_bytes", t.send_disk_bytes), v("changed_objects", t.changed_objects);
+}
+template <class V>
+void fields(V& v, UndoStatus& t) {
+  v("state", t.state), v("bytes", t.bytes), v("limit_bytes", t.limit_bytes), v("oldest", WallTime{t.oldest_ms});
+  v("newest", WallTime{t.newest_ms}), v("shadows", t.shadows);
 }
 template <class V>
 void fields(V& v, SyncProgress& t) {
@@ -61,6 +67,7 @@ void fields(V& v, NodeStatus& t) {
   v("consistent_point_age_s", t.consistent_point_age_s);
   v("state", t.state), v("detail", t.detail), v("version", t.version), v("self", t.self), v("held", t.held);
   v("sync_progress", t.sync_progress), v("channel", t.channel), v("queues", t.queues);
+  v("undo", t.undo);
 }
 template <class V>
 void fields(V& v, LeaseStatus& t) {

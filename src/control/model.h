@@ -23,7 +23,10 @@ struct ChannelPath {
 };
 
 struct Queues {
-  std::uint64_t send_bytes = 0;  // on the active: log that this node has not confirmed
+  std::uint64_t send_bytes = 0;       // on the active: log that this node has not confirmed
+  std::string send_mode;              // ring | disk | map | lost; empty = unknown
+  std::uint64_t send_disk_bytes = 0;  // of it on the active's disk
+  std::uint64_t changed_objects = 0;  // mode map: what it has to be compared with
   double send_age_s = 0;
   std::uint64_t receive_bytes = 0;  // on a passive: logged, not yet applied
   double receive_age_s = 0;
@@ -36,6 +39,14 @@ struct SyncProgress {
   std::uint64_t total_objects = 0;
   std::uint64_t bytes = 0;  // shipped so far
   std::optional<double> remaining_s;
+};
+
+// What a node can be taken back to (GET /v1/timeline says more).
+struct UndoStatus {
+  std::string state;  // off | on | damaged | waiting_for_space | rewinding | ...
+  std::uint64_t bytes = 0, limit_bytes = 0;
+  std::int64_t oldest_ms = 0, newest_ms = 0;  // the active's clock
+  std::uint64_t shadows = 0;
 };
 
 struct NodeStatus {
@@ -58,6 +69,7 @@ struct NodeStatus {
   std::optional<SyncProgress> sync_progress;
   std::vector<ChannelPath> channel;
   Queues queues;
+  std::optional<UndoStatus> undo;
 };
 
 struct LeaseStatus {

@@ -71,7 +71,11 @@ void fields(V& v, MakeActiveRequest& t) {
 }
 template <class V>
 void fields(V& v, FailoverRequest& t) {
-  v("force", t.force), v("node", t.node);
+  v("force", t.force), v("node", t.node), v("to", t.to);
+}
+template <class V>
+void fields(V& v, MemberRemoveRequest& t) {
+  v("name", t.name);
 }
 template <class V>
 void fields(V& v, SkipStepRequest& t) {
@@ -121,7 +125,16 @@ HF_JSON_BOTH(ProtectRequest, protect_request_from_json, "protect", Unknown::refu
 HF_JSON_BOTH(ProtectReply, protect_reply_from_json, "answer to protect", Unknown::ignored)
 HF_JSON_BOTH(UnprotectRequest, unprotect_request_from_json, "unprotect", Unknown::refused)
 HF_JSON_BOTH(MakeActiveRequest, make_active_request_from_json, "make-active", Unknown::refused)
-HF_JSON_BOTH(FailoverRequest, failover_request_from_json, "failover", Unknown::refused)
+// A node that knows of no points must not be told of none.
+nlohmann::json to_json(const FailoverRequest& value) {
+  nlohmann::json json = write_fields(value);
+  if (value.to.empty()) json.erase("to");
+  return json;
+}
+Result<FailoverRequest> failover_request_from_json(const nlohmann::json& json) {
+  return read_fields<FailoverRequest>(json, "failover", Unknown::refused);
+}
+HF_JSON_BOTH(MemberRemoveRequest, member_remove_request_from_json, "member", Unknown::refused)
 HF_JSON_BOTH(SkipStepRequest, skip_step_request_from_json, "skip", Unknown::refused)
 HF_JSON_BOTH(ConfigSetRequest, config_set_request_from_json, "config", Unknown::refused)
 HF_JSON_BOTH(ConfigReply, config_reply_from_json, "answer to config", Unknown::ignored)

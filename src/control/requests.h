@@ -110,6 +110,11 @@ struct MakeActiveRequest {
 struct FailoverRequest {
   bool force = false;  // accept the loss that the refusal names
   std::string node;    // empty = this node
+  std::string to;      // take over at this point of its history (control/when.h); empty = with all it has
+};
+
+struct MemberRemoveRequest {
+  std::string name;  // of a node or the witness
 };
 
 struct SkipStepRequest {
@@ -165,6 +170,7 @@ HF_JSON_REQUEST(ProtectReply, protect_reply_from_json);
 HF_JSON_REQUEST(UnprotectRequest, unprotect_request_from_json);
 HF_JSON_REQUEST(MakeActiveRequest, make_active_request_from_json);
 HF_JSON_REQUEST(FailoverRequest, failover_request_from_json);
+HF_JSON_REQUEST(MemberRemoveRequest, member_remove_request_from_json);
 HF_JSON_REQUEST(SkipStepRequest, skip_step_request_from_json);
 HF_JSON_REQUEST(ConfigSetRequest, config_set_request_from_json);
 HF_JSON_REQUEST(ConfigReply, config_reply_from_json);

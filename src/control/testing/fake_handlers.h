@@ -78,7 +78,10 @@ class FakeHandlers : public Handlers {
     return accept("make_active", c, r.node);
   }
   Result<Accepted> failover(const Caller& c, const FailoverRequest& r) override {
-    return accept("failover", c, r.node + (r.force ? " force" : ""));
+    return accept("failover", c, r.node + (r.force ? " force" : "") + (r.to.empty() ? "" : " to " + r.to));
+  }
+  Result<Accepted> member_remove(const Caller& c, const MemberRemoveRequest& r) override {
+    return accept("member_remove", c, r.name);
   }
   Result<Accepted> release(const Caller& c) override { return accept("release", c, ""); }
   Result<Accepted> skip_step(const Caller& c, const SkipStepRequest& r) override {
@@ -87,6 +90,50 @@ class FakeHandlers : public Handlers {
   Result<Accepted> config_set(const Caller& c, const ConfigSetRequest& r) override {
     return accept("config_set", c, r.key + "=" + r.value);
   }
+  Timeline past;
+  RollbackReply going_back;
+  ShadowReply shadow;
+  VerifyStatus verification;
+  LooksReply views;
+  Result<Timeline> timeline(const TimelineRequest& r) override {
+    const std::lock_guard lock(mutex);
+    calls.push_back("timeline " + r.from + " " + r.to + " " + r.node + " " + std::to_string(r.points));
+    return past;
+  }
+  Result<LooksReply> looks() override { return views; }
+  Result<VerifyStatus> verify_status() override {
+    const std::lock_guard lock(mutex);
+    return verification;
+  }
+  Result<ShadowReply> shadow_create(const Caller& c, const ShadowRequest& r) override {
+    HF_TRY(note("shadow_create", c, r.name + (r.keep ? " keep" : "") + (r.quiesce ? "" : " no quiesce")));
+    return shadow;
+  }
+  Result<Accepted> shadow_keep(const Caller& c, const ShadowChange& r) override {
+    return accept("shadow_keep", c, r.name + " " + r.node + (r.keep ? "" : " no"));
+  }
+  Result<Accepted> shadow_delete(const Caller& c, const ShadowChange& r) override {
+    return accept("shadow_delete", c, r.name + " " + r.node);
+  }
+  Result<RollbackReply> rollback(const Caller& c, const RollbackRequest& r) override {
+    HF_TRY(note("rollback", c, r.to + " " + r.node + " " + std::to_string(r.batch) + (r.dry_run ? " dry" : "")));
+    RollbackReply reply = going_back;
+    if (r.dry_run) reply.plan.clear();
+    return reply;
+  }
+  Result<LookStatus> look(const Caller& c, const LookRequest& r) override {
+    HF_TRY(note("look", c, r.at + " " + r.node + " " + r.dir));
+    return LookStatus{r.node.empty() ? "n1" : r.node, r.dir, 7, 1'764'092'700'000};
+  }
+  Result<Accepted> look_end(const Caller& c, const LookEndRequest& r) override {
+    return accept("look_end", c, r.node + " " + r.dir);
+  }
+  Result<Accepted> verify(const Caller& c, const VerifyRequest& r) override {
+    return accept("verify", c,
+                  r.mode + " " + std::to_string(r.rate_mib_s) + (r.repair ? "" : " no repair") +
+                      (r.trust_active ? " trust" : ""));
+  }
+  Result<Accepted> verify_stop(const Caller& c) override { return accept("verify_stop", c, ""); }
   void record(const EventDraft& event) override {
     const std::lock_guard lock(mutex);
     recorded.push_back(event);

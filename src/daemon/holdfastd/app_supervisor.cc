@@ -179,6 +179,44 @@ Result<bool> AppSupervisor::all_gone() {
   return true;
 }
 
+Status AppSupervisor::confirm(const Say& say, const Cancelled& cancelled) {
+  for (const apps::Application& a : list()) {
+    if (a.resources.empty()) continue;
+    for (;;) {
+      const Outcome outcome = check(a);
+      if (outcome.ok) break;
+      say(fmt::format("{}: {}", a.name, outcome.reason));
+      if (cancelled()) return fail(ErrorCode::timeout, "{} is not healthy: {}", a.name, outcome.reason);
+      std::unique_lock lock(mutex_);
+      changed_.wait_for(lock, std::chrono::milliseconds(200));  // a probe is asked again; it tells nobody by itself
+    }
+    say(a.name + " is healthy");
+  }
+  return {};
+}
+
+Result<bool> AppSupervisor::quiesce(int timeout_ms) {
+  bool all = true;
+  const bool up = running_;
+  for (const apps::Application& a : list()) {
+    if (!up || a.resources.empty()) continue;  // nothing of it is in memory
+    if (apps::quiesce_of(a.plugin) == apps::QuiesceKind::none) all = false;
+    if (apps::quiesce_of(a.plugin) != apps::QuiesceKind::postgresql_checkpoint) continue;
+    for (const apps::PostgresqlInstance& p : a.postgresql)
+      HF_TRY(platform::checkpoint_postgresql(probe_of(p, timeout_ms)));
+  }
+  return all;
+}
+
+platform::PostgresqlProbe AppSupervisor::probe_of(const apps::PostgresqlInstance& p, int timeout_ms) const {
+  platform::PostgresqlProbe probe;
+  probe.port = p.port;
+  probe.owner = p.owner;
+  probe.timeout_ms = timeout_ms;
+  probe.node = node_;
+  return probe;
+}
+
 void AppSupervisor::tell_all(apps::HealthInput::Kind kind) {
   {
     const std::lock_guard lock(mutex_);
@@ -238,12 +276,7 @@ AppSupervisor::Outcome AppSupervisor::check(const apps::Application& a) const {
   }
   if (!o.ok || a.probe != apps::ProbeKind::postgresql_write) return o;
   for (const apps::PostgresqlInstance& p : a.postgresql) {
-    platform::PostgresqlProbe probe;
-    probe.port = p.port;
-    probe.owner = p.owner;
-    probe.timeout_ms = a.check_timeout_ms;
-    probe.node = node_;
-    const auto health = platform::probe_postgresql(probe);
+    const auto health = platform::probe_postgresql(probe_of(p, a.check_timeout_ms));
     o.resources.push_back({fmt::format("write to {}/{}", p.version, p.name), "probe", health ? "ok" : "failed",
                            health ? fmt::format("commit {:.1f} ms", health->commit_ms) : health.error().message});
     if (health) {

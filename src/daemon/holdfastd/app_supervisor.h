@@ -16,6 +16,7 @@
 #include "apps/health.h"
 #include "apps/plugins.h"
 #include "control/model.h"
+#include "platform/postgresql_probe.h"
 
 namespace holdfast::daemon {
 
@@ -42,6 +43,11 @@ class AppSupervisor {
   Status kill();                                             // at once, until the control groups are empty
   Result<bool> all_gone();                                   // no process of theirs is left
   void adopt_running();                                      // after a restart of the daemon on the active
+
+  // Waits until every application has answered its probe once: it is healthy as its files are now. `timeout` says which one is not.
+  Status confirm(const Say& say, const Cancelled& cancelled);
+  // Brings their files in order, where their plug-ins can. False: of one of them only what a power cut would leave is in them.
+  Result<bool> quiesce(int timeout_ms);
 
   // Its units are stopped on purpose: their absence is no failure.
   void leave_alone(const std::string& name);
@@ -70,6 +76,7 @@ class AppSupervisor {
   };
   void run();
   Outcome check(const apps::Application& application) const;
+  platform::PostgresqlProbe probe_of(const apps::PostgresqlInstance& instance, int timeout_ms) const;
   void take(const std::string& name, const Outcome& outcome);
   void act(const std::string& name, const std::vector<apps::HealthAction>& actions);
   void restart(const std::string& name);

@@ -63,6 +63,8 @@ void read_members(const json& j, ClusterConfig& c) {
   c.send_keep_free_mib = j.value("send_keep_free_mib", c.send_keep_free_mib);
   c.receive_queue_mib = j.value("receive_queue_mib", c.receive_queue_mib);
   c.undo_mib = j.value("undo_mib", c.undo_mib);
+  c.shadow_every_s = j.value("shadow_every_s", c.shadow_every_s);
+  c.shadow_thinning = j.value("shadow_thinning", c.shadow_thinning);
   c.automatic_failover = j.value("automatic_failover", c.automatic_failover);
   c.automatic_switchover = j.value("automatic_switchover", c.automatic_switchover);
   const json nodes = j.value("nodes", json::object());  // a name of its own: items() does not keep a temporary alive
@@ -110,6 +112,8 @@ std::string to_text(const ClusterConfig& c) {
               {"send_keep_free_mib", c.send_keep_free_mib},
               {"receive_queue_mib", c.receive_queue_mib},
               {"undo_mib", c.undo_mib},
+              {"shadow_every_s", c.shadow_every_s},
+              {"shadow_thinning", c.shadow_thinning},
               {"automatic_failover", c.automatic_failover},
               {"automatic_switchover", c.automatic_switchover},
               {"nodes", nodes},

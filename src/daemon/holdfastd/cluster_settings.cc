@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "daemon/holdfastd/cluster_config.h"
+#include "daemon/holdfastd/shadow_schedule.h"
 #include "network/ip_address.h"
 
 namespace holdfast::daemon {
@@ -87,6 +88,31 @@ Status set_public_addresses(ClusterConfig& c, const std::string& value) {
   return {};
 }
 
+std::string duration_text(std::uint32_t seconds) {
+  if (seconds == 0) return "off";
+  if (seconds % 86'400 == 0) return fmt::format("{}d", seconds / 86'400);
+  if (seconds % 3600 == 0) return fmt::format("{}h", seconds / 3600);
+  return fmt::format("{}m", seconds / 60);
+}
+
+Status set_shadow_every(ClusterConfig& c, const std::string& value) {
+  if (value == "off" || value == "0") {
+    c.shadow_every_s = 0;
+    return {};
+  }
+  constexpr std::uint32_t least_s = 300, most_s = 7 * 86'400;
+  const std::uint32_t unit = value.ends_with('m')   ? 60
+                             : value.ends_with('h') ? 3600
+                             : value.ends_with('d') ? 86'400
+                                                    : 0;
+  std::uint32_t count = 0;
+  if (unit != 0) HF_TRY(parse_number(value.substr(0, value.size() - 1), 1, most_s / unit, count));
+  if (unit == 0 || count * unit < least_s)
+    return fail(ErrorCode::invalid, "'{}' is neither off nor a time from 5m to 7d", value);
+  c.shadow_every_s = count * unit;
+  return {};
+}
+
 const std::vector<Setting>& table() {
   static const std::vector<Setting> settings = {
       {"mode",
@@ -127,6 +153,19 @@ const std::vector<Setting>& table() {
        [](const ClusterConfig& c) { return std::to_string(c.undo_mib); },
        [](ClusterConfig& c, const std::string& v) {
          return v == "0" ? parse_number(v, 0, 0, c.undo_mib) : parse_number(v, 64, 1048576, c.undo_mib);
+       }},
+      {"shadow_every",
+       "a shadow so often, where passives keep an undo history: 5m to 7d, or off; the application is asked to bring "
+       "its "
+       "files in order first",
+       [](const ClusterConfig& c) { return duration_text(c.shadow_every_s); }, set_shadow_every},
+      {"shadow_thinning",
+       "how many scheduled shadows are left, the newest of each hour, day or week: COUNTh,COUNTd,COUNTw",
+       [](const ClusterConfig& c) { return c.shadow_thinning; },
+       [](ClusterConfig& c, const std::string& v) -> Status {
+         HF_TRY(parse_thinning(v));
+         c.shadow_thinning = v;
+         return {};
        }},
       {"automatic_failover",
        "on: a synchronized passive takes over when the active is gone; off: it waits for 'holdfast failover'",

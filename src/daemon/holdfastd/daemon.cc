@@ -20,7 +20,7 @@ std::int64_t wall_ms() {
       .count();
 }
 
-Daemon::Daemon(DaemonPaths paths) : paths_(std::move(paths)) {}
+Daemon::Daemon(DaemonPaths paths) : paths_(std::move(paths)), rollbacks_(paths_.rollback_file()) {}
 
 // In this order: nobody asks any more, plans stop where they are, nothing comes in, then what they used goes.
 Daemon::~Daemon() {
@@ -91,6 +91,7 @@ void Daemon::beat(std::function<void()> alive) {
 void Daemon::run() {
   loop_.after(std::chrono::milliseconds(1), "first look at the mirror", [this] { poll_mirror(); });
   watch_lease();
+  watch_schedule();
   loop_.run();
 }
 

@@ -26,6 +26,7 @@
 #include "daemon/holdfastd/network_identity.h"
 #include "daemon/holdfastd/node_state.h"
 #include "daemon/holdfastd/register_store.h"
+#include "daemon/holdfastd/rollback_order.h"
 #include "daemon/holdfastd/worker.h"
 #include "network/peer_link.h"
 #include "network/peer_link_listener.h"
@@ -47,6 +48,7 @@ struct DaemonPaths {
   std::string register_file() const { return state + "/register/voter"; }
   std::string boot_file() const { return state + "/register/boot_id"; }
   std::string plans() const { return state + "/plans"; }
+  std::string rollback_file() const { return state + "/rollback.json"; }
   std::string events() const { return state + "/events"; }
   std::string tokens() const { return state + "/tokens.json"; }
 };
@@ -106,6 +108,7 @@ class Daemon : public EngineHost, public InSync::Port {
   PlanKeeper& plans() { return *plans_; }
   control::EventStore* event_store() { return event_store_.get(); }  // null before init or join
   Worker& setup() { return *setup_; }
+  RollbackOrders& rollbacks() { return rollbacks_; }
 
   // Any thread.
   void event(const std::string& severity, const std::string& code, const std::string& actor, const std::string& text);
@@ -146,7 +149,7 @@ class Daemon : public EngineHost, public InSync::Port {
   void extend_lease(Epoch epoch, const platform::ClockReading& at, std::int64_t left_ns) override;
   void clear_lease(Epoch epoch) override;
   void seal_mirror(Epoch epoch, bool look_back) override;
-  void become_active(Epoch epoch, const cluster::ValuePtr& value, bool older) override;
+  void become_active(const cluster::out::BecomeActive& won) override;
   void step_down(Epoch epoch, const std::string& reason) override;
   void follow(Epoch epoch, NodeId active) override;
   void in_sync_recorded(Epoch epoch, std::uint64_t version, const std::vector<NodeId>& set) override;
@@ -164,6 +167,7 @@ class Daemon : public EngineHost, public InSync::Port {
   bool lease_survived(const cluster::VoterState& state) const;
   std::optional<cluster::VoterState> saved_;
   // daemon_roles.cc
+  void take_office(const cluster::out::BecomeActive& won, NodeId before);
   void fence(Epoch epoch, const std::string& reason);
   void fence_mirror(Epoch epoch);
   void fence_applications(Epoch epoch);
@@ -174,16 +178,20 @@ class Daemon : public EngineHost, public InSync::Port {
   void mirror_connected();
   void mirror_gone();
   void mirror_event(const nlohmann::json& event);
+  void tell_of_the_past(const std::string& kind, const nlohmann::json& event);
   void poll_mirror();
   void poll_again(std::chrono::milliseconds delay);
   Loop::TimerId poll_timer_ = 0;
   void take_mirror_status(const nlohmann::json& status);
   void publish_summary();
+  nlohmann::json last_rollback() const;
   void watch_mirror();
   void watch_capture(bool captures);
   void watch_lease();
-  bool had_lease_ = false;     // in this office
-  bool has_captured_ = false;  // in this office
+  void watch_schedule();
+  std::string scheduled_shadow_;  // the last one that was due here
+  bool had_lease_ = false;        // in this office
+  bool has_captured_ = false;     // in this office
   std::int64_t lapsed_since_ms_ = 0;
   std::int64_t uncaptured_since_ms_ = 0;
   // daemon_setup.cc
@@ -203,6 +211,7 @@ class Daemon : public EngineHost, public InSync::Port {
                   const std::string& address);
 
   const DaemonPaths paths_;
+  RollbackOrders rollbacks_;
   Loop loop_;
   SystemEngineClock clock_;
   std::optional<platform::LeaseWord> lease_word_;

@@ -75,7 +75,8 @@ void Daemon::forget_member() {
   links_.reset();
   register_store_.reset();
   std::error_code ignored;
-  for (const std::string& path : {paths_.node_file(), paths_.tls(), paths_.state + "/register", paths_.tokens()})
+  for (const std::string& path :
+       {paths_.node_file(), paths_.tls(), paths_.state + "/register", paths_.tokens(), paths_.rollback_file()})
     std::filesystem::remove_all(path, ignored);
   (void)platform::make_private_dir(paths_.state + "/register");
 }
@@ -90,6 +91,9 @@ Status Daemon::start_member(bool founder) {
   renew_certificate();
   HF_TRY(platform::make_private_dir(paths_.plans()));
   plans_->open(paths_.plans());
+  // Without it nothing is taken back, which loses nothing.
+  if (const Status loaded = rollbacks_.load(); !loaded)
+    event("error", "rollback_void", "holdfastd", loaded.error().to_string());
   HF_ASSIGN(saved_, RegisterStore::load(paths_.register_file()));
   cluster::CoreOptions options;
   options.cluster = node_.cluster();

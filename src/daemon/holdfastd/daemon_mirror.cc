@@ -4,8 +4,10 @@
 
 #include "base/log.h"
 #include "daemon/holdfastd/daemon.h"
+#include "daemon/holdfastd/handlers.h"
 #include "daemon/holdfastd/json_read.h"
 #include "daemon/holdfastd/plan_keeper.h"
+#include "daemon/holdfastd/shadow_schedule.h"
 
 namespace holdfast::daemon {
 namespace {
@@ -54,6 +56,8 @@ void Daemon::mirror_event(const nlohmann::json& e) {
     told = peer.state;
     event(peer.state == "lost" ? "warning" : "info", "peer_" + peer.state, "holdfastd",
           fmt::format("data channel with {}: {}", name_of(*id), peer.state));
+  } else if (kind == "space" || kind == "shadow_dropped" || kind == "verify" || kind == "undo") {
+    tell_of_the_past(kind, e);
   } else if (kind == "fault" || kind == "aborted") {
     const std::string reason = kind == "fault" ? text_of(e, "reason", "unknown fault")
                                                : "the watchdog ended the capture because the lease had lapsed";
@@ -63,6 +67,37 @@ void Daemon::mirror_event(const nlohmann::json& e) {
     if (ours) give_up_office(reason, NodeId{});
   }
   poll_mirror();
+}
+
+// What the mirror says of its history, its disks and the comparisons becomes an event for people.
+void Daemon::tell_of_the_past(const std::string& kind, const nlohmann::json& e) {
+  if (kind == "space") {
+    const bool full = flag_of(e, "full");
+    event(full ? "warning" : "info", "space", "holdfastd",
+          fmt::format("{} under {} of {}: {}", text_of(e, "path", "the disk"), text_of(e, "where", "a queue"),
+                      node_.node_name, full ? "full; free space there, it goes on by itself" : "there is space again"));
+  } else if (kind == "shadow_dropped") {
+    event("warning", "shadow_dropped", "holdfastd",
+          fmt::format("the shadow {} is gone on {}: {}", text_of(e, "name"), node_.node_name, text_of(e, "why")));
+  } else if (kind == "undo") {
+    const std::string state = text_of(e, "state");
+    event(state == "on" ? "info" : "warning", "undo", "holdfastd",
+          fmt::format("undo history of {}: {}", node_.node_name, state));
+  } else {
+    const auto peer = node_id_from_hex(text_of(e, "node_id"));
+    const std::string who = peer ? name_of(*peer) : text_of(e, "peer");
+    const std::uint64_t differences = number_of(e, "differences"), repaired = number_of(e, "repaired"),
+                        open = number_of(e, "open");
+    std::string examples;
+    for (const auto& x : list_of(e, "examples"))
+      if (examples.size() < 500) examples += fmt::format("; {}: {}", text_of(x, "path"), text_of(x, "what"));
+    event(open > 0          ? "error"
+          : differences > 0 ? "warning"
+                            : "info",
+          "verify", "holdfastd",
+          fmt::format("{} compared ({}): {} differences, {} repaired, {} open{}", who, text_of(e, "kind", "verify"),
+                      differences, repaired, open, examples));
+  }
 }
 
 void Daemon::poll_again(std::chrono::milliseconds delay) {
@@ -142,6 +177,18 @@ void Daemon::watch_capture(bool captures) {
   give_up_office("the protected folders are not captured", NodeId{});
 }
 
+// The active makes the scheduled shadows. Each stretch of the schedule has one name, so a role change makes no second one.
+void Daemon::watch_schedule() {
+  loop_.after(std::chrono::seconds(10), "scheduled shadows", [this] { watch_schedule(); });
+  if (office_epoch_.value == 0 || !has_captured_ || config_.shadow_every_s == 0 || config_.sets.empty() ||
+      plans_->running())
+    return;
+  const std::string due = scheduled_name(wall_ms(), config_.shadow_every_s);
+  if (due == scheduled_shadow_) return;
+  scheduled_shadow_ = due;
+  handlers_->scheduled_shadow(due, config_.shadow_thinning);
+}
+
 // A lapse that lasts means that the watchdog has ended the capture: this epoch is over here, whoever wins the next one.
 void Daemon::watch_lease() {
   loop_.after(std::chrono::milliseconds(200), "watch the lease", [this] { watch_lease(); });
@@ -165,6 +212,16 @@ void Daemon::give_up_office(const std::string& reason, NodeId successor) {
 }
 
 // What the others show of this node, and what their plans wait for.
+// What became of the last order to go back here: the node that gave it waits for that.
+nlohmann::json Daemon::last_rollback() const {
+  const auto order = rollbacks_.last();
+  if (!order) return nullptr;
+  return {{"plan", order->plan},
+          {"state", order->state == OrderState::done ? "done" : "open"},
+          {"time_ns", order->time_ns},
+          {"applied", order->applied.value}};
+}
+
 void Daemon::publish_summary() {
   if (!member_ || !links_) return;
   const bool active = office_epoch_.value != 0;
@@ -221,6 +278,7 @@ void Daemon::publish_summary() {
                                   {"votes", votes},
                                   {"automatic_failover", automatic},
                                   {"lease_left_ms", lease_left_ms},
+                                  {"rollback", last_rollback()},
                                   {"plan", plan}};
   links_->set_summary(node_.cluster_id, dump(summary));
 }

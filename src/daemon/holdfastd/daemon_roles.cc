@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "base/log.h"
+#include "control/when.h"
 #include "daemon/holdfastd/daemon.h"
 #include "daemon/holdfastd/json_read.h"
 #include "daemon/holdfastd/plan_keeper.h"
@@ -34,7 +35,8 @@ void Daemon::clear_lease(Epoch epoch) {
   insync_->end_office();
 }
 
-void Daemon::become_active(Epoch epoch, const cluster::ValuePtr& value, bool older) {
+void Daemon::become_active(const cluster::out::BecomeActive& won) {
+  const Epoch epoch = won.epoch;
   const bool mounted = text_of(mirror_status_, "role") == "active" && flag_of(mirror_status_, "mounted") &&
                        number_of(mirror_status_, "epoch") == epoch.value;
   const NodeId before = last_active_.value != 0 ? last_active_ : node_.node_id;
@@ -47,7 +49,7 @@ void Daemon::become_active(Epoch epoch, const cluster::ValuePtr& value, bool old
   fault_.clear();
   role_since_wall_ms_ = wall_ms();
   insync_->begin_office();
-  take_value(value);
+  take_value(won.value);
   if (mounted) {
     network_->adopt(epoch);
     apps_->adopt_running();
@@ -64,17 +66,36 @@ void Daemon::become_active(Epoch epoch, const cluster::ValuePtr& value, bool old
     loop_.post("ask for the next epoch", [this] { engine_->feed(cluster::in::Resign{node_.node_id}); });
     return;
   }
+  take_office(won, before);
+}
+
+// What this node has become the active for decides what its promotion does.
+void Daemon::take_office(const cluster::out::BecomeActive& won, NodeId before) {
   const bool expected = expected_.until_ms > steady_ms() && !expected_.plan_id.empty();
-  const std::string kind = expected ? "switchover" : before == node_.node_id ? "activation" : "failover";
-  const std::string id = expected ? expected_.plan_id : plans_->next_id(kind);
-  const std::string from = before == node_.node_id ? "" : name_of(before);
-  event(kind == "failover" ? "warning" : "info", "role_active", expected ? expected_.actor : "holdfastd",
-        fmt::format("{} becomes the active of epoch {} ({})", node_.node_name, epoch.value, kind));
-  plans_->promote(epoch, kind, id, from, expected ? expected_.actor : "holdfastd",
-                  expected             ? expected_.reason
-                  : kind == "failover" ? from + " is gone"
-                                       : "",
-                  older);
+  PromotionOrder order;
+  order.epoch = won.epoch;
+  order.kind = expected ? "switchover" : before == node_.node_id ? "activation" : "failover";
+  order.id = expected ? expected_.plan_id : plans_->next_id(order.kind);
+  order.from = before == node_.node_id ? "" : name_of(before);
+  order.actor = expected ? expected_.actor : "holdfastd";
+  order.reason = expected ? expected_.reason : order.kind == "failover" ? order.from + " is gone" : "";
+  order.older = won.older;
+  // Folders that stand at an earlier point because an office of before was lost in the middle are checked as well.
+  order.confirm = member_of(mirror_status_, "went_back").is_object();
+  const auto ordered = rollbacks_.last();
+  if (ordered && carries_out(*ordered, won.order, won.over, node_.node_id)) {
+    order.back = ordered;
+    order.confirm = true;
+    order.kind = ordered->state == OrderState::ordered ? "rollback" : "failover";
+    order.id = ordered->plan;
+    order.from = ordered->from == node_.node_name ? "" : ordered->from;
+    order.actor = ordered->actor;
+    order.reason = "back to " + control::local_time(ordered->time_ns / ns_per_ms, wall_ms());
+    if (ordered->state == OrderState::begun) order.id = plans_->next_id(order.kind = "rollback");
+  }
+  event(order.kind == "failover" || order.back ? "warning" : "info", "role_active", order.actor,
+        fmt::format("{} becomes the active of epoch {} ({})", node_.node_name, won.epoch.value, order.kind));
+  plans_->promote(order);
   expected_ = {};
 }
 
@@ -165,6 +186,11 @@ void Daemon::follow(Epoch epoch, NodeId active) {
     event("info", "follow", "holdfastd",
           fmt::format("{} follows {} in epoch {}", node_.node_name, name_of(active), epoch.value));
   last_active_ = active;
+  if (const auto order = rollbacks_.last();
+      order && (order->state == OrderState::ordered || order->state == OrderState::begun) && epoch > order->after)
+    events_->post([this, plan = order->plan] {
+      if (const Status gone = rollbacks_.forget(plan); !gone) log_error("{}", gone.error().to_string());
+    });
   follow_ = {epoch, active};
   follow_sent_ = false;
   send_follow();
@@ -199,10 +225,14 @@ void Daemon::in_sync_recorded(Epoch epoch, std::uint64_t version, const std::vec
 void Daemon::set_wait_set(const std::vector<NodeId>& peers, std::function<void(bool ok)> done) {
   nlohmann::json list = nlohmann::json::array();
   for (const NodeId id : peers) list.push_back(to_hex(id));
-  mirror_->request("wait_set", {{"peers", list}}, 5'000, [this, done = std::move(done)](Result<nlohmann::json> reply) {
-    if (!reply) log_warning("holdfast-mirror did not take the set of peers to wait for: {}", reply.error().to_string());
-    loop_.post("the mirror waits for these peers", [done, ok = reply.has_value()] { done(ok); });
-  });
+  // The first one of an epoch says that a majority has recorded this node alone: only now may the mirror overwrite others' copies.
+  mirror_->request("wait_set", {{"peers", list}, {"epoch", office_epoch_.value}}, 5'000,
+                   [this, done = std::move(done)](Result<nlohmann::json> reply) {
+                     if (!reply)
+                       log_warning("holdfast-mirror did not take the set of peers to wait for: {}",
+                                   reply.error().to_string());
+                     loop_.post("the mirror waits for these peers", [done, ok = reply.has_value()] { done(ok); });
+                   });
 }
 
 void Daemon::waiting_for(NodeId node, std::uint64_t in_sync_version) {

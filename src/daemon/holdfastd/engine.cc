@@ -79,7 +79,7 @@ void Engine::carry_out(Action& action) {
   if (auto* a = std::get_if<out::ExtendLease>(&action)) return extend(*a);
   if (auto* a = std::get_if<out::ClearLease>(&action)) return host_.clear_lease(a->epoch);
   if (auto* a = std::get_if<out::SealMirror>(&action)) return host_.seal_mirror(a->epoch, a->look_back);
-  if (auto* a = std::get_if<out::BecomeActive>(&action)) return host_.become_active(a->epoch, a->value, a->older);
+  if (auto* a = std::get_if<out::BecomeActive>(&action)) return host_.become_active(*a);
   if (auto* a = std::get_if<out::StepDown>(&action)) return host_.step_down(a->epoch, a->reason);
   if (auto* a = std::get_if<out::Follow>(&action)) return host_.follow(a->epoch, a->active);
   if (auto* a = std::get_if<out::InSyncRecorded>(&action)) return host_.in_sync_recorded(a->epoch, a->version, a->set);

@@ -54,8 +54,7 @@ class EngineHost {
   virtual void clear_lease(Epoch epoch) = 0;  // both fences are closed when it returns
   // Answer: Engine::feed(MirrorSealed | SealFailed). `look_back`: see out::SealMirror.
   virtual void seal_mirror(Epoch epoch, bool look_back) = 0;
-  // `older`: see out::BecomeActive.
-  virtual void become_active(Epoch epoch, const cluster::ValuePtr& value, bool older) = 0;
+  virtual void become_active(const cluster::out::BecomeActive& won) = 0;
   virtual void step_down(Epoch epoch, const std::string& reason) = 0;
   virtual void follow(Epoch epoch, NodeId active) = 0;
   virtual void in_sync_recorded(Epoch epoch, std::uint64_t version, const std::vector<NodeId>& set) = 0;

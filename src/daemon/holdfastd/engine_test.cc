@@ -41,8 +41,8 @@ struct FakeHost : EngineHost {
     else
       engine->feed(cluster::in::SealFailed{epoch, "no mirror"});
   }
-  void become_active(Epoch epoch, const cluster::ValuePtr&, bool) override {
-    active_epoch = epoch;
+  void become_active(const cluster::out::BecomeActive& won) override {
+    active_epoch = won.epoch;
     log.push_back("active");
   }
   void step_down(Epoch, const std::string&) override { log.push_back("step down"); }

@@ -168,6 +168,9 @@ Result<std::string> ApiHandlers::answer_peer(NodeId from, const std::string& op,
   if (op == "make_folders") return make_folders(body);
   if (op == "prepare_switchover") return prepare_switchover(from, body);
   if (op == "applied") return applied(body);
+  if (op == "mirror") return mirror_for_peer(body);
+  if (op == "order_rollback") return order_rollback(body);
+  if (op == "forget_rollback") return forget_rollback(body);
   if (op == "do") {
     Caller caller;
     caller.origin = control::Origin::peer;
@@ -208,6 +211,23 @@ Result<nlohmann::json> ApiHandlers::do_for_peer(const std::string& op, const Cal
     HF_ASSIGN(const auto r, control::make_active_request_from_json(request));
     return recorded(make_active(caller, r));
   }
+  if (op == "shadow_create") {
+    HF_ASSIGN(const auto r, control::shadow_request_from_json(request));
+    return recorded(shadow_create(caller, r));
+  }
+  if (op == "rollback") {
+    HF_ASSIGN(const auto r, control::rollback_request_from_json(request));
+    return recorded(rollback(caller, r));
+  }
+  if (op == "verify") {
+    HF_ASSIGN(const auto r, control::verify_request_from_json(request));
+    return recorded(verify(caller, r));
+  }
+  if (op == "member_remove") {
+    HF_ASSIGN(const auto r, control::member_remove_request_from_json(request));
+    return recorded(member_remove(caller, r));
+  }
+  if (op == "verify_stop") return recorded(verify_stop(caller));
   if (op == "failover") {
     HF_ASSIGN(const auto r, control::failover_request_from_json(request));
     return recorded(failover(caller, r));

@@ -14,6 +14,8 @@
 #include "control/handlers.h"
 #include "control/tokens.h"
 #include "daemon/holdfastd/daemon.h"
+#include "daemon/holdfastd/past.h"
+#include "daemon/holdfastd/plan_keeper.h"
 
 namespace holdfast::daemon {
 
@@ -36,15 +38,29 @@ class ApiHandlers : public control::Handlers {
   Result<control::Accepted> unprotect(const control::Caller&, const control::UnprotectRequest&) override;
   Result<control::Accepted> make_active(const control::Caller&, const control::MakeActiveRequest&) override;
   Result<control::Accepted> failover(const control::Caller&, const control::FailoverRequest&) override;
+  Result<control::Accepted> member_remove(const control::Caller&, const control::MemberRemoveRequest&) override;
   Result<control::Accepted> release(const control::Caller&) override;
   Result<control::Accepted> skip_step(const control::Caller&, const control::SkipStepRequest&) override;
   Result<control::Accepted> config_set(const control::Caller&, const control::ConfigSetRequest&) override;
+  Result<control::Timeline> timeline(const control::TimelineRequest&) override;
+  Result<control::LooksReply> looks() override;
+  Result<control::VerifyStatus> verify_status() override;
+  Result<control::ShadowReply> shadow_create(const control::Caller&, const control::ShadowRequest&) override;
+  Result<control::Accepted> shadow_keep(const control::Caller&, const control::ShadowChange&) override;
+  Result<control::Accepted> shadow_delete(const control::Caller&, const control::ShadowChange&) override;
+  Result<control::RollbackReply> rollback(const control::Caller&, const control::RollbackRequest&) override;
+  Result<control::LookStatus> look(const control::Caller&, const control::LookRequest&) override;
+  Result<control::Accepted> look_end(const control::Caller&, const control::LookEndRequest&) override;
+  Result<control::Accepted> verify(const control::Caller&, const control::VerifyRequest&) override;
+  Result<control::Accepted> verify_stop(const control::Caller&) override;
   void record(const control::EventDraft& event) override;
 
   // From the links' thread; answered from a thread of its own.
   void serve_peer(NodeId from, std::string op, std::string body, network::Responder respond);
   // From the application supervisor.
   void automatic_switchover(const std::string& application, const std::string& reason);
+  // From the loop; returns at once. The shadow of the schedule, and then those that are not kept any more go.
+  void scheduled_shadow(const std::string& name, const std::string& thinning);
 
  private:
   using json = nlohmann::json;
@@ -72,8 +88,30 @@ class ApiHandlers : public control::Handlers {
   Result<std::string> make_folders(const json& body) const;   // what it asks for then: a copy needs a place
   // handlers_roles.cc
   Result<control::Accepted> switch_over(NodeId target, const std::string& actor, const std::string& reason);
+  Status ask_ready(const SwitchoverOrder& order);
   Result<std::string> prepare_switchover(NodeId from, const json& body);
   Result<std::string> applied(const json& body) const;
+  // handlers_history.cc
+  struct NodePast {
+    NodeId node;
+    std::string name, role;
+    json undo;  // of its status
+    Result<json> timeline;
+  };
+  Result<json> ask_mirror(const Snapshot& s, NodeId node, const std::string& op, const json& arguments, int timeout_ms);
+  Result<std::string> mirror_for_peer(const json& body);
+  Result<NodeId> node_or_self(const Snapshot& s, const std::string& name) const;
+  std::vector<NodePast> ask_pasts(const Snapshot& s, const std::string& only, const json& request);
+  Result<control::ShadowReply> make_shadow(const std::string& name, const std::string& origin, bool keep, bool quiesce);
+  bool shadow_arrives(const Snapshot& s, NodeId node, const std::string& name);
+  Result<std::string> change_shadow(const std::string& op, const control::ShadowChange& request, const json& arguments);
+  // handlers_rollback.cc
+  std::vector<PastCandidate> candidates(const Snapshot& s, const control::RollbackRequest& request,
+                                        const control::When& when);
+  static std::vector<std::string> rollback_warnings(const Snapshot& s, const PastCandidate& target);
+  Result<RollbackOrder> wish_for(const Snapshot& s, const control::Caller& caller, const std::string& to);
+  Result<std::string> order_rollback(const json& body);
+  Result<std::string> forget_rollback(const json& body);
 
   Daemon& d_;
   control::TokenStore tokens_;

@@ -4,6 +4,8 @@
 #include <random>
 #include <set>
 
+#include <chrono>
+#include <thread>
 #include "base/log.h"
 #include "control/join_client.h"
 #include "control/pki.h"
@@ -329,6 +331,42 @@ Result<nlohmann::json> ApiHandlers::remove_member(const json& r) {
     return c;
   }));
   return json::object();
+}
+
+Result<control::Accepted> ApiHandlers::member_remove(const Caller& caller, const control::MemberRemoveRequest& r) {
+  const Snapshot s = d_.snapshot();
+  if (!s.member || !s.value) return tl::unexpected(not_a_member());
+  const cluster::Member* found = nullptr;
+  for (const cluster::Member& m : s.value->members)
+    if (m.name == r.name) found = &m;
+  if (found == nullptr)
+    return tl::unexpected(Error{ErrorCode::not_found, fmt::format("there is no member '{}' in this cluster", r.name),
+                                "holdfast status shows its nodes and its witness", 0});
+  const cluster::Member member = *found;
+  if (member.id == s.value->active)
+    return tl::unexpected(
+        Error{ErrorCode::refused, r.name + " is the active", "holdfast make-active on another node first", 0});
+  HF_ASSIGN(const auto forwarded, forward("member_remove", caller, control::to_json(r)));
+  if (forwarded) return control::accepted_from_json(*forwarded);
+  // A passive that is in the in-sync set leaves it first: the core asks for that, and says when it is done.
+  Status removed = fail(ErrorCode::timeout, "");
+  for (int attempt = 0; attempt < 20 && !removed; ++attempt) {
+    if (attempt > 0) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    cluster::in::RemoveMember remove;
+    remove.node = member.id;
+    removed = d_.ask_core(remove, 10'000);
+    if (!removed && removed.error().message.find("in-sync set") == std::string::npos) break;
+  }
+  HF_TRY(removed);
+  HF_TRY(d_.propose_config([&](ClusterConfig c) -> Result<ClusterConfig> {
+    c.nodes.erase(to_hex(member.id));
+    return c;
+  }));
+  const bool witness = member.kind == cluster::MemberKind::witness;
+  return control::Accepted{
+      "", "",
+      fmt::format("{} is no member any more; to let it in again: holdfast token{}, then {} join there", r.name,
+                  witness ? " --witness" : "", witness ? "holdfast-witness" : "holdfast")};
 }
 
 Result<control::RenewReply> ApiHandlers::renew(const Caller& caller, const control::RenewRequest& r) {

@@ -60,14 +60,18 @@ Result<Accepted> ApiHandlers::switch_over(NodeId target, const std::string& acto
   order.actor = actor;
   order.reason = reason;
   order.epoch = s.office_epoch;
-  const json notice = {{"plan", order.id}, {"from", order.self_name}, {"actor", actor}, {"reason", reason}};
-  const auto ready = d_.ask_peer(target, "prepare_switchover", notice, 5'000);
-  if (!ready)
-    return tl::unexpected(with_hint(
-        Error{ready.error().code, fmt::format("{} can't take over: {}", m->name, ready.error().message), {}, 0},
-        ready.error().hint));
+  HF_TRY(ask_ready(order));
   HF_ASSIGN(const std::string id, d_.plans().switchover(order));
   return Accepted{id, "holdfast make-active " + order.self_name, fmt::format("{} becomes the active", m->name)};
+}
+
+Status ApiHandlers::ask_ready(const SwitchoverOrder& order) {
+  const json notice = {{"plan", order.id}, {"from", order.self_name}, {"actor", order.actor}, {"reason", order.reason}};
+  const auto ready = d_.ask_peer(order.target, "prepare_switchover", notice, 5'000);
+  if (ready) return {};
+  return tl::unexpected(with_hint(
+      Error{ready.error().code, fmt::format("{} can't take over: {}", order.target_name, ready.error().message), {}, 0},
+      ready.error().hint));
 }
 
 // On the successor: veto now, while nothing has been stopped yet.
@@ -135,17 +139,26 @@ Result<Accepted> ApiHandlers::failover(const Caller& caller, const control::Fail
   }
   d_.event("warning", "failover_asked", caller.actor,
            fmt::format("failover to {} was asked for{}", s.node.node_name, r.force ? ", accepting loss" : ""));
+  std::optional<RollbackOrder> wish;
+  if (!r.to.empty()) {
+    HF_ASSIGN(wish, wish_for(s, caller, r.to));
+  }
   cluster::in::Failover input;
+  if (wish) input.order = order_id(wish->plan);
   input.force = r.force;
   input.at_s = static_cast<std::uint64_t>(wall_ms() / 1000);
   // With force the mirror may have to look through its history for a consistent point first.
   const Status won = d_.ask_core(input, r.force ? 150'000 : 20'000);
   if (!won) {
+    if (wish) HF_TRY(d_.rollbacks().forget(wish->plan));
     const std::string hint =
         r.force ? "holdfast status shows what is missing"
                 : "holdfast failover --force accepts what may be lost and vouches that the active is gone";
     return tl::unexpected(Error{won.error().code, "no failover: " + won.error().message, hint, 0});
   }
+  if (wish)
+    return Accepted{wish->plan, "holdfast rollback --to before-rollback",
+                    s.node.node_name + " has won the epoch and goes back"};
   const auto running = d_.plans().running();
   return Accepted{running ? running->id : "", "", s.node.node_name + " has won the epoch"};
 }

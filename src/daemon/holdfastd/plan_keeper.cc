@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/holdfastd/plan_keeper.h"
 
+#include <chrono>
 #include <future>
+#include <thread>
 
 #include "base/log.h"
 #include "daemon/holdfastd/daemon.h"
+#include "daemon/holdfastd/role_steps.h"
 
 namespace holdfast::daemon {
 
 using control::PlanRunner;
 using control::PlanState;
+
+constexpr std::int64_t activation_patience_ms = 15'000;
 
 Result<nlohmann::json> call_mirror_in_step(MirrorPort& mirror, const control::StepContext& step, const std::string& op,
                                            nlohmann::json arguments, const std::function<bool()>& give_up) {
@@ -70,18 +75,47 @@ void PlanKeeper::changed(const control::PlanStatus& s) {
   if (over) daemon_.event(s.state == "done" ? "info" : "warning", "plan_" + s.state, s.actor, line);
 }
 
-Status PlanKeeper::start_command(control::PlanSpec spec) {
+namespace {
+
+// It captures, but its applications do not come up; somebody else, or another point, is the way out.
+bool waits_for_health(const control::PlanStatus& plan) {
+  bool confirms = false, tried = false;
+  for (const auto& step : plan.steps) {
+    confirms = confirms || step.name == confirm_step;
+    if (step.owner == "applications" && step.state == "running" && step.attempts > 1) tried = true;
+  }
+  return confirms && tried;
+}
+
+}  // namespace
+
+// The first activation of a node takes a moment after init, join or a restart; whoever asks for something else meanwhile can wait for it.
+void PlanKeeper::wait_for_activation() const {
+  const std::int64_t until = steady_ms() + activation_patience_ms;
+  const auto activates = [this] {
+    if (role_starting_ > 0) return true;
+    const std::lock_guard lock(mutex_);
+    return role_ && !role_->finished() && role_->status().kind == "activation";
+  };
+  while (activates() && steady_ms() < until) std::this_thread::sleep_for(std::chrono::milliseconds(25));
+}
+
+Status PlanKeeper::start_command(control::PlanSpec spec, bool leaves_unhealthy) {
+  wait_for_activation();
   Runner old, next;
+  bool leaves = false;
   {
     const std::lock_guard lock(mutex_);
     if (!journal_) return fail(ErrorCode::unavailable, "this node is in no cluster yet");
     if (command_ && !command_->finished())
       return tl::unexpected(Error{ErrorCode::busy, fmt::format("another plan is running: {}", command_->status().kind),
                                   "holdfast status shows it; try again when it is done", 0});
-    if (role_ && !role_->finished())
+    leaves = leaves_unhealthy && role_ && !role_->finished() && waits_for_health(role_->status());
+    if (role_ && !role_->finished() && !leaves)
       return tl::unexpected(Error{ErrorCode::busy, "a change of roles is under way",
                                   "holdfast status shows it; try again when it is done", 0});
   }
+  if (leaves) end_role("given up for " + spec.kind);
   next = make_runner(std::move(spec));
   HF_TRY(next->start());
   const std::lock_guard lock(mutex_);
@@ -140,10 +174,9 @@ void PlanKeeper::close_old_plans(const std::string& why, const std::string& exce
   (void)journal_->prune(50);
 }
 
-void PlanKeeper::promote(Epoch epoch, const std::string& kind, const std::string& id, const std::string& from,
-                         const std::string& actor, const std::string& reason, bool older) {
+void PlanKeeper::promote(const PromotionOrder& order) {
   ++role_starting_;
-  auto spec = std::make_shared<control::PlanSpec>(promotion_spec(epoch, kind, id, from, actor, reason, older));
+  auto spec = std::make_shared<control::PlanSpec>(promotion_spec(order));
   starter_->post([this, spec] {
     bool first = false;
     {
@@ -174,17 +207,29 @@ void PlanKeeper::resume_open_plan(Epoch epoch) {
   };
   const control::PlanStatus& s = open->status;
   if (value("epoch") != std::to_string(epoch.value) ||
-      (value("plan") != "promotion" && value("plan") != "switchover")) {
+      (value("plan") != "promotion" && value("plan") != "switchover" && value("plan") != "rollback")) {
     close_old_plans("interrupted by a restart of holdfastd", "");
     return;
   }
   Runner runner;
   if (value("plan") == "promotion") {
-    runner = make_runner(promotion_spec(epoch, s.kind, s.id, s.from, s.actor, s.reason, value("older") == "yes"));
+    PromotionOrder order{epoch,
+                         s.kind,
+                         s.id,
+                         s.from,
+                         s.actor,
+                         s.reason,
+                         value("older") == "yes",
+                         rollback_from_values(open->values),
+                         value("confirm") == "yes"};
+    runner = make_runner(promotion_spec(order));
   } else {
     const auto target = node_id_from_hex(value("target"));
     if (!target) return close_old_plans("its journal names no successor", "");
-    runner = make_runner(switchover_spec({s.id, *target, s.to, s.from, s.actor, s.reason, epoch}));
+    SwitchoverOrder order{s.id, *target, s.to, s.from, s.actor, s.reason, epoch, {}};
+    if (value("plan") == "rollback") order.back = rollback_from_values(open->values);
+    if (value("plan") == "rollback" && !order.back) return close_old_plans("its journal names no point", "");
+    runner = make_runner(order.back ? rollback_spec(order) : switchover_spec(order));
   }
   const bool is_role = value("plan") == "promotion";
   if (const Status resumed = runner->resume(std::move(*open)); !resumed) {

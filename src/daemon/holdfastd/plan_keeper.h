@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -15,6 +16,7 @@
 #include "control/plan.h"
 #include "daemon/holdfastd/cluster_config.h"
 #include "daemon/holdfastd/mirror_port.h"
+#include "daemon/holdfastd/rollback_order.h"
 #include "daemon/holdfastd/worker.h"
 
 namespace holdfast::daemon {
@@ -28,8 +30,21 @@ struct SwitchoverOrder {
   std::string self_name;
   std::string actor;
   std::string reason;
-  Epoch epoch;  // that ends
+  Epoch epoch;                        // that ends
+  std::optional<RollbackOrder> back;  // the successor goes back: a rollback
 };
+
+struct PromotionOrder {
+  Epoch epoch;
+  std::string kind, id, from, actor, reason;
+  bool older = false;                 // with its last consistent point, by force
+  std::optional<RollbackOrder> back;  // goes back before it captures
+  bool confirm = false;               // clients are let in when the applications are healthy, and not before
+};
+
+// A rollback's point among the values of a plan's journal.
+void to_values(const RollbackOrder& back, std::map<std::string, std::string>& values);
+std::optional<RollbackOrder> rollback_from_values(const std::map<std::string, std::string>& values);
 
 struct ProtectOrder {
   std::string actor;
@@ -44,9 +59,8 @@ class PlanKeeper {
   void open(const std::string& dir);  // the journal; once, when this node is a member
 
   // These three return at once: the journal waits for the disk, the loop must not. They take effect in the order of the calls.
-  // Loop thread. This node has won `epoch`; `older`: with its last consistent point, by force.
-  void promote(Epoch epoch, const std::string& kind, const std::string& id, const std::string& from,
-               const std::string& actor, const std::string& reason, bool older);
+  // Loop thread. This node has won an epoch.
+  void promote(const PromotionOrder& order);
   // Loop thread. The lease survived a restart of the daemon: what ran goes on.
   void resume_in_office(Epoch epoch);
   // Any thread. The office is lost: its plan has no meaning any more.
@@ -54,6 +68,7 @@ class PlanKeeper {
 
   // Any other thread. The plan's id, or why not; nothing was changed then.
   Result<std::string> switchover(SwitchoverOrder order);
+  Result<std::string> rollback(const SwitchoverOrder& order);
   Result<std::string> protect(const ProtectOrder& order);
   Result<std::string> unprotect(const std::string& actor, const apps::Application& application,
                                 const std::vector<SetConfig>& sets);
@@ -67,10 +82,12 @@ class PlanKeeper {
 
  private:
   using Runner = std::shared_ptr<control::PlanRunner>;
-  control::PlanSpec promotion_spec(Epoch epoch, const std::string& kind, const std::string& id, const std::string& from,
-                                   const std::string& actor, const std::string& reason, bool older);
+  control::PlanSpec promotion_spec(const PromotionOrder& order);
   control::PlanSpec switchover_spec(const SwitchoverOrder& order);
-  Status start_command(control::PlanSpec spec);
+  control::PlanSpec rollback_spec(const SwitchoverOrder& order);
+  // `leaves_unhealthy`: may take the place of a promotion that waits, again and again, for an application to become healthy.
+  Status start_command(control::PlanSpec spec, bool leaves_unhealthy = false);
+  void wait_for_activation() const;
   void start_role(control::PlanSpec spec);
   void end_role(const std::string& reason);
   void resume_open_plan(Epoch epoch);

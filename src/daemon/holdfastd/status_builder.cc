@@ -2,6 +2,7 @@
 #include "daemon/holdfastd/status_builder.h"
 
 #include <algorithm>
+#include <array>
 
 #include "daemon/holdfastd/json_read.h"
 
@@ -92,12 +93,15 @@ class Builder {
       n.synchronized = true;
       n.recovery_point_s = 0.0;
     } else {
-      n.synchronized = text_of(entry, "state") == "synchronized" && value_.is_in_sync(m.id);
+      // A copy that is known to differ is never called synchronized, though it stays a target (I4).
+      n.synchronized =
+          text_of(entry, "state") == "synchronized" && value_.is_in_sync(m.id) && differences(entry, m.id) == 0;
       if (member_of(entry, "recovery_point_s").is_number()) n.recovery_point_s = real_of(entry, "recovery_point_s");
     }
     if (const json& point = member_of(member_of(mirror_of(m.id), "undo"), "consistent_point"); point.is_object())
       n.consistent_point_age_s = real_of(point, "age_s");
     queues(m.id, entry, n);
+    undo(m.id, n);
     progress(entry, n);
     for (const auto& [id, paths] : in_.paths)
       if (id == m.id)
@@ -111,9 +115,30 @@ class Builder {
   void queues(NodeId id, const json& entry, control::NodeStatus& n) {
     n.queues.send_bytes = number_of(entry, "queue_bytes");
     n.queues.send_age_s = real_of(entry, "oldest_s");
+    n.queues.send_mode = text_of(entry, "mode");
+    n.queues.send_disk_bytes = number_of(entry, "disk_bytes");
+    n.queues.changed_objects = number_of(entry, "changed_objects");
     const json& receive = member_of(mirror_of(id), "receive");
     n.queues.receive_bytes = number_of(receive, "queue_bytes");
     n.queues.receive_age_s = real_of(receive, "queue_age_s");
+  }
+
+  std::uint64_t differences(const json& entry, NodeId id) const {
+    std::uint64_t open = number_of(entry, "differences");
+    for (const json& p : list_of(member_of(mirror_of(active()), "verify"), "peers"))
+      if (text_of(p, "node_id") == to_hex(id)) open = std::max(open, number_of(p, "open"));
+    return open;
+  }
+
+  void undo(NodeId id, control::NodeStatus& n) {
+    const json& told = member_of(mirror_of(id), "undo");
+    if (!told.is_object()) return;
+    const auto ms = [&](const char* name) {
+      const json& v = member_of(told, name);
+      return v.is_number_integer() ? v.get<std::int64_t>() / ns_per_ms : 0;
+    };
+    n.undo = control::UndoStatus{text_of(told, "state"), number_of(told, "bytes"), number_of(told, "limit_bytes"),
+                                 ms("oldest_time_ns"),   ms("newest_time_ns"),     number_of(told, "shadows")};
   }
 
   void progress(const json& entry, control::NodeStatus& n) {
@@ -121,6 +146,8 @@ class Builder {
     const json& resync = member_of(entry, "resync");
     control::SyncProgress p;
     p.kind = text_of(resync, "kind", "resync");
+    if (p.kind == "partial") p.kind = "resync of what changed";
+    if (p.kind == "full") p.kind = "resync";
     p.done_objects = number_of(resync, "done");
     p.total_objects = number_of(resync, "total");
     p.bytes = number_of(resync, "bytes");
@@ -143,6 +170,9 @@ class Builder {
     } else if (mirror_of(id).is_null()) {
       n.state = "error";
       n.detail = "its holdfast-mirror does not answer";
+    } else if (!is_active && channel == "synchronized" && differences(entry, id) > 0) {
+      n.state = "warning";
+      n.detail = "differs from the active: see the alerts";
     } else if (is_active || n.synchronized) {
       n.state = "healthy";
     } else if (channel == "resync" || channel == "streaming" || channel == "synchronized") {
@@ -315,10 +345,64 @@ class Builder {
                               skew > 0 ? "ahead" : "behind"),
                   "synchronize the clocks (chrony, systemd-timesyncd)");
     }
+    for (const auto& n : out_.nodes) past_alerts(n);
+    for (const cluster::Member& m : value_.members) {
+      space_alerts(m);
+      if (const std::uint64_t open = differences(peer_entry(m.id), m.id); open > 0)
+        add_alert("error", "differs",
+                  fmt::format("the copy on {} differs from {} in {} places that were not repaired", m.name,
+                              name_of(active()), open),
+                  "holdfast verify --status names them; holdfast verify --trust-active takes the active's");
+    }
+    unconfirmed_alert();
     for (const auto& a : in_.application_alerts) out_.alerts.push_back(a);
     if (value_.data_nodes() == 2 && !value_.has_witness())
       add_alert("info", "no_witness", "a pair without witness can't fail over by itself",
                 "holdfast token --witness, then holdfast-witness join on a third machine");
+  }
+
+  void past_alerts(const control::NodeStatus& n) {
+    if (!n.undo) return;
+    if (n.undo->state == "damaged")
+      add_alert("warning", "undo_damaged",
+                "the undo history of " + n.name + " is damaged: earlier points are lost there",
+                "it begins anew by itself; holdfast timeline shows what there is");
+    if (n.undo->state == "waiting_for_space" || n.undo->state == "resync_paused_for_undo_space")
+      add_alert("warning", "undo_space", n.name + " applies nothing more: there is no space for its undo history",
+                "free space under /var/lib/holdfast there, it goes on by itself");
+  }
+
+  // A full disk is a state with a name and a way out, wherever it is.
+  void space_alerts(const cluster::Member& m) {
+    struct Row {
+      const char* where;
+      const char* what;
+    };
+    constexpr std::array<Row, 5> rows = {{{"receive", "the receive queue"},
+                                          {"state", "the state"},
+                                          {"folder", "the protected folder"},
+                                          {"send", "the send queue"},
+                                          {"changes", "the map of changes"}}};
+    for (const json& s : list_of(mirror_of(m.id), "space")) {
+      if (!flag_of(s, "full")) continue;
+      const std::string where = text_of(s, "where"), path = text_of(s, "path");
+      std::string what = "a queue";
+      for (const Row& r : rows)
+        if (where == r.where) what = r.what;
+      const auto peer = node_id_from_hex(text_of(s, "peer"));
+      if (peer) what += " for " + name_of(*peer);
+      out_.alerts.push_back({"warning", "full_" + (where.empty() ? std::string("disk") : where),
+                             fmt::format("{} is full under {} of {}", path.empty() ? "the disk" : path, what, m.name),
+                             "free space there, it goes on by itself", 0});
+    }
+  }
+
+  // Clients were kept out of a point at which the application is not healthy, and nobody is working on it any more.
+  void unconfirmed_alert() {
+    if (out_.public_addresses.empty() || out_.client_network.state != "closed" || out_.plan) return;
+    add_alert(
+        "error", "clients_kept_out", name_of(active()) + " is the active, but clients can't reach it",
+        "holdfast plan shows why; another point: holdfast rollback --to TIME; another node: holdfast make-active NODE");
   }
 
   void overall() {

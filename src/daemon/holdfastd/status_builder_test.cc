@@ -116,6 +116,38 @@ TEST(StatusBuilder, ACertificateThatCannotBeRenewedIsAnAlert) {
   EXPECT_TRUE(alarmed());
 }
 
+TEST(StatusBuilder, AFullDiskIsNamedWithTheWayOut) {
+  auto in = from_passive();
+  const auto alert = [&](const std::string& code) {
+    for (const auto& a : build_status(in).alerts)
+      if (a.code == code) return a.text + ": " + a.hint;
+    return std::string();
+  };
+  EXPECT_EQ(alert("full_receive"), "");
+  in.snapshot.mirror["space"] = {
+      {{"where", "receive"}, {"full", true}, {"path", "/var"}}, {{"where", "folder"}, {"full", false}}, 7};
+  EXPECT_EQ(alert("full_receive"),
+            "/var is full under the receive queue of n2: free space there, it goes on by itself");
+  EXPECT_EQ(alert("full_folder"), "");
+  in.snapshot.peers[n1].json["mirror"]["space"] = {
+      {{"where", "send"}, {"full", true}, {"path", "/srv"}, {"peer", to_hex(n2)}}};
+  EXPECT_EQ(alert("full_send"),
+            "/srv is full under the send queue for n2 of n1: free space there, it goes on by itself");
+}
+
+TEST(StatusBuilder, TheUndoHistoryIsShownWhereItIsTold) {
+  auto in = from_passive();
+  EXPECT_FALSE(node(build_status(in), "n2").undo.has_value());
+  in.snapshot.mirror["undo"] = {{"state", "on"}, {"bytes", 5}, {"oldest_time_ns", 7'000'000}, {"shadows", 2}};
+  const auto n = node(build_status(in), "n2");
+  ASSERT_TRUE(n.undo.has_value());
+  EXPECT_EQ(n.undo->oldest_ms, 7);
+  EXPECT_EQ(n.undo->shadows, 2U);
+  in.snapshot.mirror["undo"]["state"] = "damaged";
+  const auto s = build_status(in);
+  EXPECT_TRUE(std::any_of(s.alerts.begin(), s.alerts.end(), [](const auto& a) { return a.code == "undo_damaged"; }));
+}
+
 TEST(StatusBuilder, BeforeACluster) {
   StatusSources in;
   EXPECT_EQ(build_status(in).state, "stopped");

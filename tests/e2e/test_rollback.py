@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The past: timeline, shadows, rollback to a point in time and back again, failover to an earlier point."""
+
+import json
+
+import postgres
+import pytest
+import trees
+from labs import PUBLIC_ADDRESS, LabFailure
+
+CLIENT = "c1"
+ROLLBACK_LIMIT_S = 180
+
+
+def told(cluster, node, *argv, **options):
+    return json.loads(cluster.cli(node, *argv, "--json", **options).stdout)
+
+
+def history_of(cluster, node):
+    found = told(cluster, cluster.active(), "timeline", "--node", node, "--points", "5")["nodes"]
+    return found[0]
+
+
+def need_history(cluster, lab):
+    """Every passive can go back, and so can the active once it has been one."""
+    active, passive = cluster.wait_automatic_failover()
+    if history_of(cluster, passive)["state"] != "on":
+        cluster.cli(active, "config", "set", "undo_mib", "1024")
+        lab.exec(passive, "systemctl", "restart", "holdfast-mirror")
+        cluster.wait_automatic_failover()
+        cluster.make_active(passive)
+        active, passive = cluster.wait_automatic_failover()
+        lab.exec(passive, "systemctl", "restart", "holdfast-mirror")
+        active, passive = cluster.wait_automatic_failover()
+    cluster.wait(lambda: history_of(cluster, passive)["state"] == "on", f"{passive} keeps an undo history", 30)
+    return active, passive
+
+
+def clock_s(lab, node):
+    """Of the node, in seconds since 1970."""
+    return float(lab.exec(node, "date", "+%s.%N").stdout)
+
+
+def iso(seconds):
+    import datetime
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class Rows:
+    """Rows of a table that are known to be committed, each with the second in which it was."""
+
+    def __init__(self, lab, node):
+        self.lab = lab
+        postgres.psql(lab, node, "DROP TABLE IF EXISTS past; CREATE TABLE past (n int PRIMARY KEY, pad text)", "ledger")
+
+    def add(self, node, count):
+        postgres.psql(self.lab, node, "INSERT INTO past SELECT coalesce(max(n), 0) + i, repeat('x', 500) FROM past, "
+                      f"generate_series(1, {count}) i GROUP BY i", "ledger")
+        return self.count(node)
+
+    def count(self, node):
+        return int(postgres.psql(self.lab, node, "SELECT count(*) FROM past", "ledger"))
+
+
+def wait_past(cluster, lab, node, moment_s):
+    """Whole seconds are points: what is done next lies in a later one, and the passive has applied the earlier one."""
+    passive = cluster.other(node)
+    cluster.wait(lambda: clock_s(lab, node) > moment_s + 2, "two seconds have passed", 10)
+
+    def has_come():
+        newest = [span["to"] for span in history_of(cluster, passive)["spans"]]
+        return newest and newest[0] >= iso(moment_s)[:23]
+    cluster.wait(has_come, f"{passive} has a point after {iso(moment_s)}", 20)
+
+
+def client_sees(lab, query):
+    return lab.exec(CLIENT, "psql", f"host={PUBLIC_ADDRESS} user=ledger dbname=ledger connect_timeout=3", "-X", "-At", "-c",
+                    query).stdout.strip()
+
+
+def served_by(cluster, lab, node):
+    try:
+        return client_sees(lab, "SELECT btrim(pg_read_file('/proc/sys/kernel/hostname'), E' \\n')") == node
+    except LabFailure:
+        return False
+
+
+@pytest.fixture
+def rows(cluster, lab):
+    active, _ = need_history(cluster, lab)
+    yield Rows(lab, active)
+    cluster.wait_synchronized(240)
+
+
+@pytest.mark.ci
+def test_a_shadow_stands_on_the_passive_and_can_be_kept_and_deleted(cluster, lab):
+    active, passive = need_history(cluster, lab)
+    made = told(cluster, active, "shadow", "create", "before-upgrade", "--keep")
+    assert made["shadow"]["nodes"] == [passive], made
+    assert made["shadow"]["application_consistent"], "postgresql has a hook"
+    try:
+        again = cluster.cli(passive, "shadow", "create", "before-upgrade", check=False)
+        assert again.returncode != 0 and "before-upgrade" in again.stderr, again
+        listed = told(cluster, passive, "shadow", "list")["shadows"]
+        assert [s["name"] for s in listed if s["keep"]] == ["before-upgrade"], listed
+        assert passive in cluster.cli(active, "timeline").stdout
+        cluster.cli(active, "shadow", "keep", "before-upgrade", "--no-keep")
+        assert not any(s["keep"] for s in told(cluster, active, "shadow", "list")["shadows"])
+    finally:
+        cluster.cli(active, "shadow", "delete", "before-upgrade", "--yes")
+    assert "before-upgrade" not in [s["name"] for s in told(cluster, active, "shadow", "list")["shadows"]]
+    missing = cluster.cli(active, "shadow", "delete", "before-upgrade", "--yes", check=False)
+    assert missing.returncode == 1 and "shadow list" in missing.stderr, missing.stderr
+
+
+@pytest.mark.ci
+def test_what_can_not_be_gone_back_to_is_refused_with_what_there_is(cluster, lab):
+    active, passive = need_history(cluster, lab)
+    epoch = cluster.status()["lease"]["epoch"]
+    for to in ("2001-01-01", "no-such-shadow"):
+        refused = cluster.cli(passive, "rollback", "--to", to, "--yes", check=False)
+        assert refused.returncode in (1, 3), refused
+        assert passive in refused.stderr and "holdfast timeline" in refused.stderr, refused.stderr
+    wrong = cluster.cli(active, "rollback", "--to", "25:61", "--yes", check=False)
+    assert wrong.returncode == 2 and "90s ago" in wrong.stderr, wrong.stderr
+    assert cluster.status()["lease"]["epoch"] == epoch, "the role changed"
+
+
+@pytest.mark.ci
+def test_rm_rf_is_taken_back_to_the_second_before(cluster, lab, rows):
+    """And the rollback itself is taken back: that brings the ruins, which no client is let in to."""
+    old, new = cluster.wait_automatic_failover()
+    before = rows.add(old, 2000)
+    good_s = clock_s(lab, old)
+    wait_past(cluster, lab, old, good_s)
+    lab.sh(old, f"runuser -u postgres -- rm -rf {postgres.DATA}/base {postgres.DATA}/pg_wal {postgres.DATA}/global")
+    cluster.wait(lambda: cluster.recovery_point_s(new) is not None and cluster.recovery_point_s(new) < 2,
+                 "the passive has lost the data too", 20)
+
+    shown = cluster.cli(old, "rollback", "--to", iso(good_s), "--dry-run").stdout
+    assert new in shown and "taken back" in shown and "before-rollback" in shown, shown
+    cluster.cli(old, "rollback", "--to", iso(good_s), "--yes", timeout_s=ROLLBACK_LIMIT_S)
+    cluster.wait_active(new)
+    assert rows.count(new) == before
+    cluster.wait(lambda: served_by(cluster, lab, new), "clients reach the new active", 10)
+    assert int(client_sees(lab, "SELECT count(*) FROM past")) == before
+    assert rows.add(new, 10) == before + 10, "it can be written again"
+    postgres.check(lab, new)
+
+    cluster.wait_automatic_failover(240)
+    postgres.checkpoint(lab, new)
+    trees.wait_equal(cluster, postgres.DATA)
+    names = [s["name"] for s in told(cluster, new, "shadow", "list")["shadows"] if old in s["nodes"]]
+    assert any(name.startswith("before-rollback-") for name in names), names
+
+
+@pytest.mark.ci
+def test_a_rollback_is_taken_back(cluster, lab, rows):
+    old, new = cluster.wait_automatic_failover()
+    first = rows.add(old, 100)
+    good_s = clock_s(lab, old)
+    wait_past(cluster, lab, old, good_s)
+    both = rows.add(old, 100)
+    wait_past(cluster, lab, old, clock_s(lab, old))
+    cluster.cli(old, "rollback", "--to", iso(good_s), "--yes", timeout_s=ROLLBACK_LIMIT_S)
+    cluster.wait_active(new)
+    assert rows.count(new) == first
+    cluster.wait_automatic_failover(240)
+
+    cluster.cli(new, "rollback", "--to", "before-rollback", "--yes", timeout_s=ROLLBACK_LIMIT_S)
+    cluster.wait_active(old)
+    assert rows.count(old) == both, "what was taken back is not there again"
+    cluster.wait(lambda: served_by(cluster, lab, old), "clients reach it", 10)
+    cluster.wait_automatic_failover(240)
+    postgres.check(lab, old)
+    postgres.checkpoint(lab, old)
+    trees.wait_equal(cluster, postgres.DATA)
+
+
+def test_a_failover_takes_over_at_an_earlier_point(cluster, lab, rows):
+    """The active made the damage and died before anybody asked."""
+    old, new = cluster.wait_automatic_failover()
+    before = rows.add(old, 500)
+    good_s = clock_s(lab, old)
+    wait_past(cluster, lab, old, good_s)
+    cluster.cli(old, "config", "set", "automatic_failover", "off")
+    try:
+        postgres.psql(lab, old, "DELETE FROM past", "ledger")
+        wait_past(cluster, lab, old, clock_s(lab, old))
+        lab.power_cut(old)
+        cluster.wait(lambda: not cluster.status_of(new)["lease"]["holder"], "the lease has lapsed", 20)
+        cluster.cli(new, "failover", "--to", iso(good_s), "--yes", timeout_s=ROLLBACK_LIMIT_S)
+        cluster.wait_active(new)
+        assert rows.count(new) == before
+        cluster.wait(lambda: served_by(cluster, lab, new), "clients reach it", 10)
+        lab.boot(old)
+        cluster.wait_synchronized(240)
+    finally:
+        cluster.cli(new, "config", "set", "automatic_failover", "on")
+    postgres.check(lab, new)
+
+
+def test_a_successor_that_dies_while_it_goes_back_loses_nothing(cluster, lab, rows):
+    """Whoever is active afterwards holds everything, or exactly what was asked for; and the plan says which."""
+    old, new = cluster.wait_automatic_failover()
+    first = rows.add(old, 3000)
+    good_s = clock_s(lab, old)
+    wait_past(cluster, lab, old, good_s)
+    both = rows.add(old, 3000)
+    wait_past(cluster, lab, old, clock_s(lab, old))
+    plan = told(cluster, old, "rollback", "--to", iso(good_s), "--yes", "--no-wait")["plan"]
+
+    def handed_over():
+        found = told(cluster, old, "plan", plan)
+        return found["epoch_recorded"] or found["state"] != "running"
+    cluster.wait(handed_over, "the epoch is recorded", 60)
+    lab.power_cut(new)
+    cluster.wait(lambda: cluster.active_in(cluster.status_of(old)) in (old, None), f"{new} is not the active any more", 30)
+    lab.boot(new)
+    active, _ = cluster.wait_automatic_failover(240)
+    left = rows.count(active)
+    assert left == (both if active == old else first), f"{active} has {left} rows of {first} or {both}"
+    outcome = told(cluster, old, "plan", plan)
+    assert outcome["state"] != "running"
+    if active == old:
+        assert outcome["state"] != "done", outcome
+    postgres.check(lab, active)
+
+
+def test_the_old_active_dies_before_it_hands_over(cluster, lab, rows):
+    """An order without the last word of who gave it is nothing: the failover keeps everything."""
+    old, new = cluster.wait_automatic_failover()
+    rows.add(old, 100)
+    good_s = clock_s(lab, old)
+    wait_past(cluster, lab, old, good_s)
+    both = rows.add(old, 100)
+    wait_past(cluster, lab, old, clock_s(lab, old))
+    plan = told(cluster, old, "rollback", "--to", iso(good_s), "--yes", "--no-wait")["plan"]
+
+    def ended():
+        steps = told(cluster, old, "plan", plan)["steps"]
+        return any("send what is left" in step["name"] and step["state"] == "done" for step in steps)
+    cluster.wait(ended, "the plan is under way", 60)
+    lab.power_cut(old)
+    cluster.wait_active(new, 30)
+    cluster.wait(lambda: rows.count(new) in (both,), "everything is there", 30)
+    lab.boot(old)
+    cluster.wait_automatic_failover(240)
