@@ -7,6 +7,7 @@
 #include "log/record_fields.h"
 #include "mirror/file_type.h"
 #include "mirror/predict.h"
+#include "mirror/shadows.h"
 
 namespace holdfast::mirror {
 
@@ -21,6 +22,11 @@ bool is_mark(Kind kind) { return kind >= Kind::epoch_begin && kind <= Kind::noop
 bool stands_alone(const log::Record& r) {
   return r.kind == Kind::resync_begin || r.kind == Kind::resync_end || r.kind == Kind::epoch_begin ||
          (r.kind == Kind::fallocate && shifts_range(r.mode_flags));
+}
+bool is_consistent(const log::Record& mark) {
+  if (mark.kind == Kind::consistent) return true;
+  const auto shadow = mark.kind == Kind::shadow ? shadow_of_mark(mark.name) : std::nullopt;
+  return shadow && shadow->application_consistent;
 }
 // What follows begins a batch of its own: the point can be gone back to.
 bool ends_batch(Kind kind) { return kind == Kind::consistent || kind == Kind::shadow || kind == Kind::epoch_end; }
@@ -296,7 +302,7 @@ Status Applier::apply_slice(std::span<const log::Record> slice) {
   batch_is_sealed_ = again_ = false;
   staged_.clear();
   if (plan_.m_after && slice.back().sequence >= *plan_.m_after) plan_.m_after.reset();
-  after_consistent_ = slice.back().kind == Kind::consistent;
+  after_consistent_ = is_consistent(slice.back());
   {
     const std::lock_guard lock(mutex_);
     applied_ = {slice.back().epoch, slice.back().sequence};

@@ -44,6 +44,8 @@ class Applier {
     std::function<void(std::uint64_t bytes)> applied;  // after each batch, with about how much it was
     std::function<void()>
         resync_broken;  // a set can't be completed by what the log holds: a new session must begin it anew
+    // A shadow's mark was applied; `batch`: the history's next one begins there. 0: it is no point here.
+    std::function<Status(const log::Record&, std::uint64_t batch)> shadow;
     std::function<void(SetNumber)> unknown_set;  // a record of a set that is not here yet: waits
   };
   // `batch_bytes`: about how much of the log one step takes.
@@ -108,6 +110,7 @@ class Applier {
   Status purge_graves(std::uint64_t below);
   Status mark(const log::Record& record);
   Status verify(const log::Record& record, SetState* set, TreeBatch* batch);
+  Status note_shadow(const log::Record& record);
   Status begin_resync(const log::Record& record);
   Status keep_limbo(const log::Record& record);
   Status settle_displaced(SetState& set);

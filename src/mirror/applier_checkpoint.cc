@@ -20,6 +20,8 @@ Status Applier::mark(const log::Record& r) {
       return begin_resync(r);
     case Kind::resync_end:
       return keep_limbo(r);
+    case Kind::shadow:
+      return note_shadow(r);
     default:
       return {};
   }
@@ -35,6 +37,15 @@ Status Applier::verify(const log::Record& r, SetState* set, TreeBatch* batch) {
   HF_TRY(VerifyApply(*batch, set->tree->raw(), set->verify, r.sequence > set->names.doubt_to, hooks_.differs).apply(r));
   const bool displaced = r.kind == Kind::repair_dir && (r.flags & log::flag_last_chunk) != 0;
   return displaced && undo_.on() ? settle_displaced(*set) : Status{};
+}
+
+// In mid-resync, and where there is no history, it is no point. Passed by in a redo it was noted before the batches after it began.
+Status Applier::note_shadow(const log::Record& r) {
+  if (!hooks_.shadow) return {};
+  bool whole = undo_.on() && !sets_.empty() && r.sequence > plan_.pass_to;
+  for (const auto& [number, set] : sets_) whole = whole && set.complete && !set.resync;
+  if (whole) HF_TRY(undo_.sync());  // numbers of batches that a crash loses are given again
+  return hooks_.shadow(r, whole ? undo_.next_batch() : 0);
 }
 
 // What the resync displaced stays for the history's sake, as part of this batch. Below a displaced folder there may be one more name of something

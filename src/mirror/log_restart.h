@@ -14,6 +14,7 @@ inline UndoHead jump_head(const NodeState& state) {
   jump.life = state.log_life;
   jump.before = state.point ? state.point->applied : state.applied;
   jump.after = state.applied;
+  jump.unclean = state.point && state.point->active_epoch != Epoch(0);
   jump.sets = state.point ? state.point->complete : state.complete;
   return jump;
 }

@@ -18,7 +18,9 @@ namespace {
 constexpr std::int64_t full_ring_patience_ns = 2'000'000'000, no_spill_patience_ns = 250'000'000;
 constexpr std::uint64_t checkpoint_after_bytes = std::uint64_t{256} << 20;
 constexpr int ack_every_ticks = 5;
+constexpr int shadow_every_ticks = 50;
 constexpr int apply_linger_ms = 10;
+constexpr int apply_linger_with_history_ms = 50;  // each batch is an entry of the history, and a sync
 constexpr std::int64_t space_poll_ms = 1000;
 // Less than what a connection may be silent for.
 constexpr std::int64_t drain_patience_ns = 1'000'000'000;
@@ -62,6 +64,7 @@ NodeLog::NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events)
              if (applier_.resyncing()) receiver_.send_ack();
            },
            [this] { receiver_.disconnect(); },
+           [this](const log::Record& r, std::uint64_t batch) { return note_shadow(r, batch); },
            [this](SetNumber set) {
              const std::lock_guard lock(mutex_);
              if (missing_set_ != set)
@@ -91,6 +94,7 @@ NodeLog::NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events)
                  },
                  [this](const Error& why) { fault(why); }},
                 config_.receive_limit_bytes),
+      shadows_(ports.shadows),
       send_limit_bytes_(config_.send_limit_bytes) {
   active_.on_hurry([this](Sequence to) {
     for (const auto& s : senders()) s->hurry(to);
@@ -126,6 +130,9 @@ Status NodeLog::recover() {
     if (!recovery.found) HF_TRY(log_.reset(state_.applied));
   }
   pin_point();
+  if (Status read = shadows_.load(); !read) log_error("{}", read.error().to_string());
+  HF_TRY(name_point(state_));
+  keep_shadows();
   receiver_.set_sealed(state_.sealed);
   HF_TRY(applier_.begin(state_));
   if (check && state_.applied.sequence.value + 1 < log_.first_kept())
@@ -146,8 +153,15 @@ NodeState NodeLog::snapshot() const {
 
 Status NodeLog::update_state(const std::function<void(NodeState&)>& change) {
   const std::lock_guard one(state_mutex_);
-  NodeState next = snapshot();
+  const NodeState before = snapshot();
+  NodeState next = before;
   change(next);
+  {
+    const std::lock_guard lock(mutex_);
+    for (const SetNumber set : before.complete)
+      if (!next.complete.contains(set) && sets_.contains(set)) next.lost.insert(set);
+    for (const SetNumber set : next.complete) next.lost.erase(set);
+  }
   if (Status stored = ports_.state.store(encode(next)); !stored) {
     fault(stored.error());
     return stored;
@@ -157,6 +171,7 @@ Status NodeLog::update_state(const std::function<void(NodeState&)>& change) {
     state_ = std::move(next);
   }
   pin_point();
+  if (!before.point) HF_TRY(name_point(snapshot()));
   changed();
   return {};
 }
@@ -227,6 +242,8 @@ Status NodeLog::restart_log_held(Position base, const std::function<void(NodeSta
     ++s.log_life;
     s.applied = base;
     s.restarting = true;
+    s.went_back.reset();
+    s.led_from.reset();
     note_point(before, s);
   }));
   Status done = log_.reset(base);
@@ -296,8 +313,10 @@ Status NodeLog::remove_set(SetNumber set) {
   }
   applier_.remove_tree(set);
   wake_applier();
-  if (const NodeState s = snapshot(); !s.complete.contains(set) && !s.resyncing.contains(set)) return {};
+  if (const NodeState s = snapshot(); !s.complete.contains(set) && !s.resyncing.contains(set) && !s.lost.contains(set))
+    return {};
   return update_state([&](NodeState& s) {
+    s.lost.erase(set);
     s.complete.erase(set);
     s.resyncing.erase(set);
     if (s.point) s.point->complete.erase(set);
@@ -330,8 +349,11 @@ void NodeLog::run_applier() {
   for (;;) {
     // Nothing is applied to trees that are on their way back.
     Result<bool> more = false;
-    if (!snapshot().rewind) more = applier_.step();
+    const NodeState state = snapshot();
+    if (!state.rewind) more = applier_.step();
     if (!more) return fault(more.error());
+    if (state.rewind && !state.rewind_for_epoch && way_back_waits_for_space_)
+      if (const std::unique_lock one(transition_mutex_, std::try_to_lock); one.owns_lock()) (void)resume_rewind();
     const std::int64_t now = ports_.times.steady_ns();
     if (applier_.dirty() && (now - last_checkpoint_ns >= config_.checkpoint_ms * 1'000'000 ||
                              applier_.unsynced_bytes() >= checkpoint_after_bytes)) {
@@ -342,15 +364,15 @@ void NodeLog::run_applier() {
     if (stopped_ || !fault_.empty()) return;
     if (*more) continue;
     applier_idle_ = true;
-    const std::int64_t wait_ms = applier_.waits_for_space() ? space_poll_ms
-                                 : applier_.dirty()         ? config_.checkpoint_ms / 4 + 1
-                                                            : 60'000;
+    const bool waits = applier_.waits_for_space() || way_back_waits_for_space_;
+    const std::int64_t wait_ms = waits ? space_poll_ms : applier_.dirty() ? config_.checkpoint_ms / 4 + 1 : 60'000;
     apply_cv_.wait_for(lock, std::chrono::milliseconds(wait_ms),
                        [&] { return stopped_ || apply_work_ || !fault_.empty(); });
     applier_idle_ = false;
     // Nobody waits for it: a little company makes bigger batches, and fewer wake-ups beside the syncs that somebody does wait for.
     if (apply_work_ && !applier_.resyncing())
-      apply_cv_.wait_for(lock, std::chrono::milliseconds(apply_linger_ms),
+      apply_cv_.wait_for(lock,
+                         std::chrono::milliseconds(ports_.undo.on() ? apply_linger_with_history_ms : apply_linger_ms),
                          [&] { return stopped_ || apply_now_ || !fault_.empty(); });
     apply_work_ = apply_now_ = false;
     if (stopped_) return;
@@ -363,6 +385,10 @@ void NodeLog::tick() {
     const bool spills = send_limit_bytes_ != 0 && ports_.open_spill;
     lock.unlock();
     active_.ring().expire(spills ? full_ring_patience_ns : no_spill_patience_ns);
+  }
+  if (++shadow_ticks_ >= shadow_every_ticks) {
+    shadow_ticks_ = 0;
+    keep_shadows();
   }
   const Sequence applied = applier_.announced();
   if (applied == acked_applied_ && ++ticks_ < ack_every_ticks) return;
@@ -412,7 +438,10 @@ NodeLogStatus NodeLog::status() const {
   s.receive.point = state_.point;
   s.receive.point_time_ns = state_.point_time_ns;
   s.receive.rewinding = state_.rewind.has_value();
-  s.receive.waits_for_space = applier_.waits_for_space();
+  s.receive.waits_for_space = applier_.waits_for_space() || way_back_waits_for_space_;
+  s.receive.grave_bytes = applier_.grave_bytes();
+  s.receive.first_copies = first_copies_locked();
+  s.went_back = state_.went_back;
   if (role_ == Role::active || role_ == Role::fenced)
     s.position = ring_position;
   else if (state_.active_epoch != Epoch(0))

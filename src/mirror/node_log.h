@@ -28,6 +28,7 @@
 #include "mirror/receiver.h"
 #include "mirror/rewind.h"
 #include "mirror/sender.h"
+#include "mirror/shadows.h"
 #include "mirror/undo.h"
 #include "mirror/undo_journal.h"
 #include "ports/durable_cell.h"
@@ -45,6 +46,7 @@ constexpr std::uint64_t default_send_limit_bytes = std::uint64_t{4} << 30;
 struct NodeLogConfig {
   std::string cluster_id;
   NodeId node;
+  std::string node_name;  // for names of automatic shadows
   std::size_t ring_bytes = default_ring_bytes;
   std::uint64_t segment_bytes = log::default_segment_bytes;
   std::uint64_t receive_limit_bytes = default_receive_limit_bytes;
@@ -63,12 +65,14 @@ struct NodeLogPorts {
   UndoWriter& undo;
   UndoJournal* journal = nullptr;  // the same as `undo`, where there is a history; null: NoUndo
   std::function<Result<std::unique_ptr<ports::SegmentStore>>(NodeId)>
-      open_spill;  // a peer's queue on disk, empty; null: none
+      open_spill;                         // a peer's queue on disk, empty; null: none
+  ports::DurableCell* shadows = nullptr;  // null: they end with the process
 };
 
 struct NodeLogEvents {  // from any thread; must only hand over
   std::function<void(const Error&)> fault;
   std::function<void(NodeId, PeerState)> peer_state;
+  std::function<void(const Shadow&, const std::string& why)> shadow_dropped;
   std::function<bool()>
       may_hold_dirty;  // asked, not told: may the kernel hold writes that have not reached the mirror (files open for write)?
 };
@@ -81,9 +85,22 @@ struct SealReply {
   bool fallback = false;
   std::string no_fallback;  // why it is not
 };
+struct PromoteOptions {
+  // This node's trees are declared the truth as they are: the first active of a new cluster, an administrator's word.
+  bool as_origin = false;
+  // In mid-resync the node goes back to where the resynchronization began, its last consistent point; sets of which it never had a copy are
+  // empty. What others were acknowledged since is given up: an administrator's word too.
+  bool allow_older = false;
+  // Goes back to the start of this batch of the undo history first. `plan`: who asked; the same may go on with what it began.
+  std::uint64_t to_batch = 0;
+  std::string plan;
+  // Asked before anything is touched, and before the epoch opens: does nobody want it any more?
+  std::function<bool()> given_up;
+};
 struct Promotion {
   Position base;                       // the last record of the history that was taken over
   std::int64_t recovered_time_ns = 0;  // when the active made that record (its wall clock); 0: not known
+  std::optional<WentBack> went_back;
 };
 struct ReceiveStatus {
   NodeId from;  // 0: not connected
@@ -94,8 +111,11 @@ struct ReceiveStatus {
   // In mid-resync: where this node can be promoted by force.
   std::optional<PastState> point;
   std::int64_t point_time_ns = 0;
+  // All other sets are whole, and of these it never had a copy: promoted by force, they are empty.
+  std::set<SetNumber> first_copies;
   bool rewinding = false;  // the trees are on their way back; nothing else is done before they have arrived
   bool waits_for_space = false;
+  std::uint64_t grave_bytes = 0;  // deleted objects that the history keeps
 };
 struct NodeLogStatus {
   Role role = Role::idle;
@@ -105,7 +125,8 @@ struct NodeLogStatus {
   std::size_t ring_bytes = 0, ring_used_bytes = 0;
   std::vector<PeerStatus> peers;  // as active
   ReceiveStatus receive;          // as passive
-  std::string fault;              // empty: none
+  std::optional<WentBack> went_back;
+  std::string fault;  // empty: none
 };
 
 class NodeLog {
@@ -128,13 +149,29 @@ class NodeLog {
   // history from there on.
   Result<SealReply> seal(Epoch epoch, bool look_back = false);
   Status follow(Epoch epoch, NodeId active);
-  // Drains the receive log, then opens the epoch. Refused while a set is not complete, unless `as_origin`: this node's trees are declared
-  // the truth as they are (the first active of a new cluster; an administrator's word); or `allow_older`: in mid-resync the node goes back to where
-  // the resynchronization began, its last consistent point, and what others were acknowledged since is given up (an administrator's word too).
-  Result<Promotion> promote(Epoch epoch, bool as_origin = false, bool allow_older = false);
+  // Drains the receive log, then opens the epoch. Refused, before anything is touched, while a set is not complete, unless the options say
+  // otherwise. An error after the way back began leaves the node at its end, not complete, with a consistent point there.
+  Result<Promotion> promote(Epoch epoch, const PromoteOptions& options);
+  Result<Promotion> promote(Epoch epoch, bool as_origin = false, bool allow_older = false) {
+    return promote(epoch, PromoteOptions{as_origin, allow_older, 0, {}, {}});
+  }
   // As passive: the trees become what they were at the start of this batch of the undo history, and the log begins anew there. Refused, before
   // anything is touched, when the history does not reach so far or the reversal can't be written. `irreversible`: without a way back.
   Result<Position> rewind(std::uint64_t batch, bool irreversible);
+  // What rewind() would refuse, without touching anything.
+  Result<RewindPlan> look_back(std::uint64_t batch);
+  // Nothing from the batch on is given up until then (steady_ns); 0: it is not held any more.
+  void hold_for_plan(std::uint64_t batch, std::int64_t until_ns);
+  // --- shadows
+  struct Mark {
+    Position position;
+    std::int64_t time_ns = 0;
+  };
+  Result<Mark> mark_shadow(const Shadow& shadow);  // as active: every passive enters it where it stands in the log
+  Result<Shadow> shadow_here(Shadow shadow);       // as anything else: where the trees stand now
+  Result<Shadow> keep_shadow(std::string_view name, bool keep);
+  Status delete_shadow(std::string_view name);
+  const Shadows& shadows() const { return shadows_; }
   // Nothing may be appended after it: unmount first. From here on seal, follow and promote step down by themselves.
   Result<Position> end_epoch();
   // False: not within `timeout_ms`.
@@ -175,7 +212,10 @@ class NodeLog {
                      std::optional<Epoch> unless_after = {});
   Result<Welcome> admit(const Hello& hello);
   Status drain();
-  Status check_promotable(Epoch epoch, bool as_origin, bool allow_older) const;
+  Status check_promotable(Epoch epoch, const PromoteOptions& options) const;
+  Status check_way_back(const PromoteOptions& options) const;
+  Result<Position> make_base(Epoch epoch, const PromoteOptions& options, Promotion& promotion);
+  Status open_epoch(Epoch epoch, const Promotion& promotion, std::optional<Position> exact);
   Status restart_log_held(Position base, const std::function<void(NodeState&)>& change);
   void note_point(const NodeState& before, NodeState& next) const;
   Status drain_for_restart(bool must);
@@ -183,15 +223,34 @@ class NodeLog {
   // --- node_rewind.cc
   Status look_at_point();
   Result<Position> rewind_to_point();
-  Status rewind_held(const PastState& past, bool irreversible);
+  Result<PastState> past_of(std::uint64_t batch) const;
+  // Intention, way forth or gap, way back; the intention stands when it returns, also for want of space.
+  struct WayBack {
+    PastState past;
+    bool irreversible = false;
+    bool for_epoch = false;
+    std::string plan;
+  };
+  Status go_back_held(const WayBack& way);
+  Status go_on_held();
+  Status executed(Status done);
   Status finish_rewind_held();
+  Result<Position> go_back_for_epoch(const PromoteOptions& options, Promotion& promotion);
+  Status give_up_epoch();
+  Status empty_first_copies();
+  std::set<SetNumber> first_copies_locked() const;
+  bool wants_way_back_locked(const PromoteOptions& options) const;
+  // --- node_shadows.cc
+  Status note_shadow(const log::Record& record, std::uint64_t batch);
+  Status name_point(const NodeState& state);
+  void keep_shadows();     // what they hold, and what is gone of them
   Status resume_rewind();  // of an earlier life, when all its sets are here
   Result<Rewind> make_rewind(const std::set<SetNumber>& sets);
   void fault(const Error& why);
   void changed();
   void wake_applier();
   bool complete_locked() const;
-  Result<Sequence> append_mark(log::Kind kind, std::int64_t mtime_ns = 0);
+  Result<Sequence> append_mark(log::Kind kind, std::int64_t mtime_ns = 0, std::string_view name = {});
   Status step_down_held(Position end);
   Status leave_ended_epoch();
   NodeState snapshot() const;
@@ -203,6 +262,8 @@ class NodeLog {
   log::SegmentLog log_;
   Applier applier_;
   Receiver receiver_;
+
+  Shadows shadows_;
 
   std::mutex transition_mutex_;  // one role change at a time; taken first
   mutable std::mutex mutex_;     // everything below; never held over a system call
@@ -228,7 +289,9 @@ class NodeLog {
   std::condition_variable progress_cv_;          // an acknowledgement came
   std::atomic<int> progress_waits_{0};
   Sequence acked_applied_;  // tick's thread only
-  int ticks_ = 0;
+  int ticks_ = 0, shadow_ticks_ = 0;
+  std::atomic<std::int64_t> hold_until_ns_{0};  // hold_for_plan()
+  std::atomic<bool> way_back_waits_for_space_{false};
 };
 
 }  // namespace holdfast::mirror

@@ -10,6 +10,7 @@
 // The gap is for a rewind whose other end is worth nothing (half a copy), or for which there is no room.
 #include "base/log.h"
 #include "mirror/node_log.h"
+#include "mirror/utc_name.h"
 
 namespace holdfast::mirror {
 
@@ -22,44 +23,181 @@ Result<Rewind> NodeLog::make_rewind(const std::set<SetNumber>& sets) {
   return Rewind(*ports_.journal, std::move(trees));
 }
 
+Result<PastState> NodeLog::past_of(std::uint64_t batch) const {
+  const auto found = ports_.journal->first_from(batch);
+  if (!found || found->number != batch) return fail(ErrorCode::not_found, "the undo history holds no point {}", batch);
+  PastState past;
+  past.batch = batch;
+  past.applied = found->head.before;
+  past.complete = snapshot().complete;
+  if (found->head.unclean) {
+    past.active_epoch = found->head.before.epoch;
+    past.clean = false;
+  }
+  return past;
+}
+
 // Locks of log and applier are held, the transition too.
-Status NodeLog::rewind_held(const PastState& past, bool irreversible) {
-  HF_ASSIGN(Rewind rewind, make_rewind(past.complete));
+Status NodeLog::go_back_held(const WayBack& way) {
+  HF_ASSIGN(Rewind rewind, make_rewind(way.past.complete));
   if (Status synced = applier_.sync_held(); !synced) {
     fault(synced.error());
     return synced;
   }
-  HF_ASSIGN(const RewindPlan plan, rewind.look(past.batch));
+  HF_ASSIGN(const RewindPlan plan, rewind.look(way.past.batch));
+  HF_TRY(rewind.check_room(!way.irreversible));
   HF_TRY(update_state([&](NodeState& s) {
-    s.rewind = past;
+    s.rewind = way.past;
     s.rewind->batch = plan.target.number;
-    s.reversal = irreversible ? 0 : ports_.journal->next_number();
+    s.reversal = way.irreversible ? 0 : ports_.journal->next_number();
+    s.rewind_for_epoch = way.for_epoch;
+    s.rewind_plan = way.plan;
   }));
   const NodeState state = snapshot();
-  Status said = irreversible ? ports_.journal->gap(0, "went back without a way forth")
-                             : rewind.reverse(applier_.applied(), state.log_life, applier_.applied_time_ns());
+  Status said = way.irreversible ? ports_.journal->gap(0, "went back without a way forth")
+                                 : rewind.reverse(applier_.applied(), state.log_life, applier_.applied_time_ns());
   if (!said) {
-    HF_TRY(update_state([](NodeState& s) { s.rewind.reset(); }));
+    HF_TRY(update_state([](NodeState& s) {
+      s.rewind.reset();
+      s.rewind_for_epoch = false;
+      s.rewind_plan.clear();
+    }));
     return said;
   }
-  if (Status done = rewind.execute(); !done) {
-    fault(done.error());
-    return done;
-  }
-  return finish_rewind_held();
+  return executed(rewind.execute());
 }
 
+// Want of space is waited out: the intention stands, and the way is gone again from the top.
+Status NodeLog::executed(Status done) {
+  way_back_waits_for_space_ = !done && done.error().code == ErrorCode::no_space;
+  if (!done && !way_back_waits_for_space_) fault(done.error());
+  if (way_back_waits_for_space_) log_warning("the way back waits for space: {}", done.error().to_string());
+  return done;
+}
+
+// With a way back that stands. Locks as above.
+Status NodeLog::go_on_held() {
+  const NodeState state = snapshot();
+  HF_ASSIGN(Rewind rewind, make_rewind(state.rewind->complete));
+  log_info("going on with the way back to sequence {}", state.rewind->applied.sequence.value);
+  HF_TRY(rewind.read_again(state.rewind->batch));
+  return executed(rewind.execute());
+}
+
+// After a way back that was to open an epoch, others may have gone on from where this node was: it is not complete there, and knows it as its point.
 Status NodeLog::finish_rewind_held() {
-  const PastState past = *snapshot().rewind;
+  const NodeState state = snapshot();
+  const PastState past = *state.rewind;
+  const std::uint64_t next = ports_.journal->next_number();
+  std::int64_t time = 0;
+  if (const auto target = ports_.journal->first_from(past.batch)) time = ports_.journal->time_before(*target);
   return restart_log_held(past.applied, [&](NodeState& s) {
     s.complete = past.complete;
     s.resyncing.clear();
     s.active_epoch = past.active_epoch;
     s.clean = past.clean;
     s.point.reset();
+    if (s.rewind_for_epoch) {
+      s.complete.clear();
+      s.point = past;
+      s.point->batch = next;
+      s.point_time_ns = time;
+    }
     s.rewind.reset();
     s.reversal = 0;
+    s.rewind_for_epoch = false;
+    s.rewind_plan.clear();
   });
+}
+
+Result<Position> NodeLog::go_back_for_epoch(const PromoteOptions& options, Promotion& promotion) {
+  if (!snapshot().rewind) {
+    HF_TRY(drain());
+    HF_TRY(applier_.checkpoint());  // nothing may store the position of before the way back after it
+    if (options.given_up && options.given_up()) return fail(ErrorCode::stale, "the epoch is not wanted any more");
+  }
+  const auto no_append = receiver_.hold();
+  const auto no_apply = applier_.hold();
+  if (const NodeState state = snapshot(); state.rewind) {
+    HF_TRY(go_on_held());
+  } else {
+    {
+      const std::lock_guard lock(mutex_);
+      HF_TRY(check_way_back(options));  // what was drained may have begun a resync
+    }
+    WayBack way;
+    way.for_epoch = true;
+    way.plan = options.plan;
+    HF_ASSIGN(way.past, past_of(options.to_batch));
+    log_warning("going back to sequence {} of epoch {}", way.past.applied.sequence.value, way.past.applied.epoch.value);
+    Status gone = go_back_held(way);
+    if (!gone && gone.error().code == ErrorCode::no_space && !snapshot().rewind) {
+      way.irreversible = true;  // the epoch ends the way forth on this node anyway
+      gone = go_back_held(way);
+    }
+    HF_TRY(gone);
+  }
+  const PastState past = *snapshot().rewind;
+  if (const auto target = ports_.journal->first_from(past.batch))
+    promotion.recovered_time_ns = ports_.journal->time_before(*target);
+  promotion.went_back = WentBack{options.plan, past.applied, promotion.recovered_time_ns, Epoch(0)};
+  return past.applied;
+}
+
+Status NodeLog::give_up_epoch() {
+  const auto no_append = receiver_.hold();
+  const auto no_apply = applier_.hold();
+  return snapshot().rewind ? finish_rewind_held() : Status{};
+}
+
+// mutex_ is held. Of a set that was whole here once, half a copy is not nothing.
+std::set<SetNumber> NodeLog::first_copies_locked() const {
+  std::set<SetNumber> first;
+  if (state_.rewind || state_.complete.empty() || state_.active_epoch != Epoch(0)) return first;
+  for (const SetNumber set : sets_) {
+    if (state_.complete.contains(set) && !state_.resyncing.contains(set)) continue;
+    if (state_.lost.contains(set) || (state_.point && state_.point->complete.contains(set))) return {};
+    first.insert(set);
+  }
+  return first;
+}
+
+// What is in a first copy that did not come to its end is a mixture: better nothing. It waits in limbo until the next start.
+Status NodeLog::empty_first_copies() {
+  std::set<SetNumber> whole;
+  {
+    const std::lock_guard lock(mutex_);
+    whole = state_.complete;
+    for (const SetNumber set : state_.resyncing) whole.erase(set);
+  }
+  const auto no_apply = applier_.hold();
+  for (const auto& tree : applier_.trees()) {
+    if (whole.contains(tree->set())) continue;
+    log_warning("set {}: its first copy did not come to its end: it is empty here", tree->set());
+    const FileId root = FileId::root(tree->set());
+    for (bool more = true; more;) {
+      HF_ASSIGN(const auto chunk, tree->list(root, 0, 4096));
+      for (const auto& entry : chunk.entries) HF_TRY(tree->bury(root, entry.name, entry.id, ports::Grave::limbo));
+      more = !chunk.entries.empty();
+    }
+    HF_TRY(tree->sync());
+  }
+  return {};
+}
+
+Result<RewindPlan> NodeLog::look_back(std::uint64_t batch) {
+  if (!ports_.journal) return fail(ErrorCode::refused, "this node keeps no undo history");
+  HF_ASSIGN(const PastState past, past_of(batch));
+  HF_ASSIGN(Rewind rewind, make_rewind(past.complete));
+  HF_ASSIGN(const RewindPlan plan, rewind.look(batch));
+  HF_TRY(rewind.check_room(false));
+  return plan;
+}
+
+void NodeLog::hold_for_plan(std::uint64_t batch, std::int64_t until_ns) {
+  if (!ports_.journal) return;
+  hold_until_ns_ = batch == 0 ? 0 : until_ns;
+  ports_.journal->pin("plan", batch);
 }
 
 // All that may refuse the way back, before anybody counts on it (I6).
@@ -69,7 +207,7 @@ Status NodeLog::look_at_point() {
   if (!state.point || !ports_.journal) return fail(ErrorCode::not_found, "it knows no consistent point");
   HF_ASSIGN(Rewind rewind, make_rewind(state.point->complete));
   HF_ASSIGN([[maybe_unused]] const RewindPlan plan, rewind.look(state.point->batch));
-  return {};
+  return rewind.check_room(false);
 }
 
 Result<Position> NodeLog::rewind_to_point() {
@@ -78,7 +216,8 @@ Result<Position> NodeLog::rewind_to_point() {
   const NodeState state = snapshot();
   log_warning("going back to sequence {} of epoch {}, where the resynchronization began",
               state.point->applied.sequence.value, state.point->applied.epoch.value);
-  HF_TRY(rewind_held(*state.point, true));
+  HF_TRY(go_back_held({*state.point, true, false, {}}));
+  HF_TRY(finish_rewind_held());
   return state.point->applied;
 }
 
@@ -94,16 +233,15 @@ Status NodeLog::resume_rewind() {
   for (const auto& b : ports_.journal->batches())
     if (b.number == state.reversal && b.head.why == BatchWhy::rewind && b.head.target == state.rewind->batch)
       begun = true;
-  if (!begun) return update_state([](NodeState& s) { s.rewind.reset(); });
-  auto rewind = make_rewind(state.rewind->complete);
-  if (!rewind) return {};  // waits for the others
-  log_info("going on with the way back to sequence {}", state.rewind->applied.sequence.value);
-  Status done = rewind->read_again(state.rewind->batch);
-  if (done) done = rewind->execute();
-  if (!done) {
-    fault(done.error());
-    return done;
-  }
+  if (!begun)
+    return update_state([](NodeState& s) {
+      s.rewind.reset();
+      s.rewind_for_epoch = false;
+      s.rewind_plan.clear();
+    });
+  if (!make_rewind(state.rewind->complete)) return {};  // waits for the other folders
+  if (Status gone = go_on_held(); !gone)
+    return gone.error().code == ErrorCode::no_space ? Status{} : gone;  // tried again
   return finish_rewind_held();
 }
 
@@ -122,14 +260,17 @@ Result<Position> NodeLog::rewind(std::uint64_t batch, bool irreversible) {
   const auto no_append = receiver_.hold();
   const auto no_apply = applier_.hold();
   if (applier_.applied().sequence < log_.durable()) return fail(ErrorCode::busy, "the log went on: try again");
-  PastState past;
-  past.batch = batch;
-  past.complete = snapshot().complete;
-  bool found = false;
-  for (const auto& b : ports_.journal->batches())
-    if (b.number == batch) past.applied = b.head.before, found = true;
-  if (!found) return fail(ErrorCode::not_found, "the undo history holds no point {}", batch);
-  HF_TRY(rewind_held(past, irreversible));
+  HF_ASSIGN(const PastState past, past_of(batch));
+  const Position here = applier_.applied();
+  const std::int64_t time = applier_.applied_time_ns();
+  HF_TRY(go_back_held({past, irreversible, false, {}}));
+  const std::uint64_t reversal = snapshot().reversal;
+  HF_TRY(finish_rewind_held());
+  if (reversal != 0) {
+    auto named = shadows_.add(
+        {fmt::format("before-rewind-{}", utc_name(time)), reversal, here, time, false, ShadowOrigin::automatic, false});
+    if (!named) log_warning("no shadow of what was before: {}", named.error().to_string());
+  }
   changed();
   return past.applied;
 }

@@ -36,13 +36,16 @@ Result<SealReply> NodeLog::seal(Epoch epoch, bool look_back) {
     const std::lock_guard lock(mutex_);
     if (role_ == Role::active || role_ == Role::fenced)
       position = active_.ring().last_position();
+    else if (state_.went_back)
+      position = {state_.active_epoch, state_.went_back->position.sequence};  // not further than who was not taken back
     else if (state_.active_epoch != Epoch(0))
       position = {state_.active_epoch, state_.applied.sequence};
     cut = role_ == Role::passive && epoch > epoch_;
     reply = {position, complete_locked(), state_.clean, false, {}};
+    reply.fallback = look_back && !reply.complete && !first_copies_locked().empty();
   }
   if (cut) receiver_.disconnect();  // the old active learns at once that its epoch is over here
-  if (look_back && !reply.complete) {
+  if (look_back && !reply.complete && !reply.fallback) {
     const Status looked = look_at_point();
     reply.fallback = looked.has_value();
     if (!looked) reply.no_fallback = looked.error().to_string();
@@ -108,6 +111,8 @@ Status NodeLog::follow(Epoch epoch, NodeId active) {
     epoch_ = epoch;
     follows_ = active;
   }
+  // Somebody else leads: a way back that was to open an epoch here ends where it leads to.
+  HF_TRY(resume_rewind());
   if (!same) {
     receiver_.disconnect();
     log_info("passive: follows node {} in epoch {}", to_hex(active), epoch.value);
@@ -116,7 +121,7 @@ Status NodeLog::follow(Epoch epoch, NodeId active) {
   return {};
 }
 
-Status NodeLog::check_promotable(Epoch epoch, bool as_origin, bool allow_older) const {
+Status NodeLog::check_promotable(Epoch epoch, const PromoteOptions& options) const {
   const std::lock_guard lock(mutex_);
   if (!fault_.empty()) return fail(ErrorCode::unavailable, "this node has stopped: {}", fault_);
   if (role_ == Role::active) return fail(ErrorCode::busy, "this node leads epoch {} already", epoch_.value);
@@ -124,14 +129,35 @@ Status NodeLog::check_promotable(Epoch epoch, bool as_origin, bool allow_older) 
     return fail(ErrorCode::stale, "epoch {} was promised already", receiver_.sealed().value);
   if (epoch <= state_.active_epoch)
     return fail(ErrorCode::stale, "this node led epoch {} before", state_.active_epoch.value);
-  if (state_.rewind)
-    return fail(ErrorCode::refused, "this node's folders are on their way back to an earlier point: wait for that");
-  if (as_origin || complete_locked() || (allow_older && state_.point && ports_.journal)) return {};
+  if (options.to_batch != 0 || state_.rewind) return check_way_back(options);
+  if (options.as_origin || complete_locked()) return {};
+  const bool by_point = state_.point && ports_.journal;
+  if (options.allow_older && (by_point || !first_copies_locked().empty())) return {};
   return tl::unexpected(Error{ErrorCode::refused, "this node holds no complete copy",
-                              state_.point ? "bring the active back, or let the copy finish; a forced failover takes "
-                                             "over at the last consistent point"
-                                           : "bring the active back, or let the copy finish",
+                              by_point ? "bring the active back, or let the copy finish; a forced failover takes "
+                                         "over at the last consistent point"
+                                       : "bring the active back, or let the copy finish",
                               0});
+}
+
+// mutex_ is held. A way back that stands belongs to the plan that began it; nobody else may lead with trees on their way.
+Status NodeLog::check_way_back(const PromoteOptions& options) const {
+  if (state_.rewind) {
+    if (state_.rewind_for_epoch && options.to_batch != 0 && options.plan == state_.rewind_plan) return {};
+    return fail(ErrorCode::refused, "this node's folders are on their way back to an earlier point: wait for that");
+  }
+  if (!wants_way_back_locked(options)) return {};
+  if (!ports_.journal) return fail(ErrorCode::refused, "this node keeps no undo history");
+  if (role_ == Role::fenced || state_.active_epoch != Epoch(0))
+    return fail(ErrorCode::refused, "this node led an epoch and has not followed since: it can't go back");
+  if (!complete_locked()) return fail(ErrorCode::refused, "this node holds no complete copy");
+  return {};
+}
+
+// False: the trees stand there already, because the same plan took them there in an epoch that was lost.
+bool NodeLog::wants_way_back_locked(const PromoteOptions& options) const {
+  if (options.to_batch == 0) return false;
+  return !(state_.went_back && !options.plan.empty() && state_.went_back->plan == options.plan);
 }
 
 Status NodeLog::drain() {
@@ -148,61 +174,91 @@ Status NodeLog::drain() {
   return {};
 }
 
-Result<Promotion> NodeLog::promote(Epoch epoch, bool as_origin, bool allow_older) {
+Result<Promotion> NodeLog::promote(Epoch epoch, const PromoteOptions& options) {
   const std::lock_guard one(transition_mutex_);
   HF_TRY(leave_ended_epoch());
-  HF_TRY(check_promotable(epoch, as_origin, allow_older));
+  HF_TRY(check_promotable(epoch, options));
   receiver_.disconnect();
-  HF_ASSIGN(Position base, receiver_.seal(epoch, [&] {
+  HF_ASSIGN(const Position end, receiver_.seal(epoch, [&] {
     return update_state([&](NodeState& s) { s.sealed = std::max(s.sealed, epoch); });
   }));
-  bool older = false;
+  Promotion promotion;
+  promotion.base = end;
+  std::optional<Position> exact;  // the trees are the log as of there, and nothing else
+  bool older = false, back = false;
   {
     const std::lock_guard lock(mutex_);
-    older = allow_older && !as_origin && !complete_locked();
+    older = options.allow_older && !options.as_origin && !complete_locked() && !state_.rewind;
+    back = state_.rewind || wants_way_back_locked(options);
+    promotion.went_back = state_.went_back;
   }
-  auto recovered_time = snapshot().point_time_ns;
-  if (older) {
-    HF_ASSIGN(base, rewind_to_point());
+  const bool by_point = older && snapshot().point;
+  if (back) {
+    HF_ASSIGN(promotion.base, go_back_for_epoch(options, promotion));
+  } else if (by_point) {
+    promotion.recovered_time_ns = snapshot().point_time_ns;
+    HF_ASSIGN(promotion.base, rewind_to_point());
   } else {
     HF_TRY(drain());
-    HF_TRY(check_promotable(epoch, as_origin, false));  // the drained part may have begun a resync
-    recovered_time = applier_.applied_time_ns();
+    HF_TRY(check_promotable(epoch, options));  // the drained part may have begun a resync
+    promotion.recovered_time_ns = applier_.applied_time_ns();
+    if (!older && !options.as_origin && snapshot().active_epoch == Epoch(0)) exact = end;
   }
+  if (older) HF_TRY(empty_first_copies());
   if (Status done = applier_.checkpoint(); !done) {
     fault(done.error());
     return tl::unexpected(std::move(done).error());
   }
-  const bool was_active = snapshot().active_epoch != Epoch(0);
   {
+    // An active that died or was fenced does not know its last sequence; nor does anybody hold what this node goes on from after it went back.
     const std::lock_guard lock(mutex_);
-    const Sequence known =
-        std::max(state_.applied.sequence, role_ == Role::fenced ? active_.ring().last_sequence() : Sequence(0));
-    // Nor does anybody hold what this node goes on from after it went back.
-    if (was_active || older)
-      base = {was_active ? state_.active_epoch : base.epoch, Sequence(known.value + sequence_gap_after_death)};
+    const bool was_active = state_.active_epoch != Epoch(0);
+    const Sequence known = std::max(
+        {state_.applied.sequence, end.sequence, role_ == Role::fenced ? active_.ring().last_sequence() : Sequence(0)});
+    if (was_active || older || back)
+      promotion.base = {was_active ? state_.active_epoch : promotion.base.epoch,
+                        Sequence(known.value + sequence_gap_after_death)};
   }
-  if (epoch <= base.epoch) return fail(ErrorCode::stale, "epoch {} is in the log already", epoch.value);
+  if (epoch <= promotion.base.epoch) return fail(ErrorCode::stale, "epoch {} is in the log already", epoch.value);
+  if (options.given_up && options.given_up()) {
+    if (back) HF_TRY(give_up_epoch());
+    return fail(ErrorCode::stale, "epoch {} is not wanted any more", epoch.value);
+  }
+  if (promotion.went_back) promotion.went_back->epoch = epoch;
+  HF_TRY(open_epoch(epoch, promotion, exact));
+  return promotion;
+}
+
+// One store takes the node from "passive" (or "on its way back for this epoch") to "active of this epoch": there is no state between that somebody
+// could vote with.
+Status NodeLog::open_epoch(Epoch epoch, const Promotion& promotion, std::optional<Position> exact) {
   if (Status said = applier_.leave_history("this node became active"); !said) {
     fault(said.error());
-    return tl::unexpected(std::move(said).error());
+    return said;
   }
   HF_TRY(update_state([&](NodeState& s) {
     s.active_epoch = epoch;
     s.clean = false;
-    s.applied = base;
+    s.applied = promotion.base;
     s.resyncing.clear();
     s.point.reset();
+    s.rewind.reset();
+    s.reversal = 0;
+    s.rewind_for_epoch = false;
+    s.rewind_plan.clear();
+    s.went_back = promotion.went_back;
+    s.led_from = exact;
     const std::lock_guard lock(mutex_);
     s.complete = sets_;
+    s.lost.clear();
   }));
   active_.begin_epoch();
   for (const auto& s : senders()) {
     s->epoch_began();
     s->queue().end();  // of an earlier epoch: its offsets mean nothing in the next
   }
-  active_.ring().open(epoch, base);
-  for (const auto& s : senders()) s->queue().begin(base);  // from the first record on, connected or not
+  active_.ring().open(epoch, promotion.base);
+  for (const auto& s : senders()) s->queue().begin(promotion.base);  // from the first record on, connected or not
   if (auto begun = append_mark(log::Kind::epoch_begin); !begun) return tl::unexpected(std::move(begun).error());
   {
     const std::lock_guard lock(mutex_);
@@ -211,14 +267,16 @@ Result<Promotion> NodeLog::promote(Epoch epoch, bool as_origin, bool allow_older
     epoch_ = epoch;
     follows_ = NodeId(0);
   }
-  log_info("active: epoch {} begins after epoch {} sequence {}", epoch.value, base.epoch.value, base.sequence.value);
+  log_info("active: epoch {} begins after epoch {} sequence {}", epoch.value, promotion.base.epoch.value,
+           promotion.base.sequence.value);
   changed();
-  return Promotion{base, recovered_time};
+  return {};
 }
 
-Result<Sequence> NodeLog::append_mark(log::Kind kind, std::int64_t mtime_ns) {
+Result<Sequence> NodeLog::append_mark(log::Kind kind, std::int64_t mtime_ns, std::string_view name) {
   log::Record mark;
   mark.kind = kind;
+  mark.name = name;
   mark.mtime_ns = mtime_ns;
   for (;;) {
     auto freed = std::make_shared<std::atomic<bool>>(false);

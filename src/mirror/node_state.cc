@@ -36,6 +36,11 @@ void read_past(ByteReader& r, std::optional<PastState>& past) {
   read_sets(r, past->complete);
 }
 
+std::uint32_t version_of(const NodeState& s) {
+  if (s.rewind_for_epoch || s.went_back || s.led_from || !s.lost.empty()) return 3;
+  return s.point || s.rewind ? 2 : 1;
+}
+
 }  // namespace
 
 Bytes encode(const NodeState& s) {
@@ -43,7 +48,7 @@ Bytes encode(const NodeState& s) {
   out.reserve(128);
   ByteWriter w(out);
   w.raw({reinterpret_cast<const std::uint8_t*>(magic), sizeof magic});
-  const std::uint32_t version = s.point || s.rewind ? 2 : 1;
+  const std::uint32_t version = version_of(s);
   w.u32(version);
   w.u64(s.sealed.value);
   w.u64(s.active_epoch.value);
@@ -58,6 +63,22 @@ Bytes encode(const NodeState& s) {
     w.u64(static_cast<std::uint64_t>(s.point_time_ns));
     write_past(w, s.rewind);
     w.u64(s.reversal);
+  }
+  if (version >= 3) {
+    w.u8(static_cast<std::uint8_t>((s.rewind_for_epoch ? 1 : 0) | (s.went_back ? 2 : 0) | (s.led_from ? 4 : 0)));
+    w.text(s.rewind_plan);
+    if (s.went_back) {
+      w.text(s.went_back->plan);
+      w.u64(s.went_back->position.epoch.value);
+      w.u64(s.went_back->position.sequence.value);
+      w.u64(static_cast<std::uint64_t>(s.went_back->time_ns));
+      w.u64(s.went_back->epoch.value);
+    }
+    if (s.led_from) {
+      w.u64(s.led_from->epoch.value);
+      w.u64(s.led_from->sequence.value);
+    }
+    write_sets(w, s.lost);
   }
   w.u32(crc32c(out));
   return out;
@@ -89,6 +110,25 @@ Result<NodeState> decode_node_state(ByteView bytes) {
     s.point_time_ns = static_cast<std::int64_t>(r.u64());
     read_past(r, s.rewind);
     s.reversal = r.u64();
+  }
+  if (version >= 3) {
+    const std::uint8_t has = r.u8();
+    s.rewind_for_epoch = has & 1;
+    s.rewind_plan = std::string(r.text());
+    if (has & 2) {
+      s.went_back.emplace();
+      s.went_back->plan = std::string(r.text());
+      s.went_back->position.epoch = Epoch(r.u64());
+      s.went_back->position.sequence = Sequence(r.u64());
+      s.went_back->time_ns = static_cast<std::int64_t>(r.u64());
+      s.went_back->epoch = Epoch(r.u64());
+    }
+    if (has & 4) {
+      s.led_from.emplace();
+      s.led_from->epoch = Epoch(r.u64());
+      s.led_from->sequence = Sequence(r.u64());
+    }
+    read_sets(r, s.lost);
   }
   const std::uint32_t crc = r.u32();
   if (!r.ok() || crc32c(bytes.first(bytes.size() - 4)) != crc)

@@ -4,14 +4,15 @@
 
 #include <optional>
 #include <set>
+#include <string>
 
 #include "base/bytes.h"
 #include "base/types.h"
 
 namespace holdfast::mirror {
 
-// Written as 1 while there is neither a point nor a rewind: an older program reads that.
-constexpr std::uint32_t node_state_version = 2;
+// Written as 1 while there is neither a point nor a rewind, as 2 without the fields after those: an older program reads that.
+constexpr std::uint32_t node_state_version = 3;
 
 // What the node was at some batch of its undo history: fields of NodeState with the same names.
 struct PastState {
@@ -20,6 +21,14 @@ struct PastState {
   Epoch active_epoch;
   bool clean = true;
   std::set<SetNumber> complete;
+};
+
+// A plan that took the cluster back in time, on the node that leads since then.
+struct WentBack {
+  std::string plan;
+  Position position;         // the log as of which the trees were when the epoch began
+  std::int64_t time_ns = 0;  // the active's clock at the last record before
+  Epoch epoch;               // that began there
 };
 
 struct NodeState {
@@ -38,6 +47,16 @@ struct NodeState {
   std::optional<PastState> rewind;
   std::uint64_t reversal =
       0;  // the batch that takes the rewind back: without it nothing was touched. 0: there is none, it was begun in any case
+  // Of a rewind that opens an epoch: the plan that asked for it. What is found standing at a start leaves the node at that point, but not
+  // complete: others may have gone on from where it was.
+  std::string rewind_plan;
+  bool rewind_for_epoch = false;
+  std::optional<WentBack>
+      went_back;  // while the trees stand there because of it; cleared when it follows somebody's log
+  // As active: the trees were exactly the log as of there when the epoch began; nullopt: they were not (went back, a fence or a death before).
+  std::optional<Position> led_from;
+  // Sets that were whole here and are not any more. Other incomplete ones never had a copy.
+  std::set<SetNumber> lost;
 };
 
 Bytes encode(const NodeState& state);

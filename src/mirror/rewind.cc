@@ -12,6 +12,10 @@ namespace holdfast::mirror {
 using log::Kind;
 using ports::Grave;
 
+namespace {
+constexpr std::uint64_t tree_reserve_bytes = std::uint64_t{64} << 20;
+}
+
 Status Rewind::read_again(std::uint64_t batch) {
   bool found = false;
   for (const auto& b : journal_.batches()) {
@@ -39,7 +43,40 @@ Result<RewindPlan> Rewind::look(std::uint64_t batch) {
     if (!journal_.reaches(batch, set))
       return fail(ErrorCode::not_found, "set {} has no undo history from point {} on", set, batch);
   HF_TRY(read_again(batch));
+  HF_TRY(estimate());
   return plan_;
+}
+
+// Bytes that come back to where nothing is stored now: into what was cut, punched, or never long enough.
+Status Rewind::estimate() {
+  for (const auto& [set, tree] : trees_) {
+    const auto cells = map_.sets.find(set);
+    if (cells == map_.sets.end()) continue;
+    for (const auto& [id, object] : cells->second.objects) {
+      if (object.absent || object.data.begin() == object.data.end()) continue;
+      std::uint64_t old_bytes = 0;
+      for (const auto& [begin, end] : object.data) old_bytes += end - begin;
+      HF_ASSIGN(const auto there, tree->attributes(id));
+      if (!there) continue;
+      const std::uint64_t missing = object.attributes.size - std::min(object.attributes.size, there->allocated_bytes);
+      plan_.new_bytes[set] += std::min(old_bytes, missing);
+    }
+  }
+  return {};
+}
+
+Status Rewind::check_room(bool with_way_forth) const {
+  for (const auto& [set, bytes] : plan_.new_bytes) {
+    HF_ASSIGN(const std::uint64_t left, trees_.at(set)->free_bytes());
+    if (left < bytes + tree_reserve_bytes)
+      return fail(ErrorCode::no_space, "going back needs {} MiB in the folder of set {}, {} MiB are free",
+                  (bytes + tree_reserve_bytes) >> 20, set, left >> 20);
+  }
+  if (with_way_forth && !journal_.has_room(plan_.data_bytes))
+    return fail(ErrorCode::no_space,
+                "the way back from it needs {} MiB in the undo history's file system, which are not free",
+                plan_.data_bytes >> 20);
+  return {};
 }
 
 Status Rewind::reverse(Position before, std::uint64_t life, std::int64_t now_of_history_ns) {

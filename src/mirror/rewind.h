@@ -22,7 +22,8 @@ namespace holdfast::mirror {
 struct RewindPlan {
   UndoBatch target;  // the trees become what they were at its start
   std::size_t cells = 0;
-  std::uint64_t data_bytes = 0;  // about: to be written, and to be kept by R
+  std::uint64_t data_bytes = 0;                  // about: to be written, and to be kept by R
+  std::map<SetNumber, std::uint64_t> new_bytes;  // about: what a tree's file system must have room for
 };
 
 class Rewind {
@@ -34,13 +35,16 @@ class Rewind {
   Result<RewindPlan> look(std::uint64_t batch);
   // Instead of look(), for execute() of a rewind that was begun: what lies after the batch does not matter any more.
   Status read_again(std::uint64_t batch);
-  // After look(). Durable when it returns. `before`: where the trees stand.
+  // After check_room(). Durable when it returns. `before`: where the trees stand.
+  // ErrorCode::no_space, in one sentence: the trees' file systems have no room for what comes back, or the journal's for the way forth.
+  Status check_room(bool with_way_forth) const;
   Status reverse(Position before, std::uint64_t life, std::int64_t now_of_history_ns);
   // After look() of the same batch: in this life or in a later one. Synced when it returns. ErrorCode::corrupt: an object that the history names is
   // gone; this copy must be resynchronized.
   Status execute();
 
  private:
+  Status estimate();
   Status lift(ports::Tree& tree, const SetCells& cells);
   Status bring(ports::Tree& tree, const SetCells& cells);
   Status cut(ports::Tree& tree, const SetCells& cells);

@@ -75,6 +75,7 @@ class CheckedUndo final : public UndoWriter {
   }
   Status jump(UndoHead head) override { return inner_.jump(std::move(head)); }
   std::uint64_t current_batch() const override { return inner_.current_batch(); }
+  std::uint64_t next_batch() const override { return inner_.next_batch(); }
   std::uint64_t oldest_batch() const override { return inner_.oldest_batch(); }
   bool starved() const override { return inner_.starved(); }
   bool hopeless() const override { return inner_.hopeless(); }

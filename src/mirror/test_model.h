@@ -13,6 +13,7 @@
 #include "mirror/applier.h"
 #include "mirror/log_restart.h"
 #include "mirror/rewind.h"
+#include "mirror/shadows.h"
 #include "mirror/test_checked_tree.h"
 #include "mirror/test_machine.h"
 #include "mirror/test_shipper.h"
@@ -47,6 +48,7 @@ class ModelRun {
         segments_(fuse_),
         undo_segments_(fuse_),
         cell_(fuse_),
+        shadow_cell_(fuse_),
         tree_(std::make_shared<MemoryTree>(set, fuse_, options.flaw)),
         model_(set),
         application_(model_, random_, set) {}
@@ -72,7 +74,7 @@ class ModelRun {
   void produce(unsigned operations);
   void ship(unsigned records);
   void begin_session();
-  void mark(log::Kind kind);
+  void mark(log::Kind kind, const std::string& name = {});
   void append(OwnedRecord& record);
   Status send(std::size_t groups);
   Result<bool> apply();
@@ -89,6 +91,8 @@ class ModelRun {
   Status finish_rewind();
   Status resume_rewind();
   Status check_graves();
+  Status note_shadow(const log::Record& record, std::uint64_t batch);
+  Status check_shadows() const;
   // --- test_model_verify.h
   void make_quiet_folder();
   void plant();
@@ -104,7 +108,7 @@ class ModelRun {
   std::mt19937 random_;
   Fuse fuse_;
   ModelSegments segments_, undo_segments_;
-  ModelCell cell_;
+  ModelCell cell_, shadow_cell_;
   std::shared_ptr<MemoryTree> tree_;
   ModelTree model_;
   RandomModelApplication application_;
@@ -116,6 +120,7 @@ class ModelRun {
   std::unique_ptr<UndoJournal> journal_;
   std::unique_ptr<CheckedUndo> checked_undo_;
   std::unique_ptr<Applier> applier_;
+  std::unique_ptr<Shadows> shadows_;
   NodeState state_;
 
   Position base_{Epoch(1), Sequence(100)};
@@ -205,6 +210,9 @@ inline Status ModelRun::start_again() {
     if (walk_) walk_->differs(differs);
   };
   hooks.applied = [](std::uint64_t) {};
+  shadows_ = std::make_unique<Shadows>(&shadow_cell_);
+  HF_TRY(shadows_->load());
+  hooks.shadow = [this](const log::Record& r, std::uint64_t batch) { return note_shadow(r, batch); };
   hooks.resync_broken = [this] { shipper_.reset(); };
   hooks.unknown_set = [](SetNumber) {};
   applier_ = std::make_unique<Applier>(*log_, undo, std::move(hooks), pick(2) ? 1 : apply_batch_bytes);
@@ -301,6 +309,8 @@ inline Status ModelRun::turn() {
       mark(log::Kind::epoch_begin);
     else if (pick(8) == 0)
       shipper_.reset();  // the connection is lost
+    else if (pick(3) == 0)
+      mark(log::Kind::shadow, "u-:" + std::to_string(last().value));
     else
       mark(log::Kind::consistent);
   } else if (fuse_.left > 1000) {
@@ -399,7 +409,7 @@ inline void ModelRun::ship(unsigned records) {
   remember();
 }
 
-inline void ModelRun::mark(log::Kind kind) {
+inline void ModelRun::mark(log::Kind kind, const std::string& name) {
   if (kind == log::Kind::epoch_begin) {
     epoch_ = epoch_.next();
     application_.close_all();
@@ -407,6 +417,7 @@ inline void ModelRun::mark(log::Kind kind) {
   }
   OwnedRecord r;
   r.record.kind = kind;
+  r.name = name;
   append(r);
   remember();
 }
@@ -497,6 +508,7 @@ inline Status ModelRun::settle() {
   HF_TRY(compare());
   if (applier_->applied().sequence != last()) return fail(ErrorCode::internal, "not everything was applied");
   HF_TRY(check_graves());
+  HF_TRY(check_shadows());
   // What is not foreseen costs a sync of its own: ordinary changes all are.
   if (journal_ && !ever_damaged_ && report_.resyncs + report_.crashes + report_.rewinds == 0 &&
       journal_->stats().late_groups != 0)

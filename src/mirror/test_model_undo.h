@@ -72,7 +72,30 @@ inline Status ModelRun::rewind(const UndoBatch& to) {
   return {};
 }
 
+// As mirror/node_shadows.cc does.
+inline Status ModelRun::note_shadow(const log::Record& r, std::uint64_t batch) {
+  auto shadow = shadow_of_mark(r.name);
+  if (!shadow || batch == 0) return {};
+  shadow->position = {r.epoch, r.sequence};
+  if (const auto there = shadows_->find(shadow->name); there && there->position == shadow->position) return {};
+  shadow->batch = batch;
+  return shadows_->add(*shadow).map([](const Shadow&) {});
+}
+
+// The batch behind a mark begins where the mark is, whatever crashes and redos came between.
+inline Status ModelRun::check_shadows() const {
+  for (const Shadow& s : shadows_->list()) {
+    if (!journal_ || !journal_->is_reachable(s.batch)) continue;
+    const auto point = journal_->first_from(s.batch);
+    if (!point ? applier_->applied() != s.position : point->head.before != s.position)
+      return fail(ErrorCode::internal, "the shadow of sequence {} is at {}", s.position.sequence.value,
+                  (point ? point->head.before : applier_->applied()).sequence.value);
+  }
+  return {};
+}
+
 inline Status ModelRun::go_back() {
+  HF_TRY(check_shadows());
   for (bool more = true; more && !fuse_.burnt;) {
     auto applied = apply();
     more = applied && *applied;

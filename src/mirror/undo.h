@@ -36,7 +36,8 @@ struct UndoHead {
   std::int64_t first_time_ns = 0, last_time_ns = 0;  // the active's clock at its first and last record
   bool consistent = false;                           // `before` follows a mark: a point applications can start from
   std::uint64_t target = 0;                          // of a rewind: the batch whose start it goes back to
-  std::set<SetNumber> sets;                          // whole at `before`, and captured: the point can be gone back to
+  bool unclean = false;         // at `before` the trees held changes of a dead or fenced active, which are in no log
+  std::set<SetNumber> sets;     // whole at `before`, and captured: the point can be gone back to
   std::set<SetNumber> partial;  // captured in mid-resync: no point, but part of the way to an earlier one
 };
 
@@ -71,6 +72,7 @@ class UndoWriter {
   virtual Status jump(UndoHead head) = 0;
 
   virtual std::uint64_t current_batch() const = 0;  // stamps graves; 0: no undo
+  virtual std::uint64_t next_batch() const = 0;     // no batch or gap has this number yet; between batches
   virtual std::uint64_t oldest_batch() const = 0;   // graves of lower stamps are not needed; max: none is
   virtual bool starved() const = 0;  // the last thing asked for failed for want of room for history, not for the tree's
   virtual bool hopeless() const = 0;  // and giving up older parts will not help
@@ -97,6 +99,7 @@ class NoUndo final : public UndoWriter {
   Status gap(SetNumber, std::string_view) override { return {}; }
   Status jump(UndoHead) override { return {}; }
   std::uint64_t current_batch() const override { return 0; }
+  std::uint64_t next_batch() const override { return 0; }
   std::uint64_t oldest_batch() const override { return std::numeric_limits<std::uint64_t>::max(); }
   bool starved() const override { return false; }
   bool hopeless() const override { return false; }

@@ -47,22 +47,26 @@ Result<bool> UndoJournal::drop_oldest() {
 Result<bool> UndoJournal::keep_bounds(std::uint64_t grave_bytes) {
   UndoSettings bound;
   std::int64_t newest_of_oldest = 0;
+  std::uint64_t kept = 0;
   const std::int64_t now = times_.realtime_ns();
   const auto end = log_.oldest_segment_end();
   {
     const std::lock_guard lock(mutex_);
     bound = settings_;
+    kept = keep_from_ == 0 ? std::numeric_limits<std::uint64_t>::max() : keep_from_;
     if (end)
       for (const auto& b : batches_)
         if (b.number <= end->value) newest_of_oldest = std::max(newest_of_oldest, b.made_ns);
   }
+  // Each is an entry in memory.
+  const bool too_many = batch_count() > max_undo_batches;
   const std::uint64_t max_grave_bytes = bound.max_grave_bytes ? bound.max_grave_bytes : bound.max_bytes;
-  const bool too_much = log_.size_bytes() > bound.max_bytes || grave_bytes > max_grave_bytes;
+  const bool too_much = log_.size_bytes() > bound.max_bytes || grave_bytes > max_grave_bytes || too_many;
   if (segment_began_ns_ != 0 && (now - segment_began_ns_ > bound.max_age_ns / age_parts || (too_much && !end))) {
     HF_TRY(log_.rotate());
     segment_began_ns_ = 0;
   }
-  if (!too_much && (!end || now - newest_of_oldest <= bound.max_age_ns)) return false;
+  if (!too_much && (!end || kept <= end->value || now - newest_of_oldest <= bound.max_age_ns)) return false;
   return drop_oldest();
 }
 
@@ -93,6 +97,27 @@ void UndoJournal::pin(const std::string& holder, std::uint64_t batch) {
     pins_[holder] = batch;
 }
 
+void UndoJournal::keep_from(std::uint64_t batch) {
+  const std::lock_guard lock(mutex_);
+  keep_from_ = batch;
+}
+
+std::size_t UndoJournal::batch_count() const {
+  const std::lock_guard lock(mutex_);
+  return batches_.size();
+}
+
+bool UndoJournal::has_room(std::uint64_t bytes) const {
+  std::function<std::uint64_t()> free_bytes;
+  std::uint64_t reserve = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    free_bytes = settings_.free_bytes;
+    reserve = settings_.reserve_bytes;
+  }
+  return !free_bytes || free_bytes() >= reserve + bytes;
+}
+
 bool UndoJournal::pinned() const {
   const std::lock_guard lock(mutex_);
   return !pins_.empty();
@@ -109,6 +134,7 @@ UndoStats UndoJournal::stats() const {
   s.late_groups = late_groups_.load();
   const std::lock_guard lock(mutex_);
   s.damage = damage_;
+  s.limit_bytes = settings_.max_bytes;
   std::uint64_t gap = 0;
   for (const auto& g : gaps_)
     if (g.set == 0) gap = g.number;

@@ -35,7 +35,7 @@ Bytes encode_head(const UndoHead& h, std::int64_t made_ns, std::uint64_t previou
   w.u64(static_cast<std::uint64_t>(h.first_time_ns));
   w.u64(static_cast<std::uint64_t>(h.last_time_ns));
   w.u64(static_cast<std::uint64_t>(made_ns));
-  w.u8(h.consistent ? 1 : 0);
+  w.u8(static_cast<std::uint8_t>((h.consistent ? 1 : 0) | (h.unclean ? 2 : 0)));
   w.u64(previous);
   w.u64(h.target);
   for (const auto* sets : {&h.sets, &h.partial}) {
@@ -63,7 +63,9 @@ Result<std::uint64_t> decode_head(const log::Record& record, UndoBatch& batch) {
   h.first_time_ns = static_cast<std::int64_t>(r.u64());
   h.last_time_ns = static_cast<std::int64_t>(r.u64());
   batch.made_ns = static_cast<std::int64_t>(r.u64());
-  h.consistent = (r.u8() & 1) != 0;
+  const std::uint8_t flags = r.u8();
+  h.consistent = (flags & 1) != 0;
+  h.unclean = (flags & 2) != 0;
   const std::uint64_t previous = r.u64();
   h.target = r.u64();
   for (auto* sets : {&h.sets, &h.partial}) {
@@ -154,7 +156,7 @@ Status UndoJournal::build_index() {
     }
     HF_ASSIGN(const log::Record record, log::decode(start.first(checked.length)));
     if (record.kind == Kind::undo_gap) {
-      gaps.push_back({record.sequence.value, record.set, std::string(as_text(record.payload))});
+      gaps.push_back({record.sequence.value, record.set, std::string(as_text(record.payload)), record.time_ns});
       if (record.set == 0) gap_last = true;
       return {};
     }
@@ -261,6 +263,9 @@ Status UndoJournal::begin(const UndoHead& head) {
   resuming_ = false;
   group_.clear();  // of a batch that was given up for want of space
   group_count_ = 0;
+  starved_ = !has_room(0);
+  hopeless_ = false;
+  if (starved_) return fail(ErrorCode::no_space, "the undo history would take the space that the receive log needs");
   return write_head(head);
 }
 
@@ -357,6 +362,7 @@ Status UndoJournal::gap(SetNumber set, std::string_view why) {
   is_open_ = resuming_ = false;
   group_.clear();
   group_count_ = 0;
+  if (set == 0 && last_is_gap_) return log_.sync();  // nothing was captured since the last one
   log::Record r = record_of(Kind::undo_gap, log_.end().sequence, 0, times_.realtime_ns());
   r.set = set;
   r.payload = as_bytes(why);
@@ -366,7 +372,7 @@ Status UndoJournal::gap(SetNumber set, std::string_view why) {
   if (set == 0) last_is_gap_ = true;
   log_info("undo history: a gap at {}: {}", r.sequence.value, why);
   const std::lock_guard lock(mutex_);
-  gaps_.push_back({r.sequence.value, set, std::string(why)});
+  gaps_.push_back({r.sequence.value, set, std::string(why), r.time_ns});
   return {};
 }
 

@@ -7,7 +7,7 @@
 //   +------------+------+- - -+------+      +------+- - -+------+------+     +------+- - -+     +------------+- -
 //
 //   payload of undo_batch: version u8 = 1, why u8, life u64, before {epoch u64, sequence u64}, after {the same}, first_time_ns i64,
-//   last_time_ns i64, made_ns i64 (this node's clock), flags u8 (1: `before` is a consistent point), previous u64 (number of the last batch
+//   last_time_ns i64, made_ns i64 (this node's clock), flags u8 (1: `before` is a consistent point; 2: at `before` the tree was that of an active that died), previous u64 (number of the last batch
 //   before it that was sealed), target u64 (of a rewind), sets and partial sets (varint count, u16 each)
 //
 // A batch's number is the sequence of its head in this log; it rises for ever, names the point at the batch's start, and stamps graves. A head
@@ -18,6 +18,7 @@
 
 #include <atomic>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -30,12 +31,16 @@
 
 namespace holdfast::mirror {
 
+constexpr std::size_t max_undo_batches = 250'000;
 constexpr std::int64_t default_undo_age_ns = 24LL * 3600 * 1'000'000'000;
 
 struct UndoSettings {
   std::uint64_t max_bytes = 0;
   std::uint64_t max_grave_bytes = 0;  // deleted objects kept for it; 0: as max_bytes
   std::int64_t max_age_ns = default_undo_age_ns;
+  // What the journal's file system has left, and what of that others need (the receive log, the mirror's state): history goes rather than that.
+  std::function<std::uint64_t()> free_bytes;
+  std::uint64_t reserve_bytes = 0;
 };
 
 struct UndoBatch {
@@ -48,9 +53,10 @@ struct UndoGap {
   std::uint64_t number = 0;
   SetNumber set = 0;  // 0: all
   std::string why;
+  std::int64_t made_ns = 0;  // this node's clock
 };
 struct UndoStats {
-  std::uint64_t bytes = 0, batches = 0, late_groups = 0;
+  std::uint64_t bytes = 0, limit_bytes = 0, batches = 0, late_groups = 0;
   std::int64_t oldest_time_ns = 0, newest_time_ns = 0;  // the active's clock; 0: nothing usable
   std::string damage;                                   // empty: none was found at the start
 };
@@ -74,6 +80,7 @@ class UndoJournal final : public UndoWriter {
   Status gap(SetNumber set, std::string_view why) override;
   Status jump(UndoHead head) override;
   std::uint64_t current_batch() const override;
+  std::uint64_t next_batch() const override { return next_number(); }
   std::uint64_t oldest_batch() const override;
   bool starved() const override { return starved_; }
   bool hopeless() const override { return hopeless_; }
@@ -89,9 +96,19 @@ class UndoJournal final : public UndoWriter {
   // The batch at whose start the trees hold what happened up to this whole second of the active's clock, and nothing after this time; nullopt: that
   // is now. ErrorCode::not_found: the history begins later.
   Result<std::optional<UndoBatch>> point_at(std::int64_t time_ns) const;
+  // The first batch from this number on that is a point; nullopt: that is now.
+  std::optional<UndoBatch> first_from(std::uint64_t number) const;
+  // No gap of all sets lies between this number and now, and the history begins before it.
+  bool is_reachable(std::uint64_t number) const;
+  // The active's clock at the last record that is in the trees at the batch's start; 0: not known.
+  std::int64_t time_before(const UndoBatch& batch) const;
+  std::uint64_t bytes_since(std::uint64_t number) const;
+  // Age alone does not give up what lies at or after this batch; size does. 0: nothing is held.
+  void keep_from(std::uint64_t batch);
   // Nothing at or after this batch is given up, whatever the bounds say; 0: nothing is held. One pin a holder.
   void pin(const std::string& holder, std::uint64_t batch);
-  std::uint64_t next_number() const { return log_.end().sequence.value + 1; }  // writer's thread
+  std::uint64_t next_number() const { return log_.end().sequence.value + group_count_ + 1; }  // writer's thread
+  bool has_room(std::uint64_t bytes) const;  // on its file system, beside the reserve
   // All cells of sealed batches from `from` on, oldest first, as records (kinds undo_*); heads too.
   using Visit = std::function<Status(const UndoBatch& batch, const log::Record& record)>;
   Status read(std::uint64_t from, const Visit& visit);
@@ -110,6 +127,7 @@ class UndoJournal final : public UndoWriter {
   Status write_head(const UndoHead& head);
   Result<bool> is_sealed(const UndoBatch& batch);
   const UndoBatch* last_batch() const;  // continuations apart
+  std::size_t batch_count() const;
 
   ports::SegmentStore& store_;
   ports::Times& times_;
@@ -131,6 +149,7 @@ class UndoJournal final : public UndoWriter {
   std::deque<UndoBatch> batches_;
   std::deque<UndoGap> gaps_;
   std::map<std::string, std::uint64_t> pins_;
+  std::uint64_t keep_from_ = 0;
   std::string damage_;
 };
 

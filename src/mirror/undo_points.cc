@@ -1,8 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 // Times and points. The history is a line although it was gone back on: a rewind is one more batch, and what it undid is passed over.
+#include <algorithm>
+
 #include "mirror/undo_journal.h"
 
 namespace holdfast::mirror {
+
+std::optional<UndoBatch> UndoJournal::first_from(std::uint64_t number) const {
+  const std::lock_guard lock(mutex_);
+  auto it = std::lower_bound(batches_.begin(), batches_.end(), number,
+                             [](const UndoBatch& b, std::uint64_t n) { return b.number < n; });
+  while (it != batches_.end() && it->head.why == BatchWhy::resume) ++it;
+  return it == batches_.end() ? std::nullopt : std::optional(*it);
+}
+
+bool UndoJournal::is_reachable(std::uint64_t number) const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& g : gaps_)
+    if (g.set == 0 && g.number >= number) return false;
+  return batches_.empty() || batches_.front().number <= number;
+}
+
+std::int64_t UndoJournal::time_before(const UndoBatch& batch) const {
+  const std::lock_guard lock(mutex_);
+  for (auto it = batches_.rbegin(); it != batches_.rend(); ++it)
+    if (it->number < batch.number && it->head.why != BatchWhy::resume && it->head.after == batch.head.before)
+      return it->head.last_time_ns;
+  return batch.head.first_time_ns;
+}
+
+std::uint64_t UndoJournal::bytes_since(std::uint64_t number) const {
+  return log_.size_bytes() - log_.size_bytes_below(Sequence(number));
+}
 
 // From now backwards. `next` is the batch whose start is the moment looked at.
 //   a batch that ended after the time     it happened later: its start is closer
@@ -29,7 +58,7 @@ Result<std::optional<UndoBatch>> UndoJournal::point_at(std::int64_t time_ns) con
     ++it;
   }
   if (next && next->head.first_time_ns <= time_ns) return next;
-  return fail(ErrorCode::not_found, "the undo history begins later: the timeline shows what there is");
+  return fail(ErrorCode::not_found, "there is no history of that time here: holdfast timeline shows what there is");
 }
 
 }  // namespace holdfast::mirror

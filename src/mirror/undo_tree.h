@@ -99,6 +99,7 @@ class UndoTree final : public ports::Tree {
   Result<ports::NamesMark> names_mark() override { return tree_->names_mark(); }
   Status set_names_mark(ports::NamesMark mark) override { return tree_->set_names_mark(mark); }
   Status sync() override { return tree_->sync(); }
+  Result<std::uint64_t> free_bytes() override { return tree_->free_bytes(); }
 
  private:
   // What was captured is durable, if the batch is sealed already.

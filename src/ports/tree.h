@@ -174,6 +174,8 @@ class Tree {
   virtual Result<NamesMark> names_mark() = 0;
   virtual Status set_names_mark(NamesMark mark) = 0;  // not synced: ordered after the changes before it
   virtual Status sync() = 0;                          // syncfs; a failure is final
+  // What its file system has left for us.
+  virtual Result<std::uint64_t> free_bytes() { return ~std::uint64_t{0}; }
 };
 
 }  // namespace holdfast::ports

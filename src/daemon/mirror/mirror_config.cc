@@ -102,6 +102,7 @@ Result<MirrorConfig> MirrorConfig::parse(const nlohmann::json& request) {
     HF_ASSIGN(auto peer, parse_peer(in));
     config.peers.push_back(std::move(peer));
   }
+  config.node_name = request.value("node", "");
   if (const auto undo = request.find("undo_mib"); undo != request.end()) config.undo_mib = undo->get<std::uint64_t>();
   if (config.undo_mib && *config.undo_mib != 0 && (*config.undo_mib < min_undo_mib || *config.undo_mib > max_undo_mib))
     return fail(ErrorCode::invalid, "undo_mib {} is neither 0 nor within {}..{}", *config.undo_mib, min_undo_mib,

@@ -30,6 +30,7 @@ struct PeerConfig {
 struct MirrorConfig {
   std::string cluster;
   NodeId node;
+  std::string node_name;
   bool fsync_mode = false;
   bool founder = false;  // this node's tree is the cluster's first: complete by definition
   std::size_t ring_bytes = 0;

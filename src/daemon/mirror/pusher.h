@@ -28,6 +28,8 @@ class Pusher {
          std::function<std::int64_t()> now_ns, std::function<void(std::int64_t began_ns)> completed);
   ~Pusher();
 
+  // A round beside those that come by themselves; its mark is in the log when it returns.
+  void push_now() { round(); }
   // While the returned lock is held no round runs: for an unmount. Waits for the round under way.
   [[nodiscard]] std::unique_lock<std::mutex> pause() { return std::unique_lock(round_mutex_); }
 

@@ -30,6 +30,14 @@ std::uint64_t random_number() {
   return (static_cast<std::uint64_t>(device()) << 32) | device();
 }
 
+nlohmann::json to_json(const std::optional<mirror::WentBack>& back) {
+  if (!back) return nullptr;
+  return {{"plan", back->plan},
+          {"position", {{"epoch", back->position.epoch.value}, {"seq", back->position.sequence.value}}},
+          {"time_ns", back->time_ns},
+          {"epoch", back->epoch.value}};
+}
+
 double seconds(std::int64_t ns) { return static_cast<double>(ns) / 1e9; }
 
 // Waits for one call of a callback that may come from any thread, also after we stopped waiting.
@@ -64,11 +72,19 @@ platform::ControlSocket::Answer Service::handle(const Json& request) {
   if (op == "wait_set") return wait_set(request);
   using Operation = Result<Json> (Service::*)(const Json&);
   static const std::map<std::string, Operation> operations = {
-      {"configure", &Service::configure}, {"seal", &Service::seal},
-      {"activate", &Service::activate},   {"release_capture", &Service::release_capture},
-      {"abort", &Service::abort},         {"follow", &Service::follow},
-      {"timeline", &Service::timeline},   {"resolve", &Service::resolve},
+      {"configure", &Service::configure},
+      {"seal", &Service::seal},
+      {"activate", &Service::activate},
+      {"release_capture", &Service::release_capture},
+      {"abort", &Service::abort},
+      {"follow", &Service::follow},
+      {"timeline", &Service::timeline},
+      {"resolve", &Service::resolve},
       {"rewind", &Service::rewind},
+      {"shadow_mark", &Service::shadow_mark},
+      {"shadow_here", &Service::shadow_here},
+      {"shadow_keep", &Service::shadow_keep},
+      {"shadow_delete", &Service::shadow_delete},
   };
   if (op == "status") return [this] { return to_reply(status()); };
   const auto found = operations.find(op);
@@ -104,6 +120,7 @@ Status Service::start_log(const MirrorConfig& config) {
   // What an attempt that failed half-way left open is closed first: the index must not be open twice in one process.
   journal_ = nullptr;
   undo_.reset();
+  shadow_file_.reset();
   undo_segments_.reset();
   live_.reset();
   state_.reset();
@@ -120,6 +137,7 @@ Status Service::start_log(const MirrorConfig& config) {
   mirror::NodeLogConfig log_config;
   log_config.cluster_id = config.cluster;
   log_config.node = config.node;
+  log_config.node_name = config.node_name.empty() ? to_hex(config.node) : config.node_name;
   log_config.ring_bytes = config.ring_bytes;
   log_config.life = random_number();
   log_config.send_limit_bytes = config.send_limit_bytes;
@@ -128,6 +146,9 @@ Status Service::start_log(const MirrorConfig& config) {
   events.fault = [this](const Error& why) { on_fault(why); };
   events.peer_state = [this](NodeId peer, mirror::PeerState state) {
     push_({{"event", "peer"}, {"node_id", to_hex(peer)}, {"state", mirror::to_string(state)}});
+  };
+  events.shadow_dropped = [this](const mirror::Shadow& shadow, const std::string& why) {
+    push_({{"event", "shadow_dropped"}, {"name", shadow.name}, {"why", why}});
   };
   events.may_hold_dirty = [this] {
     for (const auto& mount : captured_mounts())
@@ -142,9 +163,10 @@ Status Service::start_log(const MirrorConfig& config) {
                                                                      [this] { return send_keep_free_bytes_.load(); }));
     return store;
   };
-  HF_ASSIGN(log_, mirror::NodeLog::open(log_config,
-                                        {*segments_, *state_, times_, *live_, *index_, *undo_, journal_, open_spill},
-                                        std::move(events)));
+  HF_ASSIGN(log_, mirror::NodeLog::open(
+                      log_config,
+                      {*segments_, *state_, times_, *live_, *index_, *undo_, journal_, open_spill, shadow_file_.get()},
+                      std::move(events)));
   return {};
 }
 
@@ -348,6 +370,7 @@ Result<nlohmann::json> Service::status() {
                 {"clean", s.receive.clean},
                 {"resyncing", s.receive.resyncing}}},
               {"undo", status_of_undo(s)},
+              {"went_back", to_json(s.went_back)},
               {"fault", s.fault}};
 }
 

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -31,6 +32,19 @@ namespace holdfast::mirror_process {
 struct ServicePaths {
   std::string state_dir;   // /var/lib/holdfast/mirror
   std::string lease_path;  // /run/holdfast/lease
+};
+
+// What was said last.
+class Told {
+ public:
+  std::string exchange(std::string said) {
+    const std::lock_guard lock(mutex_);
+    return std::exchange(said_, std::move(said));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::string said_;
 };
 
 class Service {
@@ -60,12 +74,20 @@ class Service {
   Result<Json> timeline(const Json& request);
   Result<Json> resolve(const Json& request);
   Result<Json> rewind(const Json& request);
+  Result<Json> shadow_mark(const Json& request);
+  Result<Json> shadow_here(const Json& request);
+  Result<Json> shadow_keep(const Json& request);
+  Result<Json> shadow_delete(const Json& request);
+  Result<std::optional<mirror::UndoBatch>> wanted_point(const Json& request) const;
+  Json shadow_json(const mirror::Shadow& shadow) const;
+  Json promotion_json(const mirror::Promotion& promotion) const;
+  mirror::PromoteOptions promote_options(Epoch epoch, const Json& request) const;
   platform::ControlSocket::Answer wait_set(const Json& request);
 
   Status start_log(const MirrorConfig& config);
   Status open_history(const MirrorConfig& config);
   mirror::UndoSettings undo_settings(const MirrorConfig& config) const;
-  Json status_of_undo(const mirror::NodeLogStatus& s) const;
+  Json status_of_undo(const mirror::NodeLogStatus& s);
   Status start_runtime(const MirrorConfig& config);
   Status remember_paths(const MirrorConfig& config);
   Status take_sets(const MirrorConfig& config);
@@ -97,6 +119,7 @@ class Service {
   std::vector<std::shared_ptr<EpochLeaseGate>> ended_gates_;  // threads of an aborted capture may still stand in them
   std::atomic<std::uint64_t> fenced_epoch_{
       0};  // the highest that was aborted: a role change under way captures nothing for it any more
+  Told told_undo_state_;
   std::atomic<std::uint64_t> ended_epoch_{0};  // the last epoch that this process ended in order
 
   // Made by the first `configure`; they live as long as the process. In the order of their dependence.
@@ -106,6 +129,7 @@ class Service {
   std::unique_ptr<platform::DurableFile> state_;
   std::unique_ptr<platform::PosixLiveTree> live_;
   std::unique_ptr<platform::FolderSegmentStore> undo_segments_;
+  std::unique_ptr<platform::DurableFile> shadow_file_;
   std::unique_ptr<mirror::UndoWriter> undo_;
   mirror::UndoJournal* journal_ = nullptr;  // undo_, where history is kept
   std::atomic<std::uint64_t> send_keep_free_bytes_{0};

@@ -57,18 +57,37 @@ Result<nlohmann::json> Service::activate(const Json& request) {
   HF_TRY(reap_sessions());
   Json reply = Json::object();
   if (log_->active_epoch() != epoch) {
-    HF_ASSIGN(auto promotion, log_->promote(epoch, false, request.value("allow_older", false)));
-    reply["position"] = to_json(promotion.base);
-    if (promotion.recovered_time_ns != 0)
-      reply["age_of_data_s"] = static_cast<double>(times_.realtime_ns() - promotion.recovered_time_ns) / 1e9;
+    HF_ASSIGN(const auto promotion, log_->promote(epoch, promote_options(epoch, request)));
+    reply = promotion_json(promotion);
   }
+  // The log stays open: the same epoch may be tried again, and what ends it is a fence.
   if (auto done = mount_all(epoch); !done) {
     log_error("cannot capture in epoch {}: {}", epoch.value, done.error().to_string());
     end_sessions();
-    log_->abort();
     return tl::unexpected(done.error());
   }
   log_info("active in epoch {}", epoch.value);
+  return reply;
+}
+
+mirror::PromoteOptions Service::promote_options(Epoch epoch, const Json& request) const {
+  mirror::PromoteOptions options;
+  options.allow_older = request.value("allow_older", false);
+  if (const auto to = request.find("to"); to != request.end() && to->is_object())
+    options.to_batch = to->at("batch").get<std::uint64_t>();
+  options.plan = request.value("plan", "").substr(0, 255);
+  options.given_up = [this, epoch] { return epoch.value <= fenced_epoch_.load(); };
+  return options;
+}
+
+nlohmann::json Service::promotion_json(const mirror::Promotion& promotion) const {
+  Json reply = {{"position", to_json(promotion.base)}};
+  if (promotion.recovered_time_ns != 0) {
+    reply["recovered_time_ns"] = promotion.recovered_time_ns;
+    reply["age_of_data_s"] = static_cast<double>(times_.realtime_ns() - promotion.recovered_time_ns) / 1e9;
+  }
+  if (const auto& back = promotion.went_back)
+    reply["went_back"] = {{"plan", back->plan}, {"position", to_json(back->position)}, {"time_ns", back->time_ns}};
   return reply;
 }
 
