@@ -105,8 +105,15 @@ void PosixTree::drop(const FileId& id) {
 
 Result<PosixTree::Node*> PosixTree::find(const FileId& id) {
   if (const auto it = nodes_.find(id); it != nodes_.end()) {
-    recent_.splice(recent_.begin(), recent_, it->second.place);
-    return &it->second;
+    // What was opened here before this node was the active may have lost its last name meanwhile: others changed the tree then.
+    struct stat st {};
+    if (!it->second.staged_file && ::fstat(it->second.fd.get(), &st) != 0)
+      return fail_errno(errno, "cannot stat {}", id.to_hex());
+    if (it->second.staged_file || st.st_nlink != 0) {
+      recent_.splice(recent_.begin(), recent_, it->second.place);
+      return &it->second;
+    }
+    drop(id);
   }
   HF_ASSIGN(const std::optional<FileHandle> handle, index_.find(id));
   if (!handle) return nullptr;

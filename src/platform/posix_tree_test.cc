@@ -239,6 +239,20 @@ TEST_F(PosixTreeTest, AnIndexThatIsAheadOfTheTreeIsNotBelieved) {
 }
 
 // The kernel takes a file's capabilities away when its owner or its size changes.
+// As an application does while this node is the active: the tree is then changed past this object, which had files open before.
+TEST_F(PosixTreeTest, WhatWasDeletedByOthersIsGoneAlthoughItWasOpenHere) {
+  const FileId file = make(1, "f"), kept = make(2, "g"), dir = make(3, "d", S_IFDIR | 0750);
+  write(file, 0, "still open here");
+  ASSERT_EQ(::unlink(at("f").c_str()), 0);
+  ASSERT_EQ(::rmdir(at("d").c_str()), 0);
+  for (const FileId& id : {file, dir}) {
+    const auto attributes = tree->attributes(id);
+    ASSERT_TRUE(attributes) << attributes.error().to_string();
+    EXPECT_FALSE(attributes->has_value()) << "a name can't be given to it any more";
+  }
+  EXPECT_TRUE(tree->attributes(kept)->has_value());
+}
+
 TEST_F(PosixTreeTest, AShippedFileKeepsItsCapabilities) {
   const FileId id = make(1, "f");
   write(id, 0, "longer than what is shipped");
