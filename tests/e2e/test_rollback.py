@@ -54,8 +54,8 @@ class Rows:
         postgres.psql(lab, node, "DROP TABLE IF EXISTS past; CREATE TABLE past (n int PRIMARY KEY, pad text)", "ledger")
 
     def add(self, node, count):
-        postgres.psql(self.lab, node, "INSERT INTO past SELECT coalesce(max(n), 0) + i, repeat('x', 500) FROM past, "
-                      f"generate_series(1, {count}) i GROUP BY i", "ledger")
+        postgres.psql(self.lab, node, "INSERT INTO past SELECT (SELECT coalesce(max(n), 0) FROM past) + i, repeat('x', 500) "
+                      f"FROM generate_series(1, {count}) i", "ledger")
         return self.count(node)
 
     def count(self, node):
