@@ -196,6 +196,8 @@ def test_a_failover_takes_over_at_an_earlier_point(cluster, lab, rows):
         lab.boot(old)
         cluster.wait_synchronized(240)
     finally:
+        if not lab.is_on(old):
+            lab.boot(old)
         cluster.cli(new, "config", "set", "automatic_failover", "on")
     postgres.check(lab, new)
 

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // make-active, failover, release, and what the successor of a switchover answers.
+#include <chrono>
+#include <thread>
+
 #include "base/log.h"
 #include "daemon/holdfastd/handlers.h"
 #include "daemon/holdfastd/json_read.h"
@@ -12,6 +15,8 @@ using control::Caller;
 using nlohmann::json;
 
 namespace {
+
+constexpr std::int64_t plan_begins_ms = 10'000;
 
 std::string node_names(const cluster::Value& value) {
   std::string names;
@@ -156,9 +161,17 @@ Result<Accepted> ApiHandlers::failover(const Caller& caller, const control::Fail
                 : "holdfast failover --force accepts what may be lost and vouches that the active is gone";
     return tl::unexpected(Error{won.error().code, "no failover: " + won.error().message, hint, 0});
   }
-  if (wish)
+  if (wish) {
+    // Its plan is journalled beside this; whoever asked wants to follow it.
+    const std::int64_t until = steady_ms() + plan_begins_ms;
+    while (!d_.plans().find(wish->plan) && steady_ms() < until)
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    if (!d_.plans().find(wish->plan))
+      return tl::unexpected(Error{ErrorCode::stale, s.node.node_name + " has won the epoch but does not go back",
+                                  "holdfast plan and holdfast events show what it does", 0});
     return Accepted{wish->plan, "holdfast rollback --to before-rollback",
                     s.node.node_name + " has won the epoch and goes back"};
+  }
   const auto running = d_.plans().running();
   return Accepted{running ? running->id : "", "", s.node.node_name + " has won the epoch"};
 }
