@@ -19,7 +19,8 @@ class FileIds {
   virtual ~FileIds() = default;
   // The id of an object that is there. One without an id, or whose id the index maps to another inode, gets a fresh one, indexed (R25).
   virtual Result<FileId> identify(int fd, SetNumber set) = 0;
-  virtual FileId fresh() = 0;
+  // For an object that is about to be made, under a guard of the hot gate where there is one.
+  virtual Result<FileId> fresh() = 0;
   // Gives `id` to a new object; indexed before any record that carries the id leaves this node.
   virtual Status bind(int fd, SetNumber set, const FileId& id) = 0;
   // The last name and the last use of the object are gone.

@@ -13,6 +13,7 @@
 
 #include "base/types.h"
 #include "capture/lower.h"
+#include "mirror/hot_gate.h"
 
 namespace holdfast::capture {
 
@@ -35,6 +36,7 @@ class Inode {
   std::atomic<bool> unlinked{false};
   // How many of the coming writes will probably be synced at once: an fsync raises it, each write uses one up.
   std::atomic<std::int8_t> sync_habit{0};
+  mirror::HotGate::Cell hot{0};
 
  private:
   friend class InodeTable;

@@ -75,6 +75,7 @@ Server::Server(const ServerOptions& options, mirror::CaptureLog& log, mirror::Le
                std::function<void(const Error&)> on_fault)
     : options_(options),
       log_(log),
+      hot_(log.hot()),
       lease_(lease),
       ids_(ids),
       on_fault_(std::move(on_fault)),
@@ -196,6 +197,11 @@ void Server::note_unsynced(const log::Record& record) {
     default:
       return;
   }
+}
+
+Answer Server::not_noted(const Error& why) {
+  if (why.code == ErrorCode::stale) return -EIO;  // a straggler of an epoch that is over (R23)
+  return fault(why.sys_errno ? why.sys_errno : EIO, "noting what is about to change failed");
 }
 
 log::Record Server::record_of(log::Kind kind, const FileId& file) const {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What each request of the kernel does to the tree below and to the log. One method a request, spread over server_*.cc by theme.
-// The shape of every change (R22, R12): space in the log, locks in id order, the local operation, the record of what really happened,
+// The shape of every change (R5, R22, R12): noted as hot, space in the log, locks in id order, the local operation, the record of what really happened,
 // unlock, lease, answer. A change that failed leaves no record.
 #pragma once
 
@@ -70,6 +70,16 @@ class Server : public Handler {
   Answer init(Request& r);
   Answer statfs(Request& r);
   Answer syncfs(Request& r);
+  using HotGuard = mirror::HotGate::Guard;
+  // Before anything is touched (R5): objects whose contents, attributes or listings are about to change. 0, or what to answer.
+  template <class... Inodes>
+  Answer note_hot(HotGuard& guard, Inodes&... inodes) {
+    if (!hot_) return 0;
+    const mirror::HotGate::Object objects[] = {{inodes.id, inodes.hot, S_ISDIR(inodes.file_type)}...};
+    const Status noted = hot_->enter(guard, options_.set, objects);
+    return noted ? 0 : not_noted(noted.error());
+  }
+  Answer not_noted(const Error& why);
   bool take_space(Request& r, Reservation& held, std::initializer_list<std::size_t> pieces);
   void append(Reservation& held, const log::Record& record);
   void note_unsynced(const log::Record& record);
@@ -171,6 +181,7 @@ class Server : public Handler {
 
   const ServerOptions options_;
   mirror::CaptureLog& log_;
+  mirror::HotGate* const hot_;
   mirror::LeaseGate& lease_;
   FileIds& ids_;
   std::function<void(const Error&)> on_fault_;

@@ -39,6 +39,8 @@ Answer Server::setattr(Request& r) {
   const int fd = path->get();
   const ProcPath name(fd);
   const bool sizes = in.valid & fuse::set_size;
+  HotGuard hot;
+  if (const Answer no = note_hot(hot, *inode)) return no;
   Reservation held(log_);
   if (!take_space(r, held, {0, 0, privilege_room, privilege_room})) return -EIO;
   ObjectLocks::Guard guard = locks_.lock(inode->id);
@@ -143,6 +145,8 @@ Answer Server::setxattr(Request& r) {
   if (!inode) return -ESTALE;
   const int fd = path->get();
   const ProcPath below(fd);
+  HotGuard hot;
+  if (const Answer no = note_hot(hot, *inode)) return no;
   Reservation held(log_);
   if (!take_space(r, held, {name.size() + value.size(), 0})) return -EIO;
   ObjectLocks::Guard guard = locks_.lock(inode->id);
@@ -180,6 +184,8 @@ Answer Server::removexattr(Request& r) {
   SharedDescriptor path;
   const InodePtr inode = inode_of(r.head.nodeid, path);
   if (!inode) return -ESTALE;
+  HotGuard hot;
+  if (const Answer no = note_hot(hot, *inode)) return no;
   Reservation held(log_);
   if (!take_space(r, held, {name.size()})) return -EIO;
   ObjectLocks::Guard guard = locks_.lock(inode->id);

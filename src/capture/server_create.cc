@@ -115,7 +115,11 @@ Answer Server::make(Request& r, NewObject& object) {
   const std::size_t inherited = default_acl_bytes(*parent, parent_fd);
   const bool look_for_xattrs = object.kind != log::Kind::symlink && (inherited || labels_);
   const std::size_t room = object.name.size() + object.target_size + 2 * inherited + (look_for_xattrs ? label_room : 0);
-  object.id = ids_.fresh();
+  HotGuard hot;
+  if (const Answer no = note_hot(hot, *parent)) return no;
+  const auto id = ids_.fresh();
+  if (!id) return not_noted(id.error());
+  object.id = *id;
   Reservation held(log_);
   if (!take_space(r, held, {room})) return -EIO;
   ObjectLocks::Guard guard = locks_.lock(parent->id, object.id);
@@ -153,6 +157,7 @@ Answer Server::make(Request& r, NewObject& object) {
   if (object.orphan) path = Descriptor(fcntl(object.fd.get(), F_DUPFD_CLOEXEC, 3));
   const InodePtr inode =
       inodes_.add(object.id, object.st.st_ino, object.st.st_mode & S_IFMT, object.handle, std::move(path));
+  hot.made(inode->hot);
   if (object.orphan) {
     inode->unlinked = true;
     inodes_.pin(*inode);

@@ -79,6 +79,8 @@ Answer Server::open(Request& r) {
   if (!inode) return -ESTALE;
   const bool truncates = in.flags & O_TRUNC;
   const bool write = writes(in.flags) || truncates;
+  HotGuard hot;
+  if (const Answer no = truncates ? note_hot(hot, *inode) : 0) return no;
   SharedDescriptor data = inodes_.open_data(*inode, write);
   if (!data) return failed(errno, "opening below failed");
   if (truncates) {
@@ -149,6 +151,8 @@ Answer Server::write(Request& r) {
   const ByteView data = r.args.subspan(0, std::min<std::size_t>(in.size, r.args.size()));
   const bool from_cache = in.write_flags & fuse::write_from_cache, kill = in.write_flags & fuse::write_kill_suidgid;
   const bool privileges = may_lose_capability(inode, fd) || kill;
+  HotGuard hot;
+  if (const Answer no = note_hot(hot, inode)) return no;
   Reservation held(log_);
   if (!(privileges ? take_space(r, held, {data.size(), 32, 32}) : take_space(r, held, {data.size()}))) return -EIO;
   ObjectLocks::Guard guard = locks_.lock(inode.id);
@@ -173,6 +177,7 @@ Answer Server::write(Request& r) {
     counters_.bytes_written.fetch_add(done, std::memory_order_relaxed);
   }
   guard.unlock();
+  hot.leave();  // what follows may wait for peers
   // The kernel takes a short write of cached pages for success, so there it is an error; what was written is recorded all the same.
   if (error && (from_cache || done == 0)) return failed(error, "writing below failed");
   if (from_cache) begin_sync(inode, fd, in.offset, done);
@@ -223,6 +228,8 @@ Answer Server::fallocate(Request& r) {
   const FileHandle& handle = handle_of_fh(in.fh);
   Inode& inode = *handle.inode;
   const int fd = handle.data->get();
+  HotGuard hot;
+  if (const Answer no = note_hot(hot, inode)) return no;
   Reservation held(log_);
   if (!take_space(r, held, {0, 32, 32})) return -EIO;
   ObjectLocks::Guard guard = locks_.lock(inode.id);

@@ -42,6 +42,8 @@ Answer Server::remove_name(Request& r, int at_flags) {
   if (hidden(*parent, name.c_str())) return -ENOENT;
   const int parent_fd = parent_path->get();
   const bool is_dir = at_flags & AT_REMOVEDIR;
+  HotGuard hot;
+  if (const Answer no = note_hot(hot, *parent)) return no;
   Reservation held(log_);
   if (!take_space(r, held, {name.size()})) return -EIO;
   for (;;) {
@@ -94,7 +96,12 @@ int Server::lock_rename(const Inode& from, int from_fd, const Name& name, const 
 void Server::append_whiteout(Reservation& held, int parent_fd, const Inode& parent, const Name& name) {
   const Descriptor fd(openat(parent_fd, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
   struct stat st;
-  FileId id = ids_.fresh();
+  const auto fresh = ids_.fresh();
+  if (!fresh) {
+    fault(fresh.error().sys_errno ? fresh.error().sys_errno : EIO, "a whiteout below got no id");
+    return;
+  }
+  const FileId id = *fresh;
   if (fd.get() < 0 || fstat(fd.get(), &st) != 0) {
     fault(errno, "a whiteout below is missing");
     return;
@@ -127,6 +134,8 @@ Answer Server::rename_names(Request& r, std::uint64_t new_parent, unsigned flags
   if (hidden(*to, name2.c_str())) return -EPERM;
   const int from_fd = from_path->get(), to_fd = to_path->get();
   const bool exchange = flags & RENAME_EXCHANGE, whiteout = flags & RENAME_WHITEOUT;
+  HotGuard hot;
+  if (const Answer no = note_hot(hot, *from, *to)) return no;
   Reservation held(log_);
   if (!(whiteout ? take_space(r, held, {name.size() + name2.size(), name.size()})
                  : take_space(r, held, {name.size() + name2.size()})))
@@ -172,6 +181,8 @@ Answer Server::link(Request& r) {
   const InodePtr parent = inode_of(r.head.nodeid, parent_path), inode = inode_of(old_node, path);
   if (!parent || !inode) return -ESTALE;
   if (hidden(*parent, name.c_str())) return -EPERM;
+  HotGuard hot;
+  if (const Answer no = note_hot(hot, *parent)) return no;
   Reservation held(log_);
   if (!take_space(r, held, {name.size()})) return -EIO;
   ObjectLocks::Guard guard = locks_.lock(parent->id, inode->id);

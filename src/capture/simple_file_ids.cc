@@ -17,12 +17,12 @@ Result<FileId> AttributeFileIds::identify(int fd, SetNumber set) {
   const ssize_t n = getxattr(ProcPath(fd).c_str(), id_attribute.data(), id.bytes.data(), id.bytes.size());
   if (n == static_cast<ssize_t>(id.bytes.size())) return id;
   if (n < 0 && errno != ENODATA && errno != ERANGE) return fail_errno(errno, "cannot read the id of a file");
-  id = fresh();
+  HF_ASSIGN(id, fresh());
   HF_TRY(bind(fd, set, id));
   return id;
 }
 
-FileId AttributeFileIds::fresh() {
+Result<FileId> AttributeFileIds::fresh() {
   FileId id;
   CHECK(getrandom(id.bytes.data(), id.bytes.size(), 0) == static_cast<ssize_t>(id.bytes.size()), "getrandom failed");
   return id;

@@ -10,7 +10,7 @@ namespace holdfast::capture {
 class AttributeFileIds : public FileIds {
  public:
   Result<FileId> identify(int fd, SetNumber set) override;
-  FileId fresh() override;
+  Result<FileId> fresh() override;
   Status bind(int fd, SetNumber set, const FileId& id) override;
 };
 
@@ -18,7 +18,7 @@ class AttributeFileIds : public FileIds {
 class InodeNumberIds : public FileIds {
  public:
   Result<FileId> identify(int fd, SetNumber set) override;
-  FileId fresh() override { return {}; }
+  Result<FileId> fresh() override { return FileId{}; }
   Status bind(int, SetNumber, const FileId&) override { return {}; }
 };
 

@@ -36,6 +36,7 @@ class KeepingLog : public mirror::CaptureLog {
   Sequence last_but_times() const override { return last_sequence(); }
   void when_durable(Sequence sequence, std::function<void()> done) override;
   void hurry() override { ++hurries; }
+  mirror::HotGate* hot() override { return gate; }
   void moved(SetNumber, const FileId&) override { ++moves; }
 
   void set_full(bool full);      // no space from now on / space again
@@ -44,6 +45,8 @@ class KeepingLog : public mirror::CaptureLog {
   std::size_t durable_waits() const;
   std::deque<std::unique_ptr<KeptRecord>> take();
   std::atomic<unsigned> hurries{0}, moves{0};
+  mirror::HotGate* gate = nullptr;                          // set before anything is mounted
+  std::function<void(const log::Record& record)> appended;  // in the thread of the request
 
  private:
   mutable std::mutex mutex_;
@@ -75,7 +78,8 @@ class TestMount {
  public:
   // `prepare` may put something at the path of the real tree first.
   explicit TestMount(Flavour flavour, unsigned threads = 0,
-                     const std::function<void(const std::string& below)>& prepare = {});
+                     const std::function<void(const std::string& below)>& prepare = {},
+                     mirror::HotGate* gate = nullptr);
   ~TestMount();
   std::string at(const std::string& name) const { return mount + "/" + name; }
   void unmount();  // expects success

@@ -44,6 +44,7 @@ void KeepingLog::when_space(std::function<void()> retry) {
 }
 
 Sequence KeepingLog::append(const log::Record& record, std::size_t reserved_bytes) {
+  if (appended) appended(record);
   auto kept = std::make_unique<KeptRecord>();
   kept->name = record.name;
   kept->name2 = record.name2;
@@ -129,7 +130,9 @@ bool can_mount() {
   return ready;
 }
 
-TestMount::TestMount(Flavour flavour, unsigned threads, const std::function<void(const std::string& below)>& prepare) {
+TestMount::TestMount(Flavour flavour, unsigned threads, const std::function<void(const std::string& below)>& prepare,
+                     mirror::HotGate* gate) {
+  log.gate = gate;
   std::string pattern = testing::TempDir() + "holdfast-capture-XXXXXX";
   base = mkdtemp(pattern.data());
   chmod(base.c_str(), 0755);

@@ -34,6 +34,8 @@ class ActiveLog final : public CaptureLog {
   }
   void hurry_now() { hurry_to(last_sequence()); }  // for who waits in every mode: marks, hand-over, a joiner
   void moved(SetNumber set, const FileId& file) override;
+  HotGate* hot() override { return hot_; }
+  void set_hot(HotGate* gate) { hot_ = gate; }  // once, before use
 
   // --- acknowledgements
   // A new epoch: nobody has anything of it yet; waiters of the old one never hear again.
@@ -68,6 +70,7 @@ class ActiveLog final : public CaptureLog {
   void hurry_to(Sequence sequence);
 
   LogRing ring_;
+  HotGate* hot_ = nullptr;
   mutable std::mutex mutex_;
   std::set<NodeId> wait_set_;
   std::map<NodeId, Sequence> acked_;

@@ -8,12 +8,16 @@
 
 #include "base/types.h"
 #include "log/record.h"
+#include "mirror/hot_gate.h"
 
 namespace holdfast::mirror {
 
 class CaptureLog {
  public:
   virtual ~CaptureLog() = default;
+
+  // R5: what every change passes before anything else. Null: nothing is noted here.
+  virtual HotGate* hot() { return nullptr; }
 
   // R22: space is taken before any inode lock. True: `bytes` (payload + names; overhead is added inside) are yours until append() or
   // give_back(). False: nothing was taken; park the request and try again from `when_space`'s callback.

@@ -260,6 +260,11 @@ Result<std::uint64_t> LogRing::pinnable(std::uint64_t at, Position position) con
               position.sequence.value);
 }
 
+std::optional<Position> LogRing::end_in(Epoch epoch) const {
+  const std::lock_guard lock(mutex_);
+  return open_ && epoch_ == epoch ? std::optional(last_position_) : std::nullopt;
+}
+
 // The offset after the record at `position`; `from` is the tail, which continues `base`.
 Result<std::uint64_t> LogRing::find(std::uint64_t from, Position base, Position position) const {
   if (position == base) return pinnable(from, position);

@@ -19,6 +19,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "base/types.h"
@@ -49,6 +50,8 @@ class LogRing {
   Sequence append(const log::Record& record, std::size_t reserved_bytes);
   Sequence last_sequence() const { return Sequence(last_.load(std::memory_order_acquire)); }
   Position last_position() const;
+  std::optional<Position> end_in(
+      Epoch epoch) const;  // its last record, while it is open; then everything appended until now is kept
   // steady_ns of the append of `sequence` or of one shortly before it, never after.
   std::int64_t appended_at(Sequence sequence) const;
 

@@ -109,6 +109,7 @@ NodeLog::~NodeLog() { stop(); }
 Result<std::unique_ptr<NodeLog>> NodeLog::open(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events) {
   std::unique_ptr<NodeLog> made(new NodeLog(std::move(config), ports, std::move(events)));
   HF_TRY(made->recover());
+  HF_TRY(made->open_hot());
   return made;
 }
 
@@ -268,6 +269,7 @@ void NodeLog::fault(const Error& why) {
   }
   log_error("stopped: {}", why.to_string());
   active_.ring().close();
+  if (hot_) hot_->seal();
   changed();
   events_.fault(why);
 }
@@ -407,6 +409,7 @@ void NodeLog::stop() {
     progress_cv_.notify_all();
   }
   active_.ring().end_wait();
+  if (hot_) hot_->wake();
   for (const auto& s : senders()) s->stop();
   receiver_.disconnect();
 }
@@ -420,6 +423,7 @@ NodeLogStatus NodeLog::status() const {
   s.receive.limit_bytes = receiver_.limit();
   s.ring_bytes = active_.ring().size_bytes();
   s.ring_used_bytes = active_.ring().used_bytes();
+  if (hot_) s.hot = hot_->status();
   const Position ring_position = active_.ring().last_position();
   const std::uint64_t appended = receiver_.appended_bytes();
   // A rewind holds it for minutes, and who asks for the status must not take that for a hang.

@@ -24,6 +24,7 @@
 #include "log/segment_log.h"
 #include "mirror/active_log.h"
 #include "mirror/applier.h"
+#include "mirror/hot_set.h"
 #include "mirror/node_state.h"
 #include "mirror/receiver.h"
 #include "mirror/rewind.h"
@@ -54,6 +55,8 @@ struct NodeLogConfig {
   std::int64_t checkpoint_ms = 5000;
   std::uint64_t life = 0;                                     // random, anew with each process
   std::uint64_t send_limit_bytes = default_send_limit_bytes;  // of each peer's queue on disk; 0: none
+  HotSetOptions hot;
+  std::int64_t hot_generation_ns = 120'000'000'000;
 };
 
 struct NodeLogPorts {
@@ -67,6 +70,8 @@ struct NodeLogPorts {
   std::function<Result<std::unique_ptr<ports::SegmentStore>>(NodeId)>
       open_spill;                         // a peer's queue on disk, empty; null: none
   ports::DurableCell* shadows = nullptr;  // null: they end with the process
+  ports::SegmentFile* hot = nullptr;  // of hot_file_bytes(); null: nothing is noted, and who led is compared as a whole
+  std::function<Result<FileId>()> unused_block;  // as HotSetPorts; needed with `hot`
 };
 
 struct NodeLogEvents {  // from any thread; must only hand over
@@ -126,7 +131,8 @@ struct NodeLogStatus {
   std::vector<PeerStatus> peers;  // as active
   ReceiveStatus receive;          // as passive
   std::optional<WentBack> went_back;
-  std::string fault;  // empty: none
+  std::optional<HotStatus> hot;  // none: nothing is noted here
+  std::string fault;             // empty: none
 };
 
 class NodeLog {
@@ -199,6 +205,7 @@ class NodeLog {
   Epoch active_epoch() const;                                 // 0: not active
   void run_applier();                                         // until stop(); one thread
   void run_spooler();                                         // the same
+  void run_hot();                                             // until stop(); one thread
   void tick();                                                // every 100 ms or so
   void stop();                                                // ends run_applier, sessions and resyncs
   void wait_for_change(int timeout_ms, std::uint64_t& seen);  // role, peers or sets changed since `seen`
@@ -220,6 +227,13 @@ class NodeLog {
   void note_point(const NodeState& before, NodeState& next) const;
   Status drain_for_restart(bool must);
   void pin_point();
+  // --- node_hot.cc
+  Status open_hot();
+  Status begin_hot(Epoch epoch, Position base);
+  Status end_hot(Position end);
+  Status turn_hot(Epoch epoch);
+  bool leads(Epoch epoch) const;
+  bool everybody_covers(Sequence end) const;
   // --- node_rewind.cc
   Status look_at_point();
   Result<Position> rewind_to_point();
@@ -259,6 +273,7 @@ class NodeLog {
   NodeLogPorts ports_;
   NodeLogEvents events_;
   ActiveLog active_;
+  std::unique_ptr<HotSet> hot_;
   log::SegmentLog log_;
   Applier applier_;
   Receiver receiver_;

@@ -252,6 +252,7 @@ Status NodeLog::open_epoch(Epoch epoch, const Promotion& promotion, std::optiona
     s.complete = sets_;
     s.lost.clear();
   }));
+  HF_TRY(begin_hot(epoch, promotion.base));
   active_.begin_epoch();
   for (const auto& s : senders()) {
     s->epoch_began();
@@ -371,6 +372,7 @@ Status NodeLog::step_down_held(Position end) {
     s.active_epoch = Epoch(0);
     s.clean = true;
   }));
+  HF_TRY(end_hot(end));
   {
     const std::lock_guard lock(mutex_);
     role_ = Role::idle;
@@ -388,6 +390,7 @@ void NodeLog::abort() {
     ended = epoch_;
   }
   active_.ring().close();
+  if (hot_) hot_->seal();
   for (const auto& s : senders()) {
     s->end_session();
     s->queue().end();

@@ -339,6 +339,11 @@ bool Sender::holds(Sequence sequence) const {
   return complete_ && acked_ >= sequence && applied_ >= sequence;
 }
 
+bool Sender::covers(Sequence sequence) const {
+  const std::lock_guard lock(mutex_);
+  return complete_ && applied_ >= counts_from_ && acked_ >= sequence;
+}
+
 void Sender::update_state() {
   PeerState now = PeerState::lost;
   {

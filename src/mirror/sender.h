@@ -80,6 +80,8 @@ class Sender {
   NodeId peer() const { return peer_; }
   // The peer has made durable, and applied, everything up to `sequence`.
   bool holds(Sequence sequence) const;
+  // Whatever becomes of this node, what it did up to `sequence` is not missed at the peer: it holds a whole copy, and that durably.
+  bool covers(Sequence sequence) const;
 
  private:
   Status find_place(const Welcome& welcome, Start& start);

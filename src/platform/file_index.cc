@@ -135,6 +135,36 @@ FileId FileIndex::fresh() {
   return id;
 }
 
+Result<FileId> FileIndex::unused_block() {
+  for (;;) {
+    FileId id = fresh();
+    id.bytes[6] = id.bytes[7] = 0;
+    HF_ASSIGN(const bool known, knows_prefix(ByteView(id.bytes).first(6)));
+    if (!known) return id;
+  }
+}
+
+Result<bool> FileIndex::knows_prefix(ByteView prefix) {
+  const auto begins = [&](const void* id) { return std::memcmp(id, prefix.data(), prefix.size()) == 0; };
+  {
+    const std::lock_guard lock(pending_mutex_);
+    for (const auto* map : {&pending_, &committing_})
+      for (const auto& [id, value] : *map)
+        if (begins(id.bytes.data())) return true;
+  }
+  Transaction t;
+  if (int rc = mdb_txn_begin(static_cast<MDB_env*>(env_), nullptr, MDB_RDONLY, &t.txn); rc != 0)
+    return fail_lmdb(rc, "read");
+  MDB_cursor* cursor = nullptr;
+  if (int rc = mdb_cursor_open(t.txn, dbi_, &cursor); rc != 0) return fail_lmdb(rc, "read");
+  MDB_val key{prefix.size(), const_cast<std::uint8_t*>(prefix.data())}, value{};
+  const int rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+  mdb_cursor_close(cursor);
+  if (rc == MDB_NOTFOUND) return false;
+  if (rc != 0) return fail_lmdb(rc, "read");
+  return key.mv_size >= prefix.size() && begins(key.mv_data);
+}
+
 Result<FileId> FileIndex::carried_id(int fd) {
   FileId id;
   const ssize_t n = get_xattr(fd, id_attribute, id.bytes.data(), id.bytes.size());
@@ -159,7 +189,11 @@ Result<FileId> FileIndex::identify(int fd, SetNumber set) {
   HF_ASSIGN(FileId id, id_of(fd));
   if (!id.is_none()) return id;
   id = fresh();
-  HF_TRY(bind(fd, set, id, st.st_mode & S_IFMT));
+  const auto give = [&] { return bind(fd, set, id, st.st_mode & S_IFMT); };
+  if (around_)
+    HF_TRY(around_(set, give));
+  else
+    HF_TRY(give());
   return id;
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <array>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -44,6 +45,11 @@ class FileIndex final : public ports::IdBarrier {
   // The object's id: the one it carries if the index maps that to this very inode, else a fresh one, set and indexed (R25).
   Result<FileId> identify(int fd, SetNumber set);
   FileId fresh();
+  // A fresh id with bytes 6 and 7 zero; none in the index is equal in the first 6 (node ids and file handles are made of the first 8).
+  Result<FileId> unused_block();
+  // Runs the giving of an id to an object that was there before; set once, before use.
+  using Around = std::function<Status(SetNumber, const std::function<Status()>&)>;
+  void around_identify(Around around) { around_ = std::move(around); }
   Status bind(int fd, SetNumber set, const FileId& id, std::uint32_t type_bits);
   Status bind(int fd, SetNumber set, const FileId& id);  // sets the attribute, indexes in memory; durable with commit()
   // An O_PATH descriptor of the object whose id begins with these 8 bytes (little-endian); -1 inside when there is none.
@@ -71,8 +77,10 @@ class FileIndex final : public ports::IdBarrier {
   };
   FileIndex() = default;
   Result<std::optional<FileHandle>> find_stored(const FileId& id);
+  Result<bool> knows_prefix(ByteView prefix);
   Status write_committing();
 
+  Around around_;
   void* env_ = nullptr;  // MDB_env*
   unsigned dbi_ = 0;
   std::mutex pending_mutex_, commit_mutex_;

@@ -52,6 +52,7 @@ Result<std::unique_ptr<MirrorRuntime>> MirrorRuntime::start(Options options, mir
   made->spooler_ = std::thread([m = made.get()] { m->log_.run_spooler(); });
   made->acceptor_ = std::thread([m = made.get()] { m->accept_loop(); });
   made->ticker_ = std::thread([m = made.get()] { m->tick_loop(); });
+  made->hot_ = std::thread([m = made.get()] { m->log_.run_hot(); });
   return made;
 }
 
@@ -79,6 +80,7 @@ MirrorRuntime::~MirrorRuntime() {
   ticker_.join();
   applier_.join();
   spooler_.join();
+  hot_.join();
   std::unique_lock lock(incoming_->mutex);
   while (incoming_->count != 0) {  // one that was in its handshake may have become a session after stop()
     lock.unlock();

@@ -64,7 +64,7 @@ class MirrorRuntime {
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::map<NodeId, std::unique_ptr<Link>> links_;
-  std::thread applier_, acceptor_, ticker_, spooler_;
+  std::thread applier_, acceptor_, ticker_, spooler_, hot_;
 };
 
 }  // namespace holdfast::platform

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// For tests only: a node's whole data plane over a temporary folder, and an "application" that changes the active's tree at random the way
-// capture would: reserve, lock, do, append, unlock.
+// For tests only: an "application" that changes the active's tree at random the way capture would: note, reserve, lock, do, append, unlock.
 #pragma once
 
 #include <dirent.h>
@@ -10,169 +9,16 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include <condition_variable>
 #include <cstring>
-#include <filesystem>
-#include <map>
-#include <memory>
-#include <mutex>
 #include <random>
-#include <set>
-#include <string>
 
 #include <linux/fs.h>
 #include <sys/syscall.h>
 
-#include "base/log.h"
 #include "log/xattrs.h"
-#include "mirror/node_log.h"
-#include "platform/file_index.h"
-#include "platform/live_tree.h"
-#include "platform/mirror_runtime.h"
-#include "platform/posix_tree.h"
-#include "platform/segment_store.h"
-#include "platform/test_certificates.h"
-#include "platform/test_tree_digest.h"
+#include "platform/test_node.h"
 
 namespace holdfast::platform::testing {
-
-inline std::string read_proc_link(int fd) { return fmt::format("/proc/self/fd/{}", fd); }
-
-class TestNode {
- public:
-  TestNode(const TestAuthority& authority, const std::string& dir, NodeId id) : dir_(dir), id_(id) {
-    authority.issue(dir_ + "/tls", to_hex(id));
-    std::filesystem::create_directories(tree_path());
-  }
-  ~TestNode() { stop(); }
-
-  std::string tree_path() const { return dir_ + "/tree"; }
-  std::string log_path() const { return dir_ + "/log"; }
-  std::string send_path(NodeId peer) const { return dir_ + "/send-" + to_hex(peer); }
-  NodeId id() const { return id_; }
-  std::uint16_t port() const { return runtime->port(); }
-  std::string address() const { return fmt::format("127.0.0.1:{}", port()); }
-
-  Status start(bool with_set = true, std::int64_t checkpoint_ms = 300) {
-    HF_ASSIGN(index, FileIndex::open(dir_ + "/index"));
-    HF_ASSIGN(segments, FolderSegmentStore::open(log_path(), segment_bytes));
-    state = std::make_unique<DurableFile>(dir_ + "/state");
-    live = std::make_unique<PosixLiveTree>(*index, [this](SetNumber, const FileId&, const std::function<void()>& body) {
-      const std::lock_guard lock(object_mutex);
-      body();
-    });
-    mirror::NodeLogConfig config;
-    config.cluster_id = "c1";
-    config.node = id_;
-    config.ring_bytes = ring_bytes;
-    config.segment_bytes = segment_bytes;
-    config.checkpoint_ms = checkpoint_ms;
-    config.send_limit_bytes = send_limit_bytes;
-    config.life = std::random_device{}();
-    mirror::NodeLogEvents events;
-    events.fault = [this](const Error& why) {
-      const std::lock_guard lock(fault_mutex);
-      fault = why.to_string();
-    };
-    events.peer_state = [this](NodeId, mirror::PeerState now) {
-      const std::lock_guard lock(fault_mutex);
-      peer_states.insert(now);
-    };
-    HF_ASSIGN(undo_segments, FolderSegmentStore::open(dir_ + "/undo", segment_bytes));
-    HF_ASSIGN(undo, mirror::UndoJournal::open(*undo_segments, times, {undo_bytes, 0, mirror::default_undo_age_ns},
-                                              segment_bytes));
-    const auto open_spill = [this](NodeId peer) -> Result<std::unique_ptr<ports::SegmentStore>> {
-      HF_ASSIGN(auto store,
-                FolderSegmentStore::open_scratch(send_path(peer), [this] { return send_keep_free_bytes.load(); }));
-      return store;
-    };
-    HF_ASSIGN(log, mirror::NodeLog::open(
-                       config, {*segments, *state, times, *live, *index, *undo, undo.get(), open_spill}, events));
-    if (with_set) HF_TRY(add_set());
-    MirrorRuntime::Options options;
-    options.listen_address = "127.0.0.1";
-    options.listen_port = listen_port;
-    options.tls_dir = dir_ + "/tls";
-    HF_ASSIGN(runtime, MirrorRuntime::start(options, *log));
-    listen_port = runtime->port();
-    return {};
-  }
-
-  Status add_set(SetNumber set = 1) {
-    const auto root = [&] { return UniqueFd(::open(tree_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)); };
-    HF_ASSIGN(auto tree, PosixTree::open(root(), set, *index));
-    live->add(set, root());
-    return log->add_set(std::move(tree));
-  }
-
-  // Waits for space in the log, as capture does.
-  void reserve(std::size_t bytes) {
-    auto& capture_log = log->capture_log();
-    struct Waiter {
-      std::mutex mutex;
-      std::condition_variable cv;
-      bool freed = false;
-    };
-    for (;;) {
-      auto w = std::make_shared<Waiter>();
-      capture_log.when_space([w] {
-        const std::lock_guard lock(w->mutex);
-        w->freed = true;
-        w->cv.notify_all();
-      });
-      if (capture_log.try_reserve(bytes)) return;
-      std::unique_lock lock(w->mutex);
-      w->cv.wait(lock, [&] { return w->freed; });
-    }
-  }
-
-  // The process is gone: nothing is flushed, checkpointed or said goodbye to.
-  void stop() {
-    runtime.reset();
-    log.reset();
-    undo.reset();
-    undo_segments.reset();
-    live.reset();
-    state.reset();
-    segments.reset();
-    index.reset();
-  }
-
-  // Which states its peers have been in since the last call.
-  std::set<mirror::PeerState> take_peer_states() {
-    const std::lock_guard lock(fault_mutex);
-    return std::exchange(peer_states, {});
-  }
-
-  std::string fault_text() {
-    const std::lock_guard lock(fault_mutex);
-    return fault;
-  }
-
-  std::uint64_t segment_bytes = 5U << 20;
-  std::size_t ring_bytes = 32U << 20;
-  std::uint16_t listen_port = 0;
-  std::mutex object_mutex;  // stands for capture's object locks
-  std::mutex fault_mutex;
-  std::string fault;
-  std::set<mirror::PeerState> peer_states;
-  std::uint64_t send_limit_bytes = 1ULL << 30;
-  std::atomic<std::uint64_t> send_keep_free_bytes{0};
-  SystemTimes times;
-  std::unique_ptr<FolderSegmentStore> undo_segments;
-  std::unique_ptr<mirror::UndoJournal> undo;
-  std::uint64_t undo_bytes = 1ULL << 30;
-  std::unique_ptr<FileIndex> index;
-  std::unique_ptr<FolderSegmentStore> segments;
-  std::unique_ptr<DurableFile> state;
-  std::unique_ptr<PosixLiveTree> live;
-  std::unique_ptr<mirror::NodeLog> log;
-  std::unique_ptr<MirrorRuntime> runtime;
-
- private:
-  std::string dir_;
-  NodeId id_;
-};
 
 // Random operations on a tree of a few dozen names, so that they meet each other often.
 class RandomApplication {
@@ -193,6 +39,7 @@ class RandomApplication {
     space_ = space;
     choose();
     if (!used_) node_.log->capture_log().give_back(space);
+    guard_.leave();
   }
 
  private:
@@ -229,6 +76,19 @@ class RandomApplication {
     struct stat st {};
     ::fstatat(fd, "", &st, AT_EMPTY_PATH);
     return st.st_mtim.tv_sec * 1'000'000'000LL + st.st_mtim.tv_nsec;
+  }
+  // Before each change, with descriptors of what it is about. False: as enter_hot().
+  bool hot(std::initializer_list<int> about, bool folders = true) {
+    std::vector<std::pair<FileId, bool>> objects;
+    for (const int fd : about) objects.emplace_back(id_of(fd), folders);
+    return node_.enter_hot(guard_, set_, objects);
+  }
+  // The same before something is made in a folder; it gets `made_`.
+  bool hot_for_new(int dir) {
+    if (!hot({dir})) return false;
+    const auto id = node_.log->capture_log().hot()->fresh(set_);
+    if (id) made_ = *id;
+    return id.has_value();
   }
   void append(Record& r) {
     r.set = set_;
@@ -281,7 +141,7 @@ class RandomApplication {
     UniqueFd fd(::openat(dir, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
     struct stat st {};
     ::fstatat(fd.get(), "", &st, AT_EMPTY_PATH);
-    r.file = node_.index->fresh();
+    r.file = made_;
     CHECK(node_.index->bind(fd.get(), set_, r.file), "bind");
     r.parent = id_of(dir);
     r.name = name;
@@ -297,8 +157,12 @@ class RandomApplication {
   void create() {
     const UniqueFd dir = some_folder();
     const std::string name = file_name();
+    if (!hot_for_new(dir.get())) return;
     const UniqueFd fd(::openat(dir.get(), name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600 + pick(64)));
-    if (!fd) return write();
+    if (!fd) {
+      guard_.leave();
+      return write();
+    }
     Record r;
     r.kind = Kind::create;
     created(r, dir.get(), name);
@@ -321,6 +185,7 @@ class RandomApplication {
     for (auto& b : data) b = static_cast<std::uint8_t>(random_());
     struct stat st {};
     ::fstat(fd.get(), &st);
+    if (!hot({fd.get()}, false)) return;
     const std::uint64_t offset = pick(2) ? static_cast<std::uint64_t>(st.st_size) : pick(400'000);
     CHECK(::pwrite(fd.get(), data.data(), data.size(), static_cast<off_t>(offset)) == static_cast<ssize_t>(data.size()),
           "pwrite");
@@ -339,6 +204,7 @@ class RandomApplication {
     Record r;
     r.kind = Kind::truncate;
     r.length = pick(200'000);
+    if (!hot({fd.get()}, false)) return;
     CHECK(::ftruncate(fd.get(), static_cast<off_t>(r.length)) == 0, "ftruncate");
     r.file = id_of(fd.get());
     r.mtime_ns = mtime(fd.get());
@@ -361,6 +227,7 @@ class RandomApplication {
     if (r.mode_flags & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE) &&
         r.offset + r.length >= static_cast<std::uint64_t>(st.st_size))
       return;
+    if (!hot({fd.get()}, false)) return;
     if (::fallocate(fd.get(), static_cast<int>(r.mode_flags), static_cast<off_t>(r.offset),
                     static_cast<off_t>(r.length)) != 0)
       return;
@@ -374,6 +241,7 @@ class RandomApplication {
   void make_folder() {
     const UniqueFd dir = some_folder();
     const std::string name = fmt::format("d{}", pick(4));
+    if (!hot_for_new(dir.get())) return;
     if (::mkdirat(dir.get(), name.c_str(), 0700 + pick(64)) != 0) return;
     Record r;
     r.kind = Kind::mkdir;
@@ -383,6 +251,7 @@ class RandomApplication {
   void symlink() {
     const UniqueFd dir = some_folder();
     const std::string name = fmt::format("s{}", pick(4)), target = "to/" + std::to_string(random_());
+    if (!hot_for_new(dir.get())) return;
     if (::symlinkat(target.c_str(), dir.get(), name.c_str()) != 0) return;
     Record r;
     r.kind = Kind::symlink;
@@ -395,6 +264,7 @@ class RandomApplication {
     const std::string name = fmt::format("s{}", pick(4));
     static constexpr mode_t types[] = {S_IFIFO, S_IFSOCK, S_IFCHR, S_IFBLK};
     const mode_t type = types[pick(4)];
+    if (!hot_for_new(dir.get())) return;
     if (::mknodat(dir.get(), name.c_str(), type | 0640,
                   type == S_IFCHR || type == S_IFBLK ? makedev(7, pick(100)) : 0) != 0)
       return;
@@ -409,6 +279,7 @@ class RandomApplication {
     mode_t mode = 0;
     Record r;
     r.file = id_at(from.get(), name, &mode);
+    if (!hot({to.get()})) return;
     if (r.file.is_none() || S_ISDIR(mode) || ::linkat(from.get(), name.c_str(), to.get(), name2.c_str(), 0) != 0)
       return;
     r.kind = Kind::link;
@@ -426,6 +297,7 @@ class RandomApplication {
     mode_t mode = 0;
     Record r;
     r.file = id_at(dir.get(), name, &mode);
+    if (!hot({dir.get()})) return;
     if (r.file.is_none() || ::unlinkat(dir.get(), name.c_str(), S_ISDIR(mode) ? AT_REMOVEDIR : 0) != 0) return;
     r.kind = S_ISDIR(mode) ? Kind::rmdir : Kind::unlink;
     r.parent = id_of(dir.get());
@@ -445,6 +317,7 @@ class RandomApplication {
     r.file = id_at(from.get(), name, &mode);
     r.replaced = id_at(to.get(), name2, &mode2);
     if (r.file.is_none() || r.file == r.replaced) return;
+    if (!hot({from.get(), to.get()})) return;
     const bool exchange = pick(5) == 0 && !r.replaced.is_none();
     if (::syscall(SYS_renameat2, from.get(), name.c_str(), to.get(), name2.c_str(), exchange ? RENAME_EXCHANGE : 0) !=
         0)
@@ -473,6 +346,7 @@ class RandomApplication {
     r.uid = pick(5);
     r.gid = pick(5);
     r.mtime_ns = 1'600'000'000'123'456'789 + pick(1000);
+    if (!hot({fd.get()}, false)) return;
     const timespec times[2] = {{0, UTIME_OMIT}, {r.mtime_ns / 1'000'000'000, r.mtime_ns % 1'000'000'000}};
     CHECK(::fchown(fd.get(), r.uid, r.gid) == 0 && ::fchmod(fd.get(), r.mode) == 0 && ::futimens(fd.get(), times) == 0,
           "attributes");
@@ -484,6 +358,7 @@ class RandomApplication {
     const UniqueFd fd = some_file();
     if (!fd) return;
     const std::string name = fmt::format("user.x{}", pick(3));
+    if (!hot({fd.get()}, false)) return;
     Record r;
     r.name = name;
     Bytes value(pick(60));
@@ -506,6 +381,8 @@ class RandomApplication {
   UniqueFd root_;
   bool used_ = false;
   std::size_t space_ = 0;
+  mirror::HotGate::Guard guard_;
+  FileId made_;
 };
 
 }  // namespace holdfast::platform::testing

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "capture/file_ids.h"
+#include "mirror/hot_gate.h"
 #include "platform/file_index.h"
 
 namespace holdfast::mirror_process {
@@ -12,8 +13,17 @@ class IndexedFileIds final : public capture::FileIds {
   // Both outlive this. `root_fd`: any descriptor on the set's file system.
   IndexedFileIds(platform::FileIndex& index, int root_fd) : index_(index), root_fd_(root_fd) {}
 
+  // Where new ids come from while the set is captured; null: from nowhere in particular.
+  void use(mirror::HotGate* gate, SetNumber set) {
+    gate_ = gate;
+    set_ = set;
+  }
+
   Result<FileId> identify(int fd, SetNumber set) override { return index_.identify(fd, set); }
-  FileId fresh() override { return index_.fresh(); }
+  Result<FileId> fresh() override {
+    if (gate_) return gate_->fresh(set_);
+    return index_.fresh();
+  }
   Status bind(int fd, SetNumber set, const FileId& id) override { return index_.bind(fd, set, id); }
   void gone(SetNumber, const FileId& id) override { index_.forget(id); }
   Result<int> open_by_prefix(SetNumber, std::uint64_t prefix) override {
@@ -25,6 +35,8 @@ class IndexedFileIds final : public capture::FileIds {
  private:
   platform::FileIndex& index_;
   const int root_fd_;
+  mirror::HotGate* gate_ = nullptr;
+  SetNumber set_ = 0;
 };
 
 }  // namespace holdfast::mirror_process

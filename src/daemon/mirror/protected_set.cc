@@ -69,6 +69,7 @@ Status ProtectedSet::mount(mirror::CaptureLog& log, mirror::LeaseGate& lease,
   options.root_fd = root_.get();
   options.set = config_.set;
   options.write_policy = config_.write_through ? capture::WritePolicy::write_through : capture::WritePolicy::write_back;
+  ids_.use(log.hot(), config_.set);
   HF_ASSIGN(auto session, capture::Session::mount(options, log, lease, ids_, std::move(on_fault)));
   const std::lock_guard lock(mutex_);
   session_ = std::move(session);

@@ -3,6 +3,7 @@
 #include "daemon/mirror/service.h"
 
 #include <condition_variable>
+#include <cstdlib>
 #include <random>
 
 #include "base/log.h"
@@ -58,6 +59,11 @@ class Once {
   std::condition_variable changed_;
   bool done_ = false;
 };
+
+nlohmann::json status_of_hot(const mirror::HotStatus& hot) {
+  return {{"generation", hot.generation}, {"used", hot.used},   {"size", hot.slots},
+          {"commits", hot.commits},       {"notes", hot.notes}, {"coarse", hot.whole}};
+}
 
 }  // namespace
 
@@ -124,6 +130,7 @@ Status Service::start_log(const MirrorConfig& config) {
   undo_segments_.reset();
   live_.reset();
   state_.reset();
+  hot_.reset();
   segments_.reset();
   index_.reset();
   HF_ASSIGN(index_, platform::FileIndex::open(paths_.state_dir + "/index"));
@@ -163,10 +170,29 @@ Status Service::start_log(const MirrorConfig& config) {
                                                                      [this] { return send_keep_free_bytes_.load(); }));
     return store;
   };
-  HF_ASSIGN(log_, mirror::NodeLog::open(
-                      log_config,
-                      {*segments_, *state_, times_, *live_, *index_, *undo_, journal_, open_spill, shadow_file_.get()},
-                      std::move(events)));
+  mirror::NodeLogPorts ports{*segments_, *state_,           times_, *live_, *index_, *undo_, journal_,
+                             open_spill, shadow_file_.get()};
+  HF_TRY(open_hot(ports));
+  HF_ASSIGN(log_, mirror::NodeLog::open(log_config, ports, std::move(events)));
+  if (mirror::HotGate* gate = log_->capture_log().hot()) {
+    index_->around_identify([gate](SetNumber set, const auto& body) { return gate->with_whole_set(set, body); });
+  }
+  return {};
+}
+
+Status Service::open_hot(mirror::NodeLogPorts& ports) {
+  // For measurements of what it costs, and nothing else.
+  if (const char* off = std::getenv("HOLDFAST_HOT_SET"); off && std::string_view(off) == "off") return {};
+  constexpr std::uint64_t number = 1, bytes = mirror::hot_file_bytes(mirror::HotSetOptions{}.slots);
+  HF_ASSIGN(const auto store, platform::FolderSegmentStore::open(paths_.state_dir + "/hot", bytes));
+  HF_ASSIGN(const auto there, store->list());
+  if (there.empty()) {
+    HF_ASSIGN(hot_, store->create(number, bytes));
+  } else {
+    HF_ASSIGN(hot_, store->open(number));
+  }
+  ports.hot = hot_.get();
+  ports.unused_block = [this] { return index_->unused_block(); };
   return {};
 }
 
@@ -358,6 +384,7 @@ Result<nlohmann::json> Service::status() {
               {"last_seq", log_->capture_log().last_sequence().value},
               {"sets", status_of_sets()},
               {"ring", {{"size", s.ring_bytes}, {"used", s.ring_used_bytes}}},
+              {"hot", s.hot ? status_of_hot(*s.hot) : Json()},
               {"peers", std::move(peers)},
               {"wait_set", std::move(waits)},
               {"receive",

@@ -85,6 +85,7 @@ class Service {
   platform::ControlSocket::Answer wait_set(const Json& request);
 
   Status start_log(const MirrorConfig& config);
+  Status open_hot(mirror::NodeLogPorts& ports);
   Status open_history(const MirrorConfig& config);
   mirror::UndoSettings undo_settings(const MirrorConfig& config) const;
   Json status_of_undo(const mirror::NodeLogStatus& s);
@@ -127,6 +128,7 @@ class Service {
   std::unique_ptr<platform::FileIndex> index_;
   std::unique_ptr<platform::FolderSegmentStore> segments_;
   std::unique_ptr<platform::DurableFile> state_;
+  std::unique_ptr<ports::SegmentFile> hot_;
   std::unique_ptr<platform::PosixLiveTree> live_;
   std::unique_ptr<platform::FolderSegmentStore> undo_segments_;
   std::unique_ptr<platform::DurableFile> shadow_file_;
