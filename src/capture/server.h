@@ -151,7 +151,9 @@ class Server : public Handler {
   Answer lseek(Request& r);
   Answer ioctl(Request& r);
   // Local and remote at the same time; both are there when it returns 0.
-  Answer make_durable(Request& r, int fd, bool data_only, bool here = true);
+  Answer make_durable(Request& r, int fd, bool data_only);
+  Answer make_durable(Request& r, const Inode& inode, int fd, bool data_only);  // of a file, if it was changed at all
+  Answer make_durable(Request& r, bool data_only, const std::function<int()>& sync_here);
   void begin_sync(Inode& inode, int fd, std::uint64_t offset, std::size_t bytes);
   bool may_lose_capability(Inode& inode, int fd);
   // Records what a change of data or owner did to set-id bits and file capabilities.

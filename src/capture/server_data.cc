@@ -182,7 +182,7 @@ Answer Server::write(Request& r) {
   if (error && (from_cache || done == 0)) return failed(error, "writing below failed");
   if (from_cache) begin_sync(inode, fd, in.offset, done);
   if (!from_cache && (in.flags & (O_DSYNC | O_SYNC))) {
-    if (const Answer synced = make_durable(r, fd, (in.flags & O_SYNC) != O_SYNC); synced < 0) return synced;
+    if (const Answer synced = make_durable(r, inode, fd, (in.flags & O_SYNC) != O_SYNC); synced < 0) return synced;
   }
   return put(r, fuse::WriteOut{static_cast<std::uint32_t>(done), 0});
 }
@@ -199,13 +199,29 @@ void Server::begin_sync(Inode& inode, int fd, std::uint64_t offset, std::size_t 
 // The kernel has sent dirty pages before; the push rounds rely on this answer (R10).
 Answer Server::flush(Request&) { return 0; }
 
-Answer Server::make_durable(Request& r, int fd, bool data_only, bool here) {
+Answer Server::make_durable(Request& r, int fd, bool data_only) {
+  return make_durable(r, data_only, [&] { return (data_only ? fdatasync(fd) : ::fsync(fd)) ? errno : 0; });
+}
+
+Answer Server::make_durable(Request& r, const Inode& inode, int fd, bool data_only) {
+  return make_durable(r, data_only, [&] {
+    const auto ticket = unsynced_.begin(inode.id, data_only);
+    if (!ticket) return 0;
+    const int error = (data_only ? fdatasync(fd) : ::fsync(fd)) ? errno : 0;
+    if (error) fault(error, "fsync below failed");  // before those who sync beside us hear of our end
+    unsynced_.ended(inode.id, *ticket);
+    return error;
+  });
+}
+
+Answer Server::make_durable(Request& r, bool data_only, const std::function<int()>& sync_here) {
   if (faulted_.load(std::memory_order_relaxed)) return -EIO;  // what failed before may be what this would promise
   counters_.syncs.fetch_add(1, std::memory_order_relaxed);
   // Everything sequenced before now: the peers work while our disk does.
   auto wait = std::make_shared<DurableWait>();
   log_.when_durable(data_only ? log_.last_but_times() : log_.last_sequence(), [wait] { wait->done(); });
-  if (here && (data_only ? fdatasync(fd) : ::fsync(fd)) != 0) return fault(errno, "fsync below failed");
+  if (const int error = sync_here()) return fault(error, "fsync below failed");
+  if (faulted_.load()) return -EIO;
   if (wait->settled()) return 0;
   r.transport->wait_begins(r.queue);
   const bool durable = durable_.wait(wait);
@@ -217,10 +233,7 @@ Answer Server::fsync(Request& r) {
   const auto& in = r.in<fuse::FsyncIn>();
   const FileHandle& handle = handle_of_fh(in.fh);
   handle.inode->sync_habit.store(most_hurried_writes, std::memory_order_relaxed);
-  const bool data_only = in.flags & fuse::fsync_data_only, here = unsynced_.begin(handle.inode->id, data_only);
-  const Answer answer = make_durable(r, handle.data->get(), data_only, here);
-  if (here) unsynced_.ended(handle.inode->id);
-  return answer;
+  return make_durable(r, *handle.inode, handle.data->get(), in.flags & fuse::fsync_data_only);
 }
 
 Answer Server::fallocate(Request& r) {
@@ -238,8 +251,13 @@ Answer Server::fallocate(Request& r) {
   may_lose_capability(inode, fd);
   {
     const WithoutFsetid ordinary(r.head.uid != 0);
-    if (::fallocate(fd, static_cast<int>(in.mode), static_cast<off_t>(in.offset), static_cast<off_t>(in.length)) != 0)
-      return failed(errno, "fallocate below failed");
+    if (::fallocate(fd, static_cast<int>(in.mode), static_cast<off_t>(in.offset), static_cast<off_t>(in.length)) != 0) {
+      const int error = errno;
+      // ext4 leaves the file as long as it had got when the space ran out. There is no record of that: take it back.
+      if (fstat(fd, &st) != 0 || (st.st_size != before.st_size && ftruncate(fd, before.st_size) != 0))
+        return fault(errno, "taking a half-done fallocate back failed");
+      return failed(error, "fallocate below failed");
+    }
   }
   if (fstat(fd, &st) != 0) return fault(errno, "reading attributes below failed");
   log::Record record = record_of(log::Kind::fallocate, inode.id);

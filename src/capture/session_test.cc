@@ -342,6 +342,33 @@ TEST_P(SessionTest, KnowsWhoIsOpenForWriting) {
   m->unmount();
 }
 
+TEST_P(SessionTest, AFallocateThatFailsHalfWayChangesNothing) {
+  const std::string image = m->base + "/image";
+  ASSERT_EQ(truncate((close(open(image.c_str(), O_CREAT | O_RDWR, 0600)), image).c_str(), 24 << 20), 0);
+  const auto run = [](const std::string& command) { return std::system((command + " >/dev/null 2>&1").c_str()) == 0; };
+  if (!run("mkfs.ext4 -q -F " + image)) GTEST_SKIP() << "needs mkfs.ext4";
+  bool mounted = false;
+  TestMount small(GetParam(), 2,
+                  [&](const std::string& below) { mounted = run("mount -o loop " + image + " " + below); });
+  if (!mounted) GTEST_SKIP() << "needs loop devices";
+  ASSERT_TRUE(small.session);
+  const int fd = open(small.at("f").c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
+  ASSERT_EQ(pwrite(fd, "0123456789", 10, 0), 10);
+  ASSERT_EQ(fsync(fd), 0);
+  small.log.take();
+  EXPECT_EQ(fallocate(fd, 0, 0, 200 << 20), -1);
+  EXPECT_EQ(errno, ENOSPC);
+  struct stat st {};
+  EXPECT_EQ(stat((small.below + "/f").c_str(), &st), 0);
+  EXPECT_EQ(st.st_size, 10) << "nothing of it is in the log";
+  for (const auto& record : small.log.take()) EXPECT_EQ(record->fields.kind, log::Kind::set_attributes);
+  close(fd);
+  small.unmount();
+  small.session.reset();
+  EXPECT_TRUE(run("umount " + small.below));
+  m->unmount();
+}
+
 // A disk that dies under us: the file system's own shutdown, as in a power cut.
 TEST_P(SessionTest, FailedFsyncBelowIsAFault) {
   const std::string image = m->base + "/image";

@@ -5,10 +5,14 @@
 // Too many at once: from then on every fsync is a real one. Any thread.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
+#include <condition_variable>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
+#include <vector>
 
 #include "base/types.h"
 
@@ -31,35 +35,49 @@ class UnsyncedFiles {
     (what == What::data ? state.data : state.attributes) = true;
   }
 
-  // False: it is durable, nothing to do. True: sync it, then call ended(). A second fsync while the first is under way is a real one, too:
+  using Ticket = std::uint64_t;
+  // None: it is durable, nothing to do. Else sync it, then call ended(). A second fsync while the first is under way is a real one, too:
   // what the first one took with it is not durable yet.
-  bool begin(const FileId& id, bool data_only) {
+  std::optional<Ticket> begin(const FileId& id, bool data_only) {
     Shard& shard = shard_of(id);
     const std::lock_guard guard(shard.mutex);
     const auto found = shard.files.find(id);
-    if (found == shard.files.end() && !overflowed_) return false;
+    if (found == shard.files.end() && !overflowed_) return std::nullopt;
     State& state = found == shard.files.end() ? shard.files[id] : found->second;
-    if (!state.data && (data_only || !state.attributes) && state.syncing == 0 && !overflowed_) return false;
+    if (!state.data && (data_only || !state.attributes) && state.running.empty() && !overflowed_) return std::nullopt;
     state.data = false;
     if (!data_only) state.attributes = false;
-    ++state.syncing;
-    return true;
+    const Ticket mine = ++shard.tickets;
+    state.running.push_back(mine);
+    return mine;
   }
-  void ended(const FileId& id) {
+  // After a failure was made known. Waits for the syncs of this file that began before: all of them share one descriptor, of which the kernel
+  // tells an error of write-back once; a sync that succeeded beside one that failed has made nothing durable.
+  void ended(const FileId& id, Ticket ticket) {
     Shard& shard = shard_of(id);
-    const std::lock_guard guard(shard.mutex);
-    const auto found = shard.files.find(id);
-    if (--found->second.syncing == 0 && !found->second.data && !found->second.attributes) shard.files.erase(found);
+    std::unique_lock lock(shard.mutex);
+    auto found = shard.files.find(id);
+    std::erase(found->second.running, ticket);
+    if (found->second.running.empty() && !found->second.data && !found->second.attributes) shard.files.erase(found);
+    shard.ended.notify_all();
+    const Ticket last = shard.tickets;
+    shard.ended.wait(lock, [&] {
+      found = shard.files.find(id);
+      return found == shard.files.end() || std::none_of(found->second.running.begin(), found->second.running.end(),
+                                                        [&](Ticket t) { return t <= last; });
+    });
   }
 
  private:
   static constexpr std::size_t shards = 64;
   struct State {
     bool data = false, attributes = false;
-    unsigned syncing = 0;
+    std::vector<Ticket> running;
   };
   struct Shard {
     std::mutex mutex;
+    std::condition_variable ended;
+    Ticket tickets = 0;
     std::unordered_map<FileId, State, FileIdHash> files;
   };
   Shard& shard_of(const FileId& id) { return shards_[(FileIdHash{}(id)*0x9E3779B97F4A7C15ULL) >> 58]; }
