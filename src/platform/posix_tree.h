@@ -58,6 +58,7 @@ class PosixTree final : public ports::Tree {
   Result<ports::NamesMark> names_mark() override;
   Status set_names_mark(ports::NamesMark mark) override;
   Status sync() override;
+  Result<std::uint64_t> free_bytes() override;
   Result<Bytes> read_xattrs(const FileId& id) override;
   Result<std::uint64_t> next_data(const FileId& id, std::uint64_t offset) override;
   Result<std::uint64_t> next_hole(const FileId& id, std::uint64_t offset) override;

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/xattr.h>
 
 #include <algorithm>
@@ -194,6 +195,12 @@ Result<FileId> PosixTree::make_known(int fd) {
   HF_TRY(sync());
   HF_TRY(index_.commit());
   return id;
+}
+
+Result<std::uint64_t> PosixTree::free_bytes() {
+  struct statvfs fs {};
+  if (::fstatvfs(root_.get(), &fs) != 0) return fail_errno(errno, "set {}: cannot ask for free space", set_);
+  return std::uint64_t{fs.f_bavail} * fs.f_frsize;
 }
 
 }  // namespace holdfast::platform

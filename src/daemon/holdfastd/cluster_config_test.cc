@@ -48,14 +48,26 @@ TEST(ClusterSettings, AcceptedAndRefused) {
     const char* value;
     bool ok;
   };
-  for (const Case& t :
-       {Case{"mode", "async", true}, Case{"mode", "sometimes", false}, Case{"lease_ms", "700", true},
-        Case{"lease_ms", "0", true}, Case{"lease_ms", "100", false}, Case{"lease_ms", "12x", false},
-        Case{"ring_mib", "128", true}, Case{"ring_mib", "1", false}, Case{"send_queue_mib", "0", true},
-        Case{"send_queue_mib", "63", false}, Case{"receive_queue_mib", "0", false}, Case{"undo_mib", "0", true},
-        Case{"undo_mib", "64", true}, Case{"undo_mib", "63", false}, Case{"automatic_failover", "off", true},
-        Case{"automatic_failover", "maybe", false}, Case{"public_addresses", "192.0.2.11/24", true},
-        Case{"public_addresses", "192.0.2.11", false}, Case{"colour", "blue", false}})
+  for (const Case& t : {Case{"mode", "async", true},
+                        Case{"mode", "sometimes", false},
+                        Case{"lease_ms", "700", true},
+                        Case{"lease_ms", "0", true},
+                        Case{"lease_ms", "100", false},
+                        Case{"lease_ms", "12x", false},
+                        Case{"ring_mib", "128", true},
+                        Case{"ring_mib", "1", false},
+                        Case{"send_queue_mib", "0", true},
+                        Case{"send_queue_mib", "63", false},
+                        Case{"receive_queue_mib", "0", false},
+                        Case{"undo_mib", "0", true},
+                        Case{"undo_mib", "64", true},
+                        Case{"undo_mib", "63", false},
+                        Case{"undo_mib", "auto", true},
+                        Case{"automatic_failover", "off", true},
+                        Case{"automatic_failover", "maybe", false},
+                        Case{"public_addresses", "192.0.2.11/24", true},
+                        Case{"public_addresses", "192.0.2.11", false},
+                        Case{"colour", "blue", false}})
     EXPECT_EQ(with_setting(c, t.key, t.value).has_value(), t.ok) << t.key << " = " << t.value;
 }
 

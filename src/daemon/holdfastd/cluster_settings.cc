@@ -5,6 +5,7 @@
 
 #include "daemon/holdfastd/cluster_config.h"
 #include "daemon/holdfastd/shadow_schedule.h"
+#include "daemon/holdfastd/undo_default.h"
 #include "network/ip_address.h"
 
 namespace holdfast::daemon {
@@ -149,9 +150,17 @@ const std::vector<Setting>& table() {
        [](const ClusterConfig& c) { return std::to_string(c.receive_queue_mib); },
        [](ClusterConfig& c, const std::string& v) { return parse_number(v, 64, 1048576, c.receive_queue_mib); }},
       {"undo_mib",
-       "undo history on each passive in MiB, 64 to 1048576, or 0: none; from the next start of holdfast-mirror",
-       [](const ClusterConfig& c) { return std::to_string(c.undo_mib); },
+       "undo history on each passive in MiB, 64 to 1048576, or auto: a tenth of the file system of /var/lib/holdfast; "
+       "or 0: none "
+       "(on or off from the next start of holdfast-mirror, sizes at once)",
+       [](const ClusterConfig& c) {
+         return c.undo_mib == undo_auto ? std::string("auto") : std::to_string(c.undo_mib);
+       },
        [](ClusterConfig& c, const std::string& v) {
+         if (v == "auto") {
+           c.undo_mib = undo_auto;
+           return Status{};
+         }
          return v == "0" ? parse_number(v, 0, 0, c.undo_mib) : parse_number(v, 64, 1048576, c.undo_mib);
        }},
       {"shadow_every",

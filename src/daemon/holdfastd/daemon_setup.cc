@@ -6,6 +6,7 @@
 #include "control/pki.h"
 #include "daemon/holdfastd/daemon.h"
 #include "daemon/holdfastd/json_read.h"
+#include "daemon/holdfastd/undo_default.h"
 
 namespace holdfast::daemon {
 
@@ -75,21 +76,22 @@ nlohmann::json Daemon::mirror_configuration() const {
     for (const std::string& a : node.channel) addresses.push_back(with_port(a, 9728));
     peers.push_back({{"node_id", id}, {"name", m->name}, {"addresses", addresses}});
   }
-  return {{"cluster", node_.cluster_id},
-          {"node", node_.node_name},
-          {"node_id", to_hex(node_.node_id)},
-          {"mode", config_.mode},
-          {"ring_mib", config_.ring_mib},
-          {"send_queue_mib", config_.send_queue_mib},
-          {"send_keep_free_mib", config_.send_keep_free_mib},
-          {"receive_queue_mib", config_.receive_queue_mib},
-          {"undo_mib", config_.undo_mib},
-          {"listen", v6 ? "[::]:9728" : "0.0.0.0:9728"},
-          {"tls_dir", paths_.tls()},
-          {"sets", sets},
-          {"next_set", config_.next_set},
-          {"peers", peers},
-          {"founder", founder_}};
+  nlohmann::json message = {{"cluster", node_.cluster_id},
+                            {"node", node_.node_name},
+                            {"node_id", to_hex(node_.node_id)},
+                            {"mode", config_.mode},
+                            {"ring_mib", config_.ring_mib},
+                            {"send_queue_mib", config_.send_queue_mib},
+                            {"send_keep_free_mib", config_.send_keep_free_mib},
+                            {"receive_queue_mib", config_.receive_queue_mib},
+                            {"listen", v6 ? "[::]:9728" : "0.0.0.0:9728"},
+                            {"tls_dir", paths_.tls()},
+                            {"sets", sets},
+                            {"next_set", config_.next_set},
+                            {"peers", peers},
+                            {"founder", founder_}};
+  if (config_.undo_mib != undo_auto) message["undo_mib"] = config_.undo_mib;
+  return message;
 }
 
 Status Daemon::apply_units_and_network(const ClusterConfig& config) {

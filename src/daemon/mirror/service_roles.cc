@@ -25,6 +25,10 @@ nlohmann::json to_json(const std::vector<capture::Holder>& holders) {
   return all;
 }
 
+nlohmann::json went_back_json(const mirror::WentBack& back) {
+  return {{"plan", back.plan}, {"position", to_json(back.position)}, {"time_ns", back.time_ns}};
+}
+
 Result<Epoch> epoch_of(const nlohmann::json& request) { return Epoch(request.at("epoch").get<std::uint64_t>()); }
 
 }  // namespace
@@ -59,6 +63,9 @@ Result<nlohmann::json> Service::activate(const Json& request) {
   if (log_->active_epoch() != epoch) {
     HF_ASSIGN(const auto promotion, log_->promote(epoch, promote_options(epoch, request)));
     reply = promotion_json(promotion);
+  } else if (const auto back =
+                 log_->status().went_back) {  // the attempt before this one promoted it, and could not mount
+    reply["went_back"] = went_back_json(*back);
   }
   // The log stays open: the same epoch may be tried again, and what ends it is a fence.
   if (auto done = mount_all(epoch); !done) {
@@ -86,8 +93,7 @@ nlohmann::json Service::promotion_json(const mirror::Promotion& promotion) const
     reply["recovered_time_ns"] = promotion.recovered_time_ns;
     reply["age_of_data_s"] = static_cast<double>(times_.realtime_ns() - promotion.recovered_time_ns) / 1e9;
   }
-  if (const auto& back = promotion.went_back)
-    reply["went_back"] = {{"plan", back->plan}, {"position", to_json(back->position)}, {"time_ns", back->time_ns}};
+  if (promotion.went_back) reply["went_back"] = went_back_json(*promotion.went_back);
   return reply;
 }
 
