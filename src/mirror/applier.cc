@@ -336,8 +336,11 @@ Status Applier::execute(std::span<const log::Record> slice) {
       HF_TRY(ResyncApply(*batch, set->memory, staged_[r.set], hooks_.nak).apply(r));
     else if (r.kind >= Kind::ship_node)
       continue;  // of a resync that was given up
-    else
-      HF_TRY(OrdinaryApply(*batch, staged_[r.set]).apply(r));
+    else {
+      OrdinaryApply ordinary(*batch, staged_[r.set]);
+      HF_TRY(ordinary.apply(r));
+      if (ordinary.unknown_file()) HF_TRY(give_up(r, *set));
+    }
     if (set->complete) set->verify.note(r);
   }
   for (auto& [number, batch] : batches) HF_TRY(batch->flush());

@@ -112,6 +112,7 @@ class Applier {
   Status verify(const log::Record& record, SetState* set, TreeBatch* batch);
   Status note_shadow(const log::Record& record);
   Status begin_resync(const log::Record& record);
+  Status give_up(const log::Record& record, SetState& set);
   Status keep_limbo(const log::Record& record);
   Status settle_displaced(SetState& set);
   Status end_resync(const log::Record& record);

@@ -27,6 +27,29 @@ Status Applier::mark(const log::Record& r) {
   }
 }
 
+// This copy lacks something that the log now speaks of. It is no corruption, and no reason to stop for good: it is made whole by another
+// resynchronization, and until then this node can be promoted where this batch began. Durable before anything else is done.
+Status Applier::give_up(const log::Record& r, SetState& set) {
+  log_warning(
+      "set {}: sequence {} names a file ({}) that was made without a name before this copy was: the set is "
+      "resynchronized",
+      r.set, r.sequence.value, r.file.to_hex());
+  const Position before = applied();
+  HF_TRY(hooks_.update_state([&](NodeState& s) {
+    if (undo_.on() && !s.point) {
+      s.point = PastState{undo_.current_batch(), before, s.active_epoch, s.clean, s.complete};
+      s.point_time_ns = applied_time_ns_;
+    }
+    if (s.point) kept_ = s.point->complete, kept_from_ = s.point->batch;
+    s.complete.erase(r.set);
+  }));
+  set.complete = false;
+  set.verify.forget();
+  complete_.erase(r.set);
+  hooks_.resync_broken();
+  return {};
+}
+
 // Only a complete copy is compared; to any other the active will ship everything in any case.
 Status Applier::verify(const log::Record& r, SetState* set, TreeBatch* batch) {
   if (!is_check(r.kind) && !is_repair(r.kind)) return {};

@@ -97,7 +97,7 @@ Status OrdinaryApply::apply(const log::Record& r) {
   if (creates(r.kind)) batch_.touched(r.file, r.mtime_ns);
   if (batch_.names_done(r.sequence)) return {};
   HF_TRY(change_names(r));
-  return batch_.names_reached(r.sequence);
+  return unknown_file_ ? Status{} : batch_.names_reached(r.sequence);
 }
 
 Status OrdinaryApply::change_names(const log::Record& r) {
@@ -131,6 +131,9 @@ Status OrdinaryApply::make(const log::Record& r) {
 Status OrdinaryApply::link(const log::Record& r) {
   HF_ASSIGN(const Standing standing, tree_.at(r.parent, r.name, r.file));
   if (standing != Standing::absent) return differs(r, standing == Standing::expected, "the name is taken");
+  HF_ASSIGN(const auto there, tree_.attributes(r.file));
+  unknown_file_ = !there;
+  if (unknown_file_) return {};
   HF_ASSIGN(const auto grave, tree_.in_grave(r.file));
   return grave ? tree_.exhume(r.file, *grave, r.parent, r.name) : tree_.link(r.file, r.parent, r.name);
 }

@@ -62,6 +62,9 @@ class OrdinaryApply {
   OrdinaryApply(TreeBatch& batch, const std::unordered_set<FileId>& staged)
       : batch_(batch), tree_(batch.tree()), staged_(staged) {}
   Status apply(const log::Record& record);
+  // A name for a file that was made without one (O_TMPFILE) and before this copy: a resync ships what has a name. Nothing was done, and nothing
+  // that follows may be: the copy is not whole.
+  bool unknown_file() const { return unknown_file_; }
 
  private:
   Status make(const log::Record& r);
@@ -77,6 +80,7 @@ class OrdinaryApply {
   TreeBatch& batch_;
   ports::Tree& tree_;
   const std::unordered_set<FileId>& staged_;
+  bool unknown_file_ = false;
 };
 
 bool changes_names(log::Kind kind);

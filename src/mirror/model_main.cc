@@ -45,14 +45,17 @@ int main(int argc, char** argv) {
     sum.compared += r.compared;
     sum.resyncs += r.resyncs;
     sum.rewinds += r.rewinds;
+    sum.given_up += r.given_up;
     sum.damages += r.damages;
     sum.repaired += r.repaired;
     if (r.failure.empty()) continue;
     if (++failures <= 12)
       fmt::print("seed {}: {}\n  replay: holdfast-model --seed {}\n", options.seed, r.failure, options.seed);
   }
-  fmt::print("model: {} lives, {} records, {} crashes, {} resyncs, {} rewinds, {} comparisons, {} failures\n", runs,
-             sum.records, sum.crashes, sum.resyncs, sum.rewinds, sum.compared, failures);
+  fmt::print(
+      "model: {} lives, {} records, {} crashes, {} resyncs (and {} given up), {} rewinds, {} comparisons, {} "
+      "failures\n",
+      runs, sum.records, sum.crashes, sum.resyncs, sum.given_up, sum.rewinds, sum.compared, failures);
   if (options.verify) fmt::print("model: {} times damaged, {} objects repaired\n", sum.damages, sum.repaired);
   return failures > 0 ? 1 : 0;
 }

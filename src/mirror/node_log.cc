@@ -95,6 +95,7 @@ NodeLog::NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events)
                  [this](const Error& why) { fault(why); }},
                 config_.receive_limit_bytes),
       shadows_(ports.shadows),
+      compared_(ports_.compared),
       send_limit_bytes_(config_.send_limit_bytes) {
   active_.on_hurry([this](Sequence to) {
     for (const auto& s : senders()) s->hurry(to);

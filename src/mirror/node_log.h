@@ -72,6 +72,8 @@ struct NodeLogPorts {
   ports::DurableCell* shadows = nullptr;  // null: they end with the process
   ports::SegmentFile* hot = nullptr;  // of hot_file_bytes(); null: nothing is noted, and who led is compared as a whole
   std::function<Result<FileId>()> unused_block;  // as HotSetPorts; needed with `hot`
+  ports::DurableCell* compared =
+      nullptr;  // where the scrub stands (mirror/verify_store.h); null: forgotten with the process
 };
 
 struct NodeLogEvents {  // from any thread; must only hand over
@@ -80,6 +82,7 @@ struct NodeLogEvents {  // from any thread; must only hand over
   std::function<void(const Shadow&, const std::string& why)> shadow_dropped;
   std::function<bool()>
       may_hold_dirty;  // asked, not told: may the kernel hold writes that have not reached the mirror (files open for write)?
+  std::function<void(const VerifyStatus&)> verified;  // a comparison ended
 };
 
 struct SealReply {
@@ -197,6 +200,15 @@ class NodeLog {
   // one recovery points are those of the log alone.
   void mark_consistent(std::int64_t began_ns);
 
+  // --- comparing (node_verify.cc), as active
+  // Every connected peer that holds a whole copy is compared, in the background. ErrorCode::refused: this node is not active, or there is no
+  // such peer; busy: one is under way.
+  Status verify(const VerifyRequest& request);
+  void verify_stop();
+  void set_scrub(ScrubSettings settings);  // in any role
+  ScrubSettings scrub() const;
+  std::vector<VerifyStatus> verify_status() const;
+
   NodeLogStatus status() const;
 
   // --- for the threads of the runtime
@@ -288,6 +300,8 @@ class NodeLog {
   Epoch epoch_;  // of the role: led, or followed
   NodeId follows_;
   std::string fault_;
+  VerifyStore compared_;
+  ScrubSettings scrub_;
   std::map<NodeId, std::shared_ptr<Sender>> senders_;
   std::uint64_t send_limit_bytes_;
   std::set<SetNumber> sets_;

@@ -38,7 +38,7 @@ void NodeLog::set_peers(const std::vector<std::pair<NodeId, std::string>>& peers
                            progress_cv_.notify_all();
                          },
                          [this](const Error& why) { fault(why); }, config_.linger_ms, ports_.open_spill,
-                         log::default_segment_bytes, nullptr},
+                         log::default_segment_bytes, nullptr, &compared_, events_.verified},
           id, name);
       next[id]->queue().set_limit(send_limit_bytes_);
     }
@@ -50,6 +50,7 @@ void NodeLog::set_peers(const std::vector<std::pair<NodeId, std::string>>& peers
     s->stop();
     s->queue().end();
   }
+  set_scrub(scrub());
   changed();
 }
 

@@ -41,7 +41,15 @@ Sender::Sender(Shared shared, NodeId peer, std::string name)
       name_(std::move(name)),
       queue_(shared_.log.ring(), peer_, name_,
              shared_.open_spill ? PeerQueue::OpenStore([this] { return shared_.open_spill(peer_); }) : nullptr,
-             shared_.change_sink ? shared_.change_sink(peer_) : nullptr, shared_.spill_segment_bytes) {}
+             shared_.change_sink ? shared_.change_sink(peer_) : nullptr, shared_.spill_segment_bytes),
+      verifier_({shared_.log, shared_.live, shared_.times, shared_.compared ? *shared_.compared : forgetful_,
+                 shared_.log.resyncs(), shared_.sets,
+                 [this] {
+                   const auto queue = status().queue;
+                   return queue.ring_bytes + queue.disk_bytes;
+                 },
+                 shared_.verified},
+                peer) {}
 
 // Truth table of where a session begins (the queue knows the history of this epoch and what it continues):
 //   tree clean, position in the queue          -> go on there; sets that are not complete are resynchronized
@@ -119,6 +127,7 @@ Status Sender::open(ports::ByteStream& stream, Epoch epoch) {
     const std::lock_guard lock(mutex_);
     connecting_ = false;
     connected_ = true;
+    highest_kind_ = welcome.highest_kind;
     resync_work_.notify_all();
   }
   if (status().complete) shared_.log.acknowledged(peer_, start.base.sequence);
@@ -183,6 +192,11 @@ Status Sender::serve_acks(ports::ByteStream& stream) {
         if (resync_ && resync_->set() == nak.set) resync_->nak(nak);
         break;
       }
+      case FrameType::differs: {
+        HF_ASSIGN(const Differs differs, decode_differs(frame.payload));
+        verifier_.differs(differs);
+        break;
+      }
       case FrameType::heartbeat:
         break;
       case FrameType::refuse: {
@@ -218,6 +232,7 @@ void Sender::on_ack(const Ack& ack) {
   if (counts) shared_.log.acknowledged(peer_, ack.durable);
   if (resync) resync->acked(ack);
   update_state();
+  verifier_.acked(ack);
   shared_.progress();
 }
 
@@ -272,6 +287,7 @@ void Sender::resync_loop() {
       shared_.fault(done.error());
       return;
     }
+    if (done) verifier_.copied(resync->set());
     update_state();
   }
 }
@@ -286,6 +302,7 @@ void Sender::stop() {
     queue_.kick();
   }
   if (resync) resync->cancel();
+  verifier_.stop();
 }
 
 void Sender::set_added(SetNumber set) {
@@ -305,11 +322,15 @@ void Sender::hurry(Sequence to) {
 }
 
 void Sender::moved(SetNumber set, const FileId& id) {
-  const std::lock_guard lock(mutex_);
-  if (resync_ && resync_->set() == set) resync_->moved(id);
+  {
+    const std::lock_guard lock(mutex_);
+    if (resync_ && resync_->set() == set) resync_->moved(id);
+  }
+  verifier_.moved(set, id);
 }
 
 void Sender::cancel_resync() {
+  verifier_.bar();
   std::unique_lock lock(mutex_);
   resync_barred_ = true;
   if (resync_) resync_->cancel();
@@ -325,6 +346,7 @@ void Sender::pushed(Sequence mark, std::int64_t began_ns) {
 }
 
 void Sender::epoch_began() {
+  verifier_.unbar();
   const std::lock_guard lock(mutex_);
   rounds_.clear();
   rounds_used_ = false;
@@ -346,6 +368,9 @@ bool Sender::covers(Sequence sequence) const {
 
 void Sender::update_state() {
   PeerState now = PeerState::lost;
+  bool whole = false, news = false;
+  std::uint64_t session = 0;
+  std::uint8_t highest_kind = 0;
   {
     const std::lock_guard lock(mutex_);
     if (connecting_)
@@ -356,10 +381,14 @@ void Sender::update_state() {
       now = PeerState::resync;
     else
       now = acked_ >= caught_up_at_ && applied_ >= caught_up_at_ ? PeerState::synchronized : PeerState::streaming;
-    if (now == reported_) return;
+    whole = connected_ && complete_ && applied_ >= counts_from_;
+    session = session_;
+    highest_kind = highest_kind_;
+    news = now != reported_;
     reported_ = now;
   }
-  shared_.state_changed(peer_, now);
+  verifier_.peer_is(whole, session, highest_kind);
+  if (news) shared_.state_changed(peer_, now);
 }
 
 std::int64_t Sender::recovery_point() const {

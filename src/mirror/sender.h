@@ -17,6 +17,7 @@
 #include "mirror/channel.h"
 #include "mirror/peer_queue.h"
 #include "mirror/resync.h"
+#include "mirror/verifier.h"
 #include "ports/live_tree.h"
 #include "ports/stream.h"
 #include "ports/times.h"
@@ -57,6 +58,8 @@ class Sender {
     std::function<Result<std::unique_ptr<ports::SegmentStore>>(NodeId)> open_spill;  // null: nothing is put aside
     std::uint64_t spill_segment_bytes = log::default_segment_bytes;
     std::function<ChangeSink*(NodeId)> change_sink;  // null: none; who is given up is resynchronized as a whole
+    VerifyStore* compared = nullptr;                 // what is remembered of comparisons; null: of this process only
+    std::function<void(const VerifyStatus&)> verified;
   };
   Sender(Shared shared, NodeId peer, std::string name);
 
@@ -67,7 +70,8 @@ class Sender {
   void close();                                  // after both have returned
   void end_session();                            // wakes serve()
 
-  void resync_loop();  // returns after stop()
+  void resync_loop();                         // returns after stop()
+  Verifier& verifier() { return verifier_; }  // its loop() has a thread of its own, which ends after stop()
   void stop();
   void set_added(SetNumber set);  // newly protected: the peer needs a first copy of it
   void hurry(Sequence to);        // ships what is not on its way yet, up to there and what came after
@@ -113,6 +117,9 @@ class Sender {
   std::shared_ptr<Resync> resync_;
   PeerState reported_ = PeerState::lost;
   bool complete_ = false;
+  std::uint8_t highest_kind_ = 0;  // that the peer knows
+  VerifyStore forgetful_{nullptr};
+  Verifier verifier_;          // called without mutex_
   std::uint64_t session_ = 0;  // counts connections: a copy that ends after its own says nothing about the next
 };
 

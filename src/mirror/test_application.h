@@ -142,6 +142,12 @@ class RandomModelApplication {
   void allow_shifts(bool allowed) { shifts_ = allowed; }
   // Ids whose objects got a name they did not have: what capture tells a running resync.
   std::vector<FileId> take_moved() { return std::exchange(moved_, {}); }
+  // One of the files without a name gets one. False: there is none, or the name is taken.
+  bool name_nameless(OwnedRecord& r) {
+    r = {};
+    r.record.set = set_;
+    return link(r, true);
+  }
   // Files that are open and have no name are closed, and gone.
   void close_all();
 
@@ -217,7 +223,7 @@ class RandomModelApplication {
   bool write(OwnedRecord& r);
   bool truncate(OwnedRecord& r);
   bool fallocate(OwnedRecord& r);
-  bool link(OwnedRecord& r);
+  bool link(OwnedRecord& r, bool only_nameless = false);
   bool remove(OwnedRecord& r);
   bool rename(OwnedRecord& r);
   bool set_attributes(OwnedRecord& r);
@@ -359,10 +365,11 @@ inline bool RandomModelApplication::fallocate(OwnedRecord& r) {
   return true;
 }
 
-inline bool RandomModelApplication::link(OwnedRecord& r) {
+inline bool RandomModelApplication::link(OwnedRecord& r, bool only_nameless) {
   const FileId to = some_folder();
   FileId id;
-  const bool orphan = !nameless_.empty() && pick(2) == 0;
+  const bool orphan = !nameless_.empty() && (only_nameless || pick(2) == 0);
+  if (only_nameless && !orphan) return false;
   if (orphan) {
     id = nameless_[pick(static_cast<unsigned>(nameless_.size()))];
     r.name = file_name();

@@ -36,7 +36,8 @@ struct ModelTimes final : ports::Times {
 
 struct ModelReport {
   std::string failure;  // empty: none
-  std::uint64_t records = 0, crashes = 0, compared = 0, resyncs = 0, steps = 0, rewinds = 0, damages = 0, repaired = 0;
+  std::uint64_t records = 0, crashes = 0, compared = 0, resyncs = 0, steps = 0, rewinds = 0, damages = 0, repaired = 0,
+                given_up = 0;
 };
 
 class ModelRun {
@@ -68,6 +69,7 @@ class ModelRun {
   Status start_again();
   Status restart_elsewhere();
   Status turn();
+  Status become_whole();
   Status settle();
   Status recover();
   Status store(const std::function<void(NodeState&)>& change);
@@ -213,7 +215,10 @@ inline Status ModelRun::start_again() {
   shadows_ = std::make_unique<Shadows>(&shadow_cell_);
   HF_TRY(shadows_->load());
   hooks.shadow = [this](const log::Record& r, std::uint64_t batch) { return note_shadow(r, batch); };
-  hooks.resync_broken = [this] { shipper_.reset(); };
+  hooks.resync_broken = [this] {
+    shipper_.reset();
+    if (!state_.resyncing.contains(set)) ++report_.given_up;
+  };
   hooks.unknown_set = [](SetNumber) {};
   applier_ = std::make_unique<Applier>(*log_, undo, std::move(hooks), pick(2) ? 1 : apply_batch_bytes);
   HF_TRY(applier_->begin(state_));
@@ -388,8 +393,6 @@ inline void ModelRun::produce(unsigned operations) {
 
 inline void ModelRun::begin_session() {
   walk_.reset();  // only a complete copy is verified
-  // Files without a name are not shipped: a peer stops at the link that would name one of before the resync. Known, and not tried here.
-  application_.close_all();
   OwnedRecord r;
   r.record.set = set;
   r.record.kind = log::Kind::resync_begin;
@@ -478,6 +481,17 @@ inline Status ModelRun::compare() {
               difference);
 }
 
+inline Status ModelRun::become_whole() {
+  for (int round = 0; !complete() || applier_->applied().sequence < last(); ++round) {
+    if (round > 3000) return fail(ErrorCode::internal, "the resynchronization does not come to an end");
+    if (!complete() && !shipper_ && applier_->applied().sequence == last()) begin_session();
+    ship(20);
+    HF_TRY(send(4));
+    HF_ASSIGN([[maybe_unused]] const bool more, apply());
+  }
+  return {};
+}
+
 // Quiet at last: everything comes over, and the passive is a whole copy with nothing left over.
 inline Status ModelRun::settle() {
   for (unsigned rounds = pick(2) ? 0 : 12; rounds > 0 && (!complete() || applier_->applied().sequence < last());
@@ -491,13 +505,13 @@ inline Status ModelRun::settle() {
     HF_TRY(survives(status));
   }
   fuse_.left = UINT64_MAX;
-  for (int round = 0; !complete() || applier_->applied().sequence < last(); ++round) {
-    if (round > 3000) return fail(ErrorCode::internal, "the resynchronization does not come to an end");
-    if (!complete() && !shipper_ && applier_->applied().sequence == last()) begin_session();
-    ship(20);
-    HF_TRY(send(4));
-    HF_ASSIGN([[maybe_unused]] const bool more, apply());
-  }
+  HF_TRY(become_whole());
+  // Files that were made without a name, perhaps before the copy was, get one.
+  OwnedRecord named;
+  for (int i = 0; i < 8; ++i)
+    if (application_.name_nameless(named)) append(named);
+  remember();
+  HF_TRY(become_whole());
   if (options_.verify) HF_TRY(verify_all());
   mark(log::Kind::epoch_begin);
   while (log_->end().sequence < last() || log_->durable() < last()) HF_TRY(send(4));

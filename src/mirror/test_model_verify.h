@@ -197,6 +197,10 @@ inline Status ModelRun::verify_all() {
     for (int round = 0; walk_; ++round) {
       if (round > 20'000) return fail(ErrorCode::internal, "the verification does not come to an end");
       if (first && round < 200) produce(1);
+      if (!complete()) {  // the application gave a name to a file that was made without one before the copy
+        HF_TRY(become_whole());
+        begin_walk(VerifyKind::full, true);
+      }
       if (walk_->too_many()) return fail(ErrorCode::internal, "too many differences");
       HF_TRY(walk(20));
       if (!walk_ && walked_.open > 0)

@@ -9,6 +9,7 @@
 
 #include "log/ship.h"
 #include "platform/object_xattrs.h"
+#include "platform/read_aside.h"
 
 namespace holdfast::platform {
 namespace {
@@ -90,6 +91,12 @@ class Object final : public ports::LiveObject {
       done += static_cast<std::size_t>(n);
     }
     return done;
+  }
+
+  Result<std::size_t> read_aside(std::uint64_t offset, std::span<std::uint8_t> into) override {
+    const std::int64_t n = platform::read_aside(fd_.get(), offset, into);
+    if (n < 0) return fail_errno(static_cast<int>(-n), "cannot read {}", id_.to_hex());
+    return static_cast<std::size_t>(n);
   }
 
   Result<std::uint64_t> next_data(std::uint64_t offset) override { return seek(offset, SEEK_DATA); }

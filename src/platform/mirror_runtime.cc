@@ -41,7 +41,7 @@ struct MirrorRuntime::Link {
   std::string path;
   std::string last_error;  // link's thread: one line per new reason, not per attempt
   std::atomic<bool> stopping{false};
-  std::thread dialer, copier;
+  std::thread dialer, copier, verifier;
 };
 
 Result<std::unique_ptr<MirrorRuntime>> MirrorRuntime::start(Options options, mirror::NodeLog& log) {
@@ -215,6 +215,7 @@ void MirrorRuntime::set_peers(const std::vector<PeerAddresses>& peers) {
       if (fresh) {
         link->sender = sender;
         link->copier = std::thread([s = sender] { s->resync_loop(); });
+        link->verifier = std::thread([s = sender] { s->verifier().loop(); });
         link->dialer = std::thread([this, l = link.get()] { link_loop(*l); });
       }
       next[sender->peer()] = std::move(link);
@@ -235,6 +236,7 @@ void MirrorRuntime::stop_link(Link& link) {
   }
   link.dialer.join();
   link.copier.join();
+  link.verifier.join();
 }
 
 Result<std::shared_ptr<TlsStream>> MirrorRuntime::dial(Link& link) {

@@ -22,6 +22,7 @@ class PosixTree final : public ports::Tree {
   SetNumber set() const override { return set_; }
   Result<std::optional<ports::NodeAttributes>> attributes(const FileId& id) override;
   Result<std::size_t> read(const FileId& id, std::uint64_t offset, std::span<std::uint8_t> into) override;
+  Result<std::size_t> read_aside(const FileId& id, std::uint64_t offset, std::span<std::uint8_t> into) override;
   Result<std::string> read_target(const FileId& id) override;
   Status write(const FileId& id, std::uint64_t offset, std::span<const ByteView> pieces) override;
   Status truncate(const FileId& id, std::uint64_t size) override;

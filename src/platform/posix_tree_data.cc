@@ -15,6 +15,7 @@
 #include "log/xattrs.h"
 #include "platform/object_xattrs.h"
 #include "platform/posix_tree.h"
+#include "platform/read_aside.h"
 
 namespace holdfast::platform {
 namespace {
@@ -62,6 +63,13 @@ Result<std::size_t> PosixTree::read(const FileId& id, std::uint64_t offset, std:
     done += static_cast<std::size_t>(n);
   }
   return done;
+}
+
+Result<std::size_t> PosixTree::read_aside(const FileId& id, std::uint64_t offset, std::span<std::uint8_t> into) {
+  HF_ASSIGN(Node * node, need(id));
+  const std::int64_t n = platform::read_aside(node->fd.get(), offset, into);
+  if (n < 0) return fail_errno(static_cast<int>(-n), "set {}: cannot read {}", set_, id.to_hex());
+  return static_cast<std::size_t>(n);
 }
 
 Result<std::string> PosixTree::read_target(const FileId& id) {

@@ -47,6 +47,7 @@ class TestNode {
     HF_ASSIGN(index, FileIndex::open(dir_ + "/index"));
     HF_ASSIGN(segments, FolderSegmentStore::open(log_path(), segment_bytes));
     state = std::make_unique<DurableFile>(dir_ + "/state");
+    compared = std::make_unique<DurableFile>(dir_ + "/compared");
     live = std::make_unique<PosixLiveTree>(*index, [this](SetNumber, const FileId&, const std::function<void()>& body) {
       const std::lock_guard lock(object_mutex);
       body();
@@ -81,10 +82,11 @@ class TestNode {
     config.hot.slots = 4096;
     config.hot.kept_slots = 256;
     config.hot.coarse_after = 1'000'000;  // generations are short here
-    HF_ASSIGN(log, mirror::NodeLog::open(config,
-                                         {*segments, *state, times, *live, *index, *undo, undo.get(), open_spill,
-                                          nullptr, hot_file.get(), [this] { return index->unused_block(); }},
-                                         events));
+    HF_ASSIGN(log,
+              mirror::NodeLog::open(config,
+                                    {*segments, *state, times, *live, *index, *undo, undo.get(), open_spill, nullptr,
+                                     hot_file.get(), [this] { return index->unused_block(); }, compared.get()},
+                                    events));
     index->around_identify(
         [gate = log->capture_log().hot()](SetNumber set, const auto& body) { return gate->with_whole_set(set, body); });
     if (with_set) HF_TRY(add_set());
@@ -193,7 +195,7 @@ class TestNode {
   std::uint64_t undo_bytes = 1ULL << 30;
   std::unique_ptr<FileIndex> index;
   std::unique_ptr<FolderSegmentStore> segments;
-  std::unique_ptr<DurableFile> state;
+  std::unique_ptr<DurableFile> state, compared;
   std::unique_ptr<PosixLiveTree> live;
   std::unique_ptr<mirror::NodeLog> log;
   std::unique_ptr<MirrorRuntime> runtime;

@@ -65,6 +65,8 @@ void read_members(const json& j, ClusterConfig& c) {
   c.undo_mib = j.value("undo_mib", c.undo_mib);
   c.shadow_every_s = j.value("shadow_every_s", c.shadow_every_s);
   c.shadow_thinning = j.value("shadow_thinning", c.shadow_thinning);
+  c.scrub = j.value("scrub", c.scrub);
+  c.scrub_mib_s = j.value("scrub_mib_s", c.scrub_mib_s);
   c.automatic_failover = j.value("automatic_failover", c.automatic_failover);
   c.automatic_switchover = j.value("automatic_switchover", c.automatic_switchover);
   const json nodes = j.value("nodes", json::object());  // a name of its own: items() does not keep a temporary alive
@@ -114,6 +116,8 @@ std::string to_text(const ClusterConfig& c) {
               {"undo_mib", c.undo_mib},
               {"shadow_every_s", c.shadow_every_s},
               {"shadow_thinning", c.shadow_thinning},
+              {"scrub", c.scrub},
+              {"scrub_mib_s", c.scrub_mib_s},
               {"automatic_failover", c.automatic_failover},
               {"automatic_switchover", c.automatic_switchover},
               {"nodes", nodes},

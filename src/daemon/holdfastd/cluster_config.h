@@ -44,6 +44,8 @@ struct ClusterConfig {
   std::uint32_t undo_mib = 0;                 // history on the passives; 0 = none
   std::uint32_t shadow_every_s = 3600;        // scheduled shadows; 0 = none
   std::string shadow_thinning = "24h,7d,4w";  // how many of them are left, by age; see shadow_schedule.h
+  bool scrub = true;                          // the active compares its passives slowly, all the time
+  std::uint32_t scrub_mib_s = 0;              // 0 = a week for all of it, at least 1 MiB/s
   bool automatic_failover = true;
   bool automatic_switchover = false;           // of an application that restarts did not help
   std::map<std::string, NodeAddresses> nodes;  // by node id, hex

@@ -176,6 +176,13 @@ const std::vector<Setting>& table() {
          c.shadow_thinning = v;
          return {};
        }},
+      {"scrub", "on: the active compares its passives with itself, slowly and all the time, and repairs what differs",
+       [](const ClusterConfig& c) { return on_off(c.scrub); },
+       [](ClusterConfig& c, const std::string& v) { return parse_bool(v, c.scrub); }},
+      {"scrub_mib_s",
+       "how fast, in MiB a second, 1 to 4096, pass after pass; 0: once a day at most, a week for all of it",
+       [](const ClusterConfig& c) { return std::to_string(c.scrub_mib_s); },
+       [](ClusterConfig& c, const std::string& v) { return parse_number(v, 0, 4096, c.scrub_mib_s); }},
       {"automatic_failover",
        "on: a synchronized passive takes over when the active is gone; off: it waits for 'holdfast failover'",
        [](const ClusterConfig& c) { return on_off(c.automatic_failover); },

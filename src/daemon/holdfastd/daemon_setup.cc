@@ -84,6 +84,8 @@ nlohmann::json Daemon::mirror_configuration() const {
                             {"send_queue_mib", config_.send_queue_mib},
                             {"send_keep_free_mib", config_.send_keep_free_mib},
                             {"receive_queue_mib", config_.receive_queue_mib},
+                            {"scrub", config_.scrub},
+                            {"scrub_mib_s", config_.scrub_mib_s},
                             {"listen", v6 ? "[::]:9728" : "0.0.0.0:9728"},
                             {"tls_dir", paths_.tls()},
                             {"sets", sets},

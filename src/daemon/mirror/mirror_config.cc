@@ -9,6 +9,7 @@ namespace holdfast::mirror_process {
 namespace {
 
 constexpr std::uint64_t min_undo_mib = 64, max_undo_mib = 64ULL << 20;
+constexpr std::uint64_t max_scrub_mib_s = 4096;
 constexpr std::int64_t max_undo_age_s = 10LL * 365 * 24 * 3600;
 
 constexpr std::size_t mib = 1U << 20;
@@ -110,6 +111,10 @@ Result<MirrorConfig> MirrorConfig::parse(const nlohmann::json& request) {
   config.undo_age_s = request.value("undo_age_s", config.undo_age_s);
   if (config.undo_age_s < 1 || config.undo_age_s > max_undo_age_s)
     return fail(ErrorCode::invalid, "undo_age_s {} is not within 1..{}", config.undo_age_s, max_undo_age_s);
+  config.scrub = request.value("scrub", config.scrub);
+  config.scrub_mib_s = request.value("scrub_mib_s", config.scrub_mib_s);
+  if (config.scrub_mib_s > max_scrub_mib_s)
+    return fail(ErrorCode::invalid, "scrub_mib_s {} is not within 0..{}", config.scrub_mib_s, max_scrub_mib_s);
   return config;
 }
 

@@ -45,6 +45,8 @@ struct MirrorConfig {
   std::vector<PeerConfig> peers;
   std::optional<std::uint64_t> undo_mib;  // 0: no history; nothing: a tenth of the file system
   std::int64_t undo_age_s = 24 * 3600;
+  bool scrub = true;
+  std::uint64_t scrub_mib_s = 0;  // 0: a week for all of it
 
   static Result<MirrorConfig> parse(const nlohmann::json& request);
   const SetConfig* find_set(SetNumber set) const;

@@ -91,6 +91,8 @@ platform::ControlSocket::Answer Service::handle(const Json& request) {
       {"shadow_here", &Service::shadow_here},
       {"shadow_keep", &Service::shadow_keep},
       {"shadow_delete", &Service::shadow_delete},
+      {"verify", &Service::verify},
+      {"verify_stop", &Service::verify_stop},
   };
   if (op == "status") return [this] { return to_reply(status()); };
   const auto found = operations.find(op);
@@ -110,6 +112,7 @@ Result<nlohmann::json> Service::configure(const Json& request) {
   log_->set_application_waits(config.fsync_mode);
   send_keep_free_bytes_ = config.send_keep_free_bytes;
   log_->set_queue_limits(config.send_limit_bytes, config.receive_limit_bytes);
+  log_->set_scrub({config.scrub, config.scrub_mib_s << 20});
   HF_TRY(take_sets(config));
   if (journal_) journal_->set_settings(undo_settings(config));
   std::vector<platform::PeerAddresses> peers;
@@ -131,11 +134,13 @@ Status Service::start_log(const MirrorConfig& config) {
   live_.reset();
   state_.reset();
   hot_.reset();
+  compared_.reset();
   segments_.reset();
   index_.reset();
   HF_ASSIGN(index_, platform::FileIndex::open(paths_.state_dir + "/index"));
   HF_ASSIGN(segments_, platform::FolderSegmentStore::open(paths_.state_dir + "/receive", log::default_segment_bytes));
   state_ = std::make_unique<platform::DurableFile>(paths_.state_dir + "/state");
+  compared_ = std::make_unique<platform::DurableFile>(paths_.state_dir + "/compared");
   live_ = std::make_unique<platform::PosixLiveTree>(
       *index_, [this](SetNumber set, const FileId& id, const std::function<void()>& body) {
         with_object_locked(set, id, body);
@@ -157,6 +162,7 @@ Status Service::start_log(const MirrorConfig& config) {
   events.shadow_dropped = [this](const mirror::Shadow& shadow, const std::string& why) {
     push_({{"event", "shadow_dropped"}, {"name", shadow.name}, {"why", why}});
   };
+  events.verified = [this](const mirror::VerifyStatus& s) { on_verified(s); };
   events.may_hold_dirty = [this] {
     for (const auto& mount : captured_mounts())
       if (!mount.session->open_for_write().empty()) return true;
@@ -172,6 +178,7 @@ Status Service::start_log(const MirrorConfig& config) {
   };
   mirror::NodeLogPorts ports{*segments_, *state_,           times_, *live_, *index_, *undo_, journal_,
                              open_spill, shadow_file_.get()};
+  ports.compared = compared_.get();
   HF_TRY(open_hot(ports));
   HF_ASSIGN(log_, mirror::NodeLog::open(log_config, ports, std::move(events)));
   if (mirror::HotGate* gate = log_->capture_log().hot()) {
@@ -351,6 +358,8 @@ Result<nlohmann::json> Service::status() {
                 {"mounted", false},      {"configured", false},
                 {"sets", Json::array()}, {"peers", Json::array()}};
   const auto s = log_->status();
+  std::map<NodeId, std::uint64_t> differences;
+  for (const auto& v : log_->verify_status()) differences[v.peer] = v.open;
   Json peers = Json::array();
   for (const auto& p : s.peers) {
     peers.push_back({{"node_id", to_hex(p.node)},
@@ -369,6 +378,7 @@ Result<nlohmann::json> Service::status() {
                      {"disk_segments", p.queue.disk_segments},
                      {"given_up", p.queue.given_up},
                      {"oldest_s", seconds(p.oldest_ns)},
+                     {"differences", differences[p.node]},
                      {"resync", {{"done", p.resync.done}, {"total", p.resync.total}, {"bytes", p.resync.bytes}}}});
   }
   Json waits = Json::array();
@@ -398,6 +408,7 @@ Result<nlohmann::json> Service::status() {
                 {"resyncing", s.receive.resyncing}}},
               {"undo", status_of_undo(s)},
               {"went_back", to_json(s.went_back)},
+              {"verify", status_of_verify()},
               {"fault", s.fault}};
 }
 

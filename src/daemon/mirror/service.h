@@ -82,6 +82,11 @@ class Service {
   Json shadow_json(const mirror::Shadow& shadow) const;
   Json promotion_json(const mirror::Promotion& promotion) const;
   mirror::PromoteOptions promote_options(Epoch epoch, const Json& request) const;
+  // --- service_verify.cc
+  Result<Json> verify(const Json& request);
+  Result<Json> verify_stop(const Json& request);
+  Json status_of_verify() const;
+  void on_verified(const mirror::VerifyStatus& s);
   platform::ControlSocket::Answer wait_set(const Json& request);
 
   Status start_log(const MirrorConfig& config);
@@ -107,6 +112,7 @@ class Service {
   Json status_of_sets() const;
   std::vector<std::shared_ptr<ProtectedSet>> sets() const;  // fences and status look at them while one is removed
 
+  std::atomic<std::uint64_t> verify_runs_{0};
   const ServicePaths paths_;
   platform::LeaseWord lease_;
   platform::Watchdog watchdog_;
@@ -127,7 +133,7 @@ class Service {
   mutable platform::SystemTimes times_;
   std::unique_ptr<platform::FileIndex> index_;
   std::unique_ptr<platform::FolderSegmentStore> segments_;
-  std::unique_ptr<platform::DurableFile> state_;
+  std::unique_ptr<platform::DurableFile> state_, compared_;
   std::unique_ptr<ports::SegmentFile> hot_;
   std::unique_ptr<platform::PosixLiveTree> live_;
   std::unique_ptr<platform::FolderSegmentStore> undo_segments_;
