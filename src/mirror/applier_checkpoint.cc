@@ -132,9 +132,8 @@ Status Applier::begin_resync(const log::Record& r) {
     set->resync = true;
     set->complete = false;
     set->memory = {};
-    set->memory.partial = (r.flags & log::flag_partial_resync) != 0;
     HF_ASSIGN(const bool empty, set->tree->is_empty());
-    if (empty && !set->memory.partial) hooks_.nak({r.set, FileId{}, 0, 0});
+    if (empty) hooks_.nak({r.set, FileId{}, 0, 0});
   }
   resyncing_.insert(r.set);
   complete_.erase(r.set);

@@ -57,7 +57,6 @@ struct NodeLogConfig {
   std::uint64_t send_limit_bytes = default_send_limit_bytes;  // of each peer's queue on disk; 0: none
   HotSetOptions hot;
   std::int64_t hot_generation_ns = 120'000'000'000;
-  std::uint32_t features = 0;  // of the channel, that this node names to its peers
 };
 
 struct NodeLogPorts {
@@ -75,7 +74,6 @@ struct NodeLogPorts {
   std::function<Result<FileId>()> unused_block;  // as HotSetPorts; needed with `hot`
   ports::DurableCell* compared =
       nullptr;  // where the scrub stands (mirror/verify_store.h); null: forgotten with the process
-  ports::ChangeStores* changes = nullptr;  // what changed while a peer's queue was given up; null: it is not noted
 };
 
 struct NodeLogEvents {  // from any thread; must only hand over
@@ -274,7 +272,6 @@ class NodeLog {
   void keep_shadows();     // what they hold, and what is gone of them
   Status resume_rewind();  // of an earlier life, when all its sets are here
   Result<Rewind> make_rewind(const std::set<SetNumber>& sets);
-  std::shared_ptr<ChangeMap> open_map(NodeId peer, const std::string& name);
   void fault(const Error& why);
   void changed();
   void wake_applier();

@@ -70,7 +70,6 @@ Result<Welcome> NodeLog::admit(const Hello& hello) {
     state = state_;
   }
   welcome.highest_kind = log::highest_kind;
-  welcome.features = config_.features;
   welcome.node = config_.node;
   welcome.clean = state.clean;
   welcome.life = config_.life;

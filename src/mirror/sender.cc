@@ -39,10 +39,9 @@ Sender::Sender(Shared shared, NodeId peer, std::string name)
     : shared_(std::move(shared)),
       peer_(peer),
       name_(std::move(name)),
-      map_(shared_.change_map ? shared_.change_map(peer_) : nullptr),
       queue_(shared_.log.ring(), peer_, name_,
              shared_.open_spill ? PeerQueue::OpenStore([this] { return shared_.open_spill(peer_); }) : nullptr,
-             map_.get(), shared_.spill_segment_bytes),
+             shared_.change_sink ? shared_.change_sink(peer_) : nullptr, shared_.spill_segment_bytes),
       verifier_({shared_.log, shared_.live, shared_.times, shared_.compared ? *shared_.compared : forgetful_,
                  shared_.log.resyncs(), shared_.sets,
                  [this] {
@@ -54,35 +53,22 @@ Sender::Sender(Shared shared, NodeId peer, std::string name)
 
 // Truth table of where a session begins (the queue knows the history of this epoch and what it continues):
 //   tree clean, position in the queue          -> go on there; sets that are not complete are resynchronized
-//   tree clean, position in the map            -> restart where the map ends, the tree drained: sets that were complete get what changed
 //   tree clean, position elsewhere             -> restart: the log begins anew at the ring's end, all sets are resynchronized
 //   tree not clean (a fenced or dead active)   -> restart
-void Sender::find_in_queue(const Welcome& welcome, Start& start) {
-  PeerQueue::Source source = PeerQueue::Source::stale;
-  if (welcome.clean) source = queue_.resume(welcome.position);
-  if (source == PeerQueue::Source::queue) {
-    start = {false, welcome.position, false};
-    return;
-  }
-  if (welcome.clean && find_in_map(welcome, start, source)) return;
-  const std::string why = queue_.status().given_up;
-  start = {true, queue_.restart(), false};
-  {
-    const std::lock_guard lock(mutex_);
-    partial_.reset();
-  }
-  if (!welcome.clean)
-    log_info("peer {}: was active and did not hand over: it is resynchronized", name_);
-  else
-    log_info("peer {}: epoch {} sequence {} is not in its queue{}{}: it is resynchronized", name_,
-             welcome.position.epoch.value, welcome.position.sequence.value,
-             why.empty() ? "" : ", which was given up: ", why);
-}
-
 Status Sender::find_place(const Welcome& welcome, Start& start) {
   const LogRing& ring = shared_.log.ring();
-  find_in_queue(welcome, start);
-  HF_ASSIGN(const std::set<SetNumber> to_compare, sets_to_compare());
+  if (welcome.clean && queue_.resume(welcome.position) == PeerQueue::Source::queue) {
+    start = {false, welcome.position};
+  } else {
+    const std::string why = queue_.status().given_up;
+    start = {true, queue_.restart()};
+    if (!welcome.clean)
+      log_info("peer {}: was active and did not hand over: it is resynchronized", name_);
+    else
+      log_info("peer {}: epoch {} sequence {} is not in its queue{}{}: it is resynchronized", name_,
+               welcome.position.epoch.value, welcome.position.sequence.value,
+               why.empty() ? "" : ", which was given up: ", why);
+  }
   std::set<SetNumber> whole, empty;
   for (const auto& s : welcome.sets) {
     if (s.complete && !start.restart) whole.insert(s.set);
@@ -97,8 +83,7 @@ Status Sender::find_place(const Welcome& welcome, Start& start) {
   // What set_added() put there since open() began stays: `protected_here` may be older.
   for (const SetNumber set : protected_here) {
     const bool noted = std::any_of(needs_.begin(), needs_.end(), [&](const Need& n) { return n.set == set; });
-    const bool partial = partial_ && partial_->sets.contains(set) && !to_compare.contains(set);
-    if (!whole.contains(set) && !noted) needs_.push_back({set, empty.contains(set), partial});
+    if (!whole.contains(set) && !noted) needs_.push_back({set, empty.contains(set)});
   }
   complete_ = needs_.empty();
   if (!complete_) shared_.log.incomplete(peer_);
@@ -119,7 +104,6 @@ Status Sender::open(ports::ByteStream& stream, Epoch epoch) {
   hello.cluster_id = shared_.cluster_id;
   hello.node = shared_.self;
   hello.epoch = epoch;
-  hello.features = shared_.features;
   HF_TRY(stream.write_all(encode_frame(hello)));
   FrameReader reader(stream);
   HF_ASSIGN(const FrameReader::Frame frame, reader.next());
@@ -147,10 +131,7 @@ Status Sender::open(ports::ByteStream& stream, Epoch epoch) {
     resync_work_.notify_all();
   }
   if (status().complete) shared_.log.acknowledged(peer_, start.base.sequence);
-  log_info("peer {}: connected, {} after epoch {} sequence {}", name_,
-           start.drained   ? "gets what changed, and continues"
-           : start.restart ? "resynchronized"
-                           : "continues",
+  log_info("peer {}: connected, {} after epoch {} sequence {}", name_, start.restart ? "resynchronized" : "continues",
            start.base.epoch.value, start.base.sequence.value);
   update_state();
   return {};
@@ -162,7 +143,6 @@ Status Sender::send_batch(ports::ByteStream& stream, Bytes& records) {
   {
     const std::lock_guard lock(mutex_);
     sent_ = batch.last;
-    sent_bytes_ += records.size() + frame_head_bytes + batch_head_bytes;
   }
   if (batch.carries_ids) {
     if (Status durable = shared_.ids.make_ids_durable(); !durable) {
@@ -249,10 +229,7 @@ void Sender::on_ack(const Ack& ack) {
     return;
   }
   queue_.acked(ack.durable);
-  if (counts) {
-    partial_ends();
-    shared_.log.acknowledged(peer_, ack.durable);
-  }
+  if (counts) shared_.log.acknowledged(peer_, ack.durable);
   if (resync) resync->acked(ack);
   update_state();
   verifier_.acked(ack);
@@ -278,6 +255,43 @@ void Sender::end_session() {
   queue_.kick();
 }
 
+void Sender::resync_loop() {
+  for (;;) {
+    std::shared_ptr<Resync> resync;
+    std::uint64_t session = 0;
+    {
+      std::unique_lock lock(mutex_);
+      resync_work_.wait(lock, [&] { return stopped_ || (connected_ && !resync_barred_ && !needs_.empty()); });
+      if (stopped_) return;
+      session = session_;
+      resync_ = resync =
+          std::make_shared<Resync>(shared_.log, shared_.live, peer_, needs_.front().set, needs_.front().empty);
+    }
+    update_state();
+    log_info("peer {}: set {} is being copied", name_, resync->set());
+    Status done = resync->run();
+    {
+      const std::lock_guard lock(mutex_);
+      resync_.reset();
+      resync_work_.notify_all();
+      const bool counts = done && connected_ && session == session_;
+      if (counts && !needs_.empty()) needs_.pop_front();
+      if (counts && needs_.empty()) {
+        complete_ = true;
+        counts_from_ = resync->end();
+        caught_up_at_ = shared_.log.last_sequence();
+      }
+    }
+    if (!done && done.error().code != ErrorCode::unavailable) {
+      log_error("peer {}: the copy of set {} failed: {}", name_, resync->set(), done.error().message);
+      shared_.fault(done.error());
+      return;
+    }
+    if (done) verifier_.copied(resync->set());
+    update_state();
+  }
+}
+
 void Sender::stop() {
   std::shared_ptr<Resync> resync;
   {
@@ -292,14 +306,11 @@ void Sender::stop() {
 }
 
 void Sender::set_added(SetNumber set) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (!connected_ && !connecting_) return;  // the next session sees it
-    needs_.push_back({set, false});
-    complete_ = false;
-    resync_work_.notify_all();
-  }
-  update_state();
+  const std::lock_guard lock(mutex_);
+  if (!connected_ && !connecting_) return;  // the next session sees it
+  needs_.push_back({set, false});
+  complete_ = false;
+  resync_work_.notify_all();
 }
 
 void Sender::hurry(Sequence to) {
@@ -318,6 +329,14 @@ void Sender::moved(SetNumber set, const FileId& id) {
   verifier_.moved(set, id);
 }
 
+void Sender::cancel_resync() {
+  verifier_.bar();
+  std::unique_lock lock(mutex_);
+  resync_barred_ = true;
+  if (resync_) resync_->cancel();
+  resync_work_.wait(lock, [&] { return !resync_; });
+}
+
 void Sender::pushed(Sequence mark, std::int64_t began_ns) {
   const std::lock_guard lock(mutex_);
   rounds_used_ = true;
@@ -328,14 +347,12 @@ void Sender::pushed(Sequence mark, std::int64_t began_ns) {
 
 void Sender::epoch_began() {
   verifier_.unbar();
-  if (map_) map_->forget();
   const std::lock_guard lock(mutex_);
   rounds_.clear();
   rounds_used_ = false;
   last_round_ns_ = shared_.times.steady_ns();
   resync_barred_ = false;
   complete_ = false;
-  partial_.reset();
   sent_ = acked_ = applied_ = Sequence(0);
 }
 
@@ -401,7 +418,6 @@ PeerStatus Sender::status() const {
   if (s.queue.mode != PeerQueue::Mode::lost && acked_ < ring.last_sequence())
     s.oldest_ns = std::max<std::int64_t>(0, shared_.times.steady_ns() - ring.appended_at(acked_.next()));
   if (resync_) s.resync = resync_->progress();
-  s.sent_bytes = sent_bytes_;
   return s;
 }
 

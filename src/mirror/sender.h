@@ -10,12 +10,10 @@
 #include <deque>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <set>
 #include <string>
 
 #include "mirror/active_log.h"
-#include "mirror/change_map.h"
 #include "mirror/channel.h"
 #include "mirror/peer_queue.h"
 #include "mirror/resync.h"
@@ -40,7 +38,6 @@ struct PeerStatus {
   PeerQueue::Status queue;
   std::int64_t oldest_ns = 0;  // age of the oldest change that it has not acknowledged; 0: none
   ResyncProgress resync;
-  std::uint64_t sent_bytes = 0;  // in batches, since this process began
 };
 
 class Sender {
@@ -60,11 +57,9 @@ class Sender {
     int linger_ms = 2;
     std::function<Result<std::unique_ptr<ports::SegmentStore>>(NodeId)> open_spill;  // null: nothing is put aside
     std::uint64_t spill_segment_bytes = log::default_segment_bytes;
-    VerifyStore* compared = nullptr;  // what is remembered of comparisons; null: of this process only
+    std::function<ChangeSink*(NodeId)> change_sink;  // null: none; who is given up is resynchronized as a whole
+    VerifyStore* compared = nullptr;                 // what is remembered of comparisons; null: of this process only
     std::function<void(const VerifyStatus&)> verified;
-    // Null, or gives null: none; who is given up is resynchronized as a whole.
-    std::function<std::shared_ptr<ChangeMap>(NodeId)> change_map;
-    std::uint32_t features = 0;  // of the channel, that this node names
   };
   Sender(Shared shared, NodeId peer, std::string name);
 
@@ -93,19 +88,7 @@ class Sender {
   bool covers(Sequence sequence) const;
 
  private:
-  struct Need {
-    SetNumber set;
-    bool empty;
-    bool partial = false;
-  };
   Status find_place(const Welcome& welcome, Start& start);
-  void find_in_queue(const Welcome& welcome, Start& start);
-  bool find_in_map(const Welcome& welcome, Start& start, PeerQueue::Source source);
-  Result<std::set<SetNumber>> sets_to_compare() const;
-  std::shared_ptr<Resync> make_resync(const Need& need);
-  void note_unsettled(const Resync& resync);
-  void wait_for_resync(std::unique_lock<std::mutex>& lock);
-  void partial_ends();
   Status send_batch(ports::ByteStream& stream, Bytes& records);
   void on_ack(const Ack& ack);
   void update_state();
@@ -114,7 +97,6 @@ class Sender {
   Shared shared_;
   const NodeId peer_;
   const std::string name_;
-  const std::shared_ptr<ChangeMap> map_;  // or none
   PeerQueue queue_;
 
   mutable std::mutex mutex_;
@@ -127,21 +109,17 @@ class Sender {
   std::int64_t last_round_ns_ = 0;
   bool rounds_used_ = false;
   bool connected_ = false, connecting_ = false, ending_ = false, stopped_ = false, resync_barred_ = false;
+  struct Need {
+    SetNumber set;
+    bool empty;
+  };
   std::deque<Need> needs_;
   std::shared_ptr<Resync> resync_;
-  // From the moment the peer is told to restart with what the map names (start 2), until it is whole. While it lasts, all that is taken from the
-  // queue is noted too: whatever comes between, the map goes on naming all that may differ.
-  struct Partial {
-    std::set<SetNumber> sets;  // that were whole until then; the others are compared as a whole
-    Position from, base;       // where the peer stood, and where its log begins anew
-  };
-  std::optional<Partial> partial_;
   PeerState reported_ = PeerState::lost;
   bool complete_ = false;
   std::uint8_t highest_kind_ = 0;  // that the peer knows
   VerifyStore forgetful_{nullptr};
-  Verifier verifier_;  // called without mutex_
-  std::uint64_t sent_bytes_ = 0;
+  Verifier verifier_;          // called without mutex_
   std::uint64_t session_ = 0;  // counts connections: a copy that ends after its own says nothing about the next
 };
 

@@ -64,7 +64,6 @@ class Object final : public ports::LiveObject {
       }
       const std::string_view name = entry->d_name;
       if (name == "." || name == ".." || (id_.is_root() && name == ports::hidden_name)) continue;
-      note_object_opened();
       const UniqueFd child(::openat(fd_.get(), entry->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
       if (!child && errno == ENOENT) continue;
       struct stat st {};
@@ -80,26 +79,6 @@ class Object final : public ports::LiveObject {
     ::closedir(stream);
     HF_TRY(status);
     return listing;
-  }
-
-  Result<std::optional<ports::TreeEntry>> lookup(std::string_view name) override {
-    using Found = std::optional<ports::TreeEntry>;
-    if (id_.is_root() && name == ports::hidden_name) return Found{};
-    const std::string child_name(name);
-    const UniqueFd child(::openat(fd_.get(), child_name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
-    if (!child && errno == ENOENT) return Found{};
-    struct stat st {};
-    if (!child || ::fstatat(child.get(), "", &st, AT_EMPTY_PATH) != 0)
-      return fail_errno(errno, "cannot open \"{}\"", name);
-    HF_ASSIGN(const FileId id, index_.identify(child.get(), set_));
-    return Found(ports::TreeEntry{child_name, id, st.st_mode & S_IFMT});
-  }
-
-  Result<FileId> parent() override {
-    if (id_.is_root()) return FileId{};
-    const UniqueFd above(::openat(fd_.get(), "..", O_PATH | O_CLOEXEC));
-    if (!above) return fail_errno(errno, "cannot open the folder that holds {}", id_.to_hex());
-    return index_.identify(above.get(), set_);
   }
 
   Result<std::size_t> read(std::uint64_t offset, std::span<std::uint8_t> into) override {

@@ -25,7 +25,6 @@ nlohmann::json to_reply(const Result<nlohmann::json>& result) {
 }
 
 constexpr std::chrono::milliseconds recovery_point_target(1000);
-constexpr std::uint32_t channel_features = 0;
 
 std::uint64_t random_number() {
   std::random_device device;
@@ -137,7 +136,6 @@ Status Service::start_log(const MirrorConfig& config) {
   hot_.reset();
   compared_.reset();
   segments_.reset();
-  changes_.reset();
   index_.reset();
   HF_ASSIGN(index_, platform::FileIndex::open(paths_.state_dir + "/index"));
   HF_ASSIGN(segments_, platform::FolderSegmentStore::open(paths_.state_dir + "/receive", log::default_segment_bytes));
@@ -155,7 +153,6 @@ Status Service::start_log(const MirrorConfig& config) {
   log_config.ring_bytes = config.ring_bytes;
   log_config.life = random_number();
   log_config.send_limit_bytes = config.send_limit_bytes;
-  log_config.features = channel_features;
   log_config.receive_limit_bytes = config.receive_limit_bytes;
   mirror::NodeLogEvents events;
   events.fault = [this](const Error& why) { on_fault(why); };
@@ -171,11 +168,6 @@ Status Service::start_log(const MirrorConfig& config) {
       if (!mount.session->open_for_write().empty()) return true;
     return false;
   };
-  // Peers that fall behind further than their queue are compared as a whole where this can't be had.
-  if (auto changes = platform::LmdbChangeStores::open(paths_.state_dir + "/changes"); changes)
-    changes_ = std::move(*changes);
-  else
-    log_warning("{}", changes.error().to_string());
   const std::string send_dir = paths_.state_dir + "/send";
   HF_TRY(platform::FolderSegmentStore::clear_scratch(send_dir));  // nobody knows what was acknowledged of it
   HF_TRY(platform::make_private_dir(send_dir));
@@ -187,7 +179,6 @@ Status Service::start_log(const MirrorConfig& config) {
   mirror::NodeLogPorts ports{*segments_, *state_,           times_, *live_, *index_, *undo_, journal_,
                              open_spill, shadow_file_.get()};
   ports.compared = compared_.get();
-  ports.changes = changes_.get();
   HF_TRY(open_hot(ports));
   HF_ASSIGN(log_, mirror::NodeLog::open(log_config, ports, std::move(events)));
   if (mirror::HotGate* gate = log_->capture_log().hot()) {
@@ -388,12 +379,7 @@ Result<nlohmann::json> Service::status() {
                      {"given_up", p.queue.given_up},
                      {"oldest_s", seconds(p.oldest_ns)},
                      {"differences", differences[p.node]},
-                     {"sent_bytes", p.sent_bytes},
-                     {"resync",
-                      {{"done", p.resync.done},
-                       {"total", p.resync.total},
-                       {"bytes", p.resync.bytes},
-                       {"kind", p.resync.partial ? "partial" : "full"}}}});
+                     {"resync", {{"done", p.resync.done}, {"total", p.resync.total}, {"bytes", p.resync.bytes}}}});
   }
   Json waits = Json::array();
   for (const NodeId id : log_->wait_set()) waits.push_back(to_hex(id));

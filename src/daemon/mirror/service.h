@@ -21,7 +21,6 @@
 #include "daemon/mirror/pusher.h"
 #include "mirror/node_log.h"
 #include "mirror/undo.h"
-#include "platform/change_store.h"
 #include "platform/control_socket.h"
 #include "platform/live_tree.h"
 #include "platform/mirror_runtime.h"
@@ -133,7 +132,6 @@ class Service {
   // Made by the first `configure`; they live as long as the process. In the order of their dependence.
   mutable platform::SystemTimes times_;
   std::unique_ptr<platform::FileIndex> index_;
-  std::unique_ptr<platform::LmdbChangeStores> changes_;
   std::unique_ptr<platform::FolderSegmentStore> segments_;
   std::unique_ptr<platform::DurableFile> state_, compared_;
   std::unique_ptr<ports::SegmentFile> hot_;
