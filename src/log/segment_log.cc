@@ -206,7 +206,10 @@ Status SegmentLog::add_segment(Position before) {
   segment.file = std::move(file);
   Bytes header = encode(segment.header);
   const ByteView piece(header);
-  HF_TRY(segment.file->write_at(0, {&piece, 1}));
+  if (Status written = segment.file->write_at(0, {&piece, 1}); !written) {
+    if (written.error().code == ErrorCode::no_space) HF_TRY(store_.remove(segment.header.number));
+    return written;
+  }
   HF_TRY(segment.file->sync());
   const std::lock_guard lock(segments_mutex_);
   segments_.push_back(std::move(segment));

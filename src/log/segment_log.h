@@ -60,7 +60,8 @@ class SegmentLog {
   Position end() const { return end_; }  // appender's thread
   Sequence durable() const { return Sequence(durable_.load()); }
   std::uint64_t first_kept() const { return first_kept_.load(); }  // lowest sequence that read() can give
-  // Appends whole records (inspect() accepted them), of sequences end()+1..., last one = `last`. Not durable yet.
+  // Appends whole records (inspect() accepted them), of sequences end()+1..., last one = `last`. Not durable yet. ErrorCode::no_space: nothing has
+  // changed, and it may be asked again.
   Status append(ByteView records, std::uint32_t count, Position last);
   // Where the last append went. Appender's thread.
   Place last_place() const { return last_place_; }

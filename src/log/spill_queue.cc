@@ -15,7 +15,7 @@ Result<SpillQueue::Batch> SpillQueue::write(Batch batch, ByteView records, std::
         records.size(), segment_bytes_);
   if (!file_ || used_ + need > segment_bytes_) {
     if ((on_disk_.size() + 1) * segment_bytes_ > limit_bytes)
-      return fail(ErrorCode::no_space, "its bound of {} MiB is reached", limit_bytes >> 20);
+      return fail(ErrorCode::refused, "its bound of {} MiB is reached", limit_bytes >> 20);
     HF_ASSIGN(std::shared_ptr<ports::SegmentFile> file, store_->create(last_number_ + 1, segment_bytes_));
     file_ = std::move(file);
     used_ = 0;

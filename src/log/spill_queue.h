@@ -34,7 +34,7 @@ class SpillQueue {
 
   // --- spooler
   // No part of the queue before add(); all but `records` and `limit_bytes` (of all segments) comes in `batch`, and is completed here.
-  // ErrorCode::no_space: the limit, or the disk is full; else the disk fails. What was in the queue is as it was.
+  // ErrorCode::refused: the limit; no_space: the disk is full; else the disk fails. What was in the queue is as it was.
   Result<Batch> write(Batch batch, ByteView records, std::uint64_t limit_bytes);
   std::vector<std::uint64_t> take_given_up();                 // segments that nothing of the queue is in any more
   Status remove(const std::vector<std::uint64_t>& segments);  // those; what fails is given up again

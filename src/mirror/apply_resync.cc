@@ -224,7 +224,8 @@ Status ResyncApply::ship_node(const log::Record& r) {
   } else if (((there->mode ^ r.mode) & type_mask) != 0) {
     return fail(ErrorCode::corrupt, "set {}: the object {} is of another type here", r.set, r.file.to_hex());
   }
-  // In this order: a change of size or owner takes capabilities away, and an ACL rewrites the mode's group bits.
+  // In this order: a change of size or owner takes capabilities away, and an ACL rewrites the mode's group bits. What is so already is left
+  // alone: each change costs the file system a journal entry.
   const bool resized = is_regular(r.mode) && (there ? there->size : 0) != r.length;
   if (resized) HF_TRY(tree_.truncate(r.file, r.length));
   if (there || resized) {
@@ -232,9 +233,11 @@ Status ResyncApply::ship_node(const log::Record& r) {
     to.mode = r.mode;
     to.uid = r.uid;
     to.gid = r.gid;
-    HF_TRY(tree_.set_attributes(r.file, log::valid_owner, to));
+    if (there && (there->uid != r.uid || there->gid != r.gid))
+      HF_TRY(tree_.set_attributes(r.file, log::valid_owner, to));
     HF_TRY(tree_.replace_xattrs(r.file, r.payload));
-    HF_TRY(tree_.set_attributes(r.file, log::valid_mode, to));
+    HF_ASSIGN(const auto now, tree_.attributes(r.file));
+    if (!now || now->mode != r.mode) HF_TRY(tree_.set_attributes(r.file, log::valid_mode, to));
   }
   batch_.touched(r.file, r.mtime_ns);
   return {};

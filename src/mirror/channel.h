@@ -83,6 +83,7 @@ struct Nak {
   SetNumber set = 0;
   FileId file;
   std::uint64_t offset = 0, length = 0;
+  auto operator<=>(const Nak&) const = default;
 };
 // What a check_* record says is not so here. Leaves before any acknowledgement that covers the record, so an `applied` without one means equal.
 // Bits of `what`.

@@ -92,7 +92,11 @@ NodeLog::NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events)
                    const std::lock_guard lock(mutex_);
                    return appended - std::min(appended, applied_bytes_);
                  },
-                 [this](const Error& why) { fault(why); }},
+                 [this](const Error& why) { fault(why); },
+                 [this](const std::string& full) {
+                   const std::lock_guard lock(mutex_);
+                   receive_full_ = full;
+                 }},
                 config_.receive_limit_bytes),
       shadows_(ports.shadows),
       compared_(ports_.compared),
@@ -271,6 +275,7 @@ void NodeLog::fault(const Error& why) {
   log_error("stopped: {}", why.to_string());
   active_.ring().close();
   if (hot_) hot_->seal();
+  for (const auto& s : senders()) s->end_epoch();
   changed();
   events_.fault(why);
 }
@@ -393,6 +398,8 @@ void NodeLog::tick() {
     shadow_ticks_ = 0;
     keep_shadows();
   }
+  look_for_shortages();
+  note_queue_age();
   const Sequence applied = applier_.announced();
   if (applied == acked_applied_ && ++ticks_ < ack_every_ticks) return;
   ticks_ = 0;
@@ -447,6 +454,9 @@ NodeLogStatus NodeLog::status() const {
   s.receive.grave_bytes = applier_.grave_bytes();
   s.receive.first_copies = first_copies_locked();
   s.went_back = state_.went_back;
+  s.shortages = shortages_;
+  if (s.receive.queue_bytes != 0 && !marks_.empty())
+    s.receive.queue_age_ns = std::max<std::int64_t>(0, ports_.times.steady_ns() - marks_.front().at_ns);
   if (role_ == Role::active || role_ == Role::fenced)
     s.position = ring_position;
   else if (state_.active_epoch != Epoch(0))

@@ -13,6 +13,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -76,13 +77,23 @@ struct NodeLogPorts {
       nullptr;  // where the scrub stands (mirror/verify_store.h); null: forgotten with the process
 };
 
+// A disk that is full. The node waits for room, or does without, and goes on by itself.
+struct Shortage {
+  enum class Where { receive, folder, send } where = Where::receive;
+  NodeId peer;       // send: whose queue was given up for it
+  std::string text;  // what the disk said; may be empty
+  bool operator==(const Shortage& other) const { return where == other.where && peer == other.peer; }
+};
+const char* to_string(Shortage::Where where);
+
 struct NodeLogEvents {  // from any thread; must only hand over
   std::function<void(const Error&)> fault;
   std::function<void(NodeId, PeerState)> peer_state;
   std::function<void(const Shadow&, const std::string& why)> shadow_dropped;
   std::function<bool()>
       may_hold_dirty;  // asked, not told: may the kernel hold writes that have not reached the mirror (files open for write)?
-  std::function<void(const VerifyStatus&)> verified;  // a comparison ended
+  std::function<void(const Shortage&, bool full)> space;  // from tick(): once when it begins, and when it ends
+  std::function<void(const VerifyStatus&)> verified;      // a comparison ended
 };
 
 struct SealReply {
@@ -115,6 +126,7 @@ struct ReceiveStatus {
   Sequence logged, applied;
   std::uint64_t queue_bytes = 0;  // logged, not yet applied
   std::uint64_t limit_bytes = 0;  // of that: then the active is held up
+  std::int64_t queue_age_ns = 0;  // upper bound of the age of the oldest
   bool complete = false, clean = true, resyncing = false;
   // In mid-resync: where this node can be promoted by force.
   std::optional<PastState> point;
@@ -136,6 +148,7 @@ struct NodeLogStatus {
   std::optional<WentBack> went_back;
   std::optional<HotStatus> hot;  // none: nothing is noted here
   std::string fault;             // empty: none
+  std::vector<Shortage> shortages;
 };
 
 class NodeLog {
@@ -246,6 +259,9 @@ class NodeLog {
   Status turn_hot(Epoch epoch);
   bool leads(Epoch epoch) const;
   bool everybody_covers(Sequence end) const;
+  // --- node_peers.cc
+  void look_for_shortages();
+  void note_queue_age();
   // --- node_rewind.cc
   Status look_at_point();
   Result<Position> rewind_to_point();
@@ -317,7 +333,14 @@ class NodeLog {
   bool applier_idle_ = false;                    // waits for work
   std::condition_variable progress_cv_;          // an acknowledgement came
   std::atomic<int> progress_waits_{0};
-  Sequence acked_applied_;  // tick's thread only
+  std::string receive_full_;         // under mutex_; what the disk said
+  std::vector<Shortage> shortages_;  // under mutex_; what was told
+  struct ReceivedAt {
+    std::uint64_t appended_bytes;
+    std::int64_t at_ns;  // not more than that had been appended
+  };
+  std::deque<ReceivedAt> marks_;  // under mutex_; the first one is applied
+  Sequence acked_applied_;        // tick's thread only
   int ticks_ = 0, shadow_ticks_ = 0;
   std::atomic<std::int64_t> hold_until_ns_{0};  // hold_for_plan()
   std::atomic<bool> way_back_waits_for_space_{false};

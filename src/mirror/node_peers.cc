@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The peers of a node as active, and what is kept for them.
+#include <algorithm>
+
 #include "base/log.h"
 #include "mirror/node_log.h"
 
@@ -68,6 +70,63 @@ void NodeLog::set_queue_limits(std::uint64_t send_bytes, std::uint64_t receive_b
   }
   receiver_.set_limit(receive_bytes);
   for (const auto& s : senders()) s->queue().set_limit(send_bytes);
+}
+
+const char* to_string(Shortage::Where where) {
+  switch (where) {
+    case Shortage::Where::receive:
+      return "receive";
+    case Shortage::Where::folder:
+      return "folder";
+    case Shortage::Where::send:
+      return "send";
+  }
+  return "receive";
+}
+
+void NodeLog::look_for_shortages() {
+  std::vector<Shortage> now;
+  for (const auto& s : senders())
+    if (const auto queue = s->queue().status(); queue.short_of_space)
+      now.push_back({Shortage::Where::send, s->peer(), queue.given_up});
+  if (applier_.waits_for_space()) now.push_back({Shortage::Where::folder, NodeId(0), {}});
+  std::vector<Shortage> before;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!receive_full_.empty()) now.push_back({Shortage::Where::receive, NodeId(0), receive_full_});
+    before = std::exchange(shortages_, now);
+  }
+  const auto differ = [](const Shortage& s, const std::vector<Shortage>& all) {
+    return std::find(all.begin(), all.end(), s) == all.end();
+  };
+  for (const auto& s : now)
+    if (differ(s, before)) {
+      log_error("no space ({}): {}", to_string(s.where), s.text.empty() ? "apply waits for some" : s.text);
+      if (events_.space) events_.space(s, true);
+    }
+  for (const auto& s : before)
+    if (differ(s, now)) {
+      log_info("there is space again ({})", to_string(s.where));
+      if (events_.space) events_.space(s, false);
+    }
+}
+
+// How much had been appended, ten times a second: the oldest byte that is not applied came after the last mark that is.
+void NodeLog::note_queue_age() {
+  constexpr std::size_t most_marks = 4096;
+  const std::uint64_t appended = receiver_.appended_bytes();
+  const std::int64_t now = ports_.times.steady_ns();
+  const std::lock_guard lock(mutex_);
+  if (!marks_.empty() && marks_.back().appended_bytes == appended)
+    marks_.back().at_ns = now;
+  else
+    marks_.push_back({appended, now});
+  while (marks_.size() > 1 && marks_[1].appended_bytes <= applied_bytes_) marks_.pop_front();
+  if (marks_.size() <= most_marks) return;
+  std::deque<ReceivedAt> kept;
+  for (std::size_t i = 0; i < marks_.size(); ++i)
+    if (i % 2 == 0 || i + 1 == marks_.size()) kept.push_back(marks_[i]);
+  marks_.swap(kept);
 }
 
 void NodeLog::run_spooler() {

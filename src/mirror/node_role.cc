@@ -255,8 +255,9 @@ Status NodeLog::open_epoch(Epoch epoch, const Promotion& promotion, std::optiona
   HF_TRY(begin_hot(epoch, promotion.base));
   active_.begin_epoch();
   for (const auto& s : senders()) {
+    s->cancel_resync();  // what still walks for an earlier epoch must not append to this one
+    s->queue().end();    // nor do its offsets mean anything there
     s->epoch_began();
-    s->queue().end();  // of an earlier epoch: its offsets mean nothing in the next
   }
   active_.ring().open(epoch, promotion.base);
   for (const auto& s : senders()) s->queue().begin(promotion.base);  // from the first record on, connected or not
@@ -359,10 +360,7 @@ Status NodeLog::step_down_held(Position end) {
       return fail(ErrorCode::internal, "something was appended after the epoch's end");
   }
   active_.ring().close();
-  for (const auto& s : senders()) {
-    s->end_session();
-    s->queue().end();
-  }
+  for (const auto& s : senders()) s->end_epoch();
   Status synced = applier_.for_each_tree([](ports::Tree& tree) { return tree.sync(); });
   if (!synced) {
     fault(synced.error());
@@ -391,10 +389,7 @@ void NodeLog::abort() {
   }
   active_.ring().close();
   if (hot_) hot_->seal();
-  for (const auto& s : senders()) {
-    s->end_session();
-    s->queue().end();
-  }
+  for (const auto& s : senders()) s->end_epoch();
   log_warning("fenced: epoch {} has ended here", ended.value);
   changed();
 }

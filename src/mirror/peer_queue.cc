@@ -66,7 +66,7 @@ void PeerQueue::end() {
   {
     const std::lock_guard lock(mutex_);
     retries = lose({});
-    sink_keeps_ = false;
+    sink_keeps_ = short_of_space_ = false;
   }
   run(std::move(retries));
 }
@@ -78,6 +78,7 @@ LogRing::Retries PeerQueue::start_at(std::shared_ptr<LogRing::Cursor> cursor, Po
   ++generation_;
   mode_ = Mode::ring;
   given_up_.clear();
+  short_of_space_ = false;
   released_ = position;
   next_ = position.sequence.next();
   sent_.clear();
@@ -99,12 +100,12 @@ LogRing::Retries PeerQueue::lose(std::string why) {
 }
 
 // The spill is too much, or can't be. What was in it is in the map, if there is one.
-LogRing::Retries PeerQueue::give_up(std::string why) {
-  if (!sink_) {
-    log_warning("peer {}: too far behind for its queue ({}): it will be resynchronized", name_, why);
-    return lose(std::move(why));
-  }
-  log_warning("peer {}: too far behind for its queue ({}): only what changed is noted from now on", name_, why);
+LogRing::Retries PeerQueue::give_up(const Error& error) {
+  std::string why = error.to_string();
+  log_warning("peer {}: too far behind for its queue ({}): {}", name_, why,
+              sink_ ? "only what changed is noted from now on" : "it will be resynchronized");
+  short_of_space_ = error.code == ErrorCode::no_space;
+  if (!sink_) return lose(std::move(why));
   mode_ = Mode::map;
   given_up_ = std::move(why);
   if (!noted_since_) noted_since_ = released_;
@@ -280,7 +281,7 @@ Result<PeerQueue::Batch> PeerQueue::take_from_disk(std::unique_lock<std::mutex>&
   if (generation != generation_) return fail(ErrorCode::stale, "peer {}: its queue began anew", name_);
   if (!records) {
     LogRing::Retries retries;
-    if (mode_ == Mode::disk) retries = give_up(records.error().to_string());
+    if (mode_ == Mode::disk) retries = give_up(records.error());
     lock.unlock();
     run(std::move(retries));
     lock.lock();
@@ -377,7 +378,10 @@ bool PeerQueue::spool() {
     const Todo what = todo();
     if (what == Todo::nothing) return false;
     if (what == Todo::give_up) {
-      retries = give_up(store_failed_ ? "its folder can't be made" : "send_queue_mib is 0, and the ring is full");
+      retries = give_up({store_failed_ ? ErrorCode::io : ErrorCode::refused,
+                         store_failed_ ? "its folder can't be made" : "send_queue_mib is 0, and the ring is full",
+                         {},
+                         0});
       lock.unlock();
       run(std::move(retries));
       return true;
@@ -412,7 +416,7 @@ bool PeerQueue::spill_next(const LogRing::Batch& batch, Position before, std::ui
     note_detached();
     if (generation != generation_ || !cursor_ || mode_ == Mode::map) return true;
     if (!written) {
-      retries = give_up(written.error().to_string());
+      retries = give_up(written.error());
     } else if (released_.sequence < batch.last.sequence) {
       if (!std::exchange(disk_said_, true))
         log_info("peer {}: what it has not received yet is put aside on disk", name_);
@@ -471,6 +475,7 @@ PeerQueue::Status PeerQueue::status() const {
   s.disk_bytes = spill_ ? spill_->bytes() : 0;
   s.disk_segments = spill_ ? spill_->segments() : 0;
   s.given_up = given_up_;
+  s.short_of_space = short_of_space_ && (mode_ == Mode::lost || mode_ == Mode::map);
   return s;
 }
 

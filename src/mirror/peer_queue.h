@@ -86,7 +86,8 @@ class PeerQueue {
     Mode mode = Mode::lost;
     std::uint64_t ring_bytes = 0, disk_bytes = 0;
     std::size_t disk_segments = 0;
-    std::string given_up;  // why, in modes map and lost; empty: it never began
+    std::string given_up;         // why, in modes map and lost; empty: it never began
+    bool short_of_space = false;  // that was a full disk
   };
   Status status() const;
 
@@ -97,7 +98,7 @@ class PeerQueue {
   bool open_spill();
   void remove_given_up();
   void note_detached();
-  LogRing::Retries give_up(std::string why);
+  LogRing::Retries give_up(const Error& why);
   LogRing::Retries lose(std::string why);
   LogRing::Retries start_at(std::shared_ptr<LogRing::Cursor> cursor, Position position);
   bool resume_on_disk(Position position);
@@ -137,6 +138,7 @@ class PeerQueue {
   bool sink_keeps_ = false;
   Sequence fold_taken_until_;
   std::string given_up_;
+  bool short_of_space_ = false;
   // spooler's
   Bytes buffer_;
   bool store_failed_ = false, remove_failed_ = false;

@@ -19,6 +19,8 @@ Status Receiver::serve(std::shared_ptr<ports::ByteStream> stream, const std::str
   {
     const std::lock_guard lock(mutex_);
     older = current_;
+    if (older) welcomed_ = false;  // it may be waiting for space
+    space_.notify_all();
   }
   if (older) older->shutdown();
   const std::lock_guard one(serve_mutex_);
@@ -79,7 +81,9 @@ Status Receiver::session(ports::ByteStream& stream, const std::string& identity)
     const std::lock_guard lock(mutex_);
     welcomed_ = true;
     from_ = hello.node;
+    if (start.restart) unanswered_.clear();
     answers_.clear();
+    for (const Nak& n : unanswered_) answers_.push_back(encode_frame(n));
   }
   send_ack();
   for (;;) {
@@ -122,22 +126,75 @@ Status Receiver::take_batch(ByteView payload, Epoch epoch) {
   }
   if (count != batch.count || last.sequence != batch.last)
     return fail(ErrorCode::corrupt, "data channel: a batch holds other records than it says");
-  {  // Back-pressure: the peer notices a full socket; its applications notice nothing (async).
+  {  // Back-pressure: the active puts aside what comes meanwhile; its applications notice nothing.
     std::unique_lock lock(mutex_);
     while (hooks_.backlog_bytes() > limit_bytes_ && welcomed_) space_.wait_for(lock, std::chrono::milliseconds(200));
   }
+  Status done = append(records, batch, last, epoch);
+  for (bool full = false; !done && done.error().code == ErrorCode::no_space;) {
+    if (!std::exchange(full, true)) {
+      hooks_.full(done.error().to_string());
+      HF_TRY(sync_and_ack());  // what came before needs no room
+    }
+    if (Status waited = wait_for_room(); !waited) {
+      hooks_.full({});
+      return waited;
+    }
+    done = append(records, batch, last, epoch);
+    if (done || done.error().code != ErrorCode::no_space) hooks_.full({});
+  }
+  if (!done) return done;
+  note_answers(records);
+  return {};
+}
+
+// Without the append lock: who seals, or asks how things are, is not held up by a full disk. Acknowledgements go on (NodeLog::tick), so that the
+// active keeps the connection.
+Status Receiver::wait_for_room() {
+  std::unique_lock lock(mutex_);
+  space_.wait_for(lock, std::chrono::milliseconds(200), [&] { return !welcomed_; });
+  return welcomed_ ? Status{} : fail(ErrorCode::unavailable, "the session ended while the disk was full");
+}
+
+Status Receiver::append(ByteView records, const BatchHead& batch, Position last, Epoch epoch) {
   const std::lock_guard lock(append_mutex_);
   if (sealed() > epoch) return fail(ErrorCode::stale, "epoch {} is over", epoch.value);
   if (log_.end().sequence.next() != batch.first)
     return fail(ErrorCode::invalid, "sequence {} was sent, {} is next", batch.first.value,
                 log_.end().sequence.value + 1);
   if (Status done = log_.append(records, batch.count, last); !done) {
-    hooks_.fault(done.error());
+    if (done.error().code != ErrorCode::no_space) hooks_.fault(done.error());
     return done;
   }
   unsynced_bytes_ += records.size();
   appended_bytes_ += records.size();
   return {};
+}
+
+// Everything appended now is later than any record that was NAKed, so what it says of an object holds for the question too.
+void Receiver::note_answers(ByteView records) {
+  const std::lock_guard lock(mutex_);
+  while (!unanswered_.empty() && !records.empty()) {
+    const log::RecordHead head = log::head_of(records.data());
+    const ByteView bytes = records.first(head.length);
+    records = records.subspan(head.length);
+    if (head.kind == log::Kind::resync_begin && head.addressed_to.value != 0) {
+      std::erase_if(unanswered_, [&](const Nak& n) { return n.set == head.set; });
+      continue;
+    }
+    if (head.kind != log::Kind::ship_node && head.kind != log::Kind::ship_data) continue;
+    const auto record = log::decode(bytes);
+    if (!record) continue;  // apply will say so
+    if (head.kind == log::Kind::ship_node) {
+      unanswered_.erase({head.set, record->file, 0, 0});
+      unanswered_.erase({head.set, FileId{}, 0, 0});  // that the set is empty: nothing is shipped before it is heard
+    } else {
+      auto it = unanswered_.lower_bound({head.set, record->file, record->offset, 1});
+      while (it != unanswered_.end() && it->set == head.set && it->file == record->file &&
+             it->offset == record->offset && it->length <= record->length)
+        it = unanswered_.erase(it);
+    }
+  }
 }
 
 Status Receiver::sync_and_ack() {
@@ -179,6 +236,7 @@ void Receiver::disconnect() {
 
 void Receiver::nak(const Nak& nak) {
   const std::lock_guard lock(mutex_);
+  unanswered_.insert(nak);
   if (welcomed_) answers_.push_back(encode_frame(nak));
 }
 
@@ -203,7 +261,12 @@ void Receiver::send_ack() {
   for (const Bytes& frame : answers) out.insert(out.end(), frame.begin(), frame.end());
   const Bytes frame = encode_frame(ack);
   out.insert(out.end(), frame.begin(), frame.end());
-  if (!stream->write_all(out)) stream->shutdown();  // a lost NAK would hang a resync: better a new session
+  if (stream->write_all(out)) return;
+  stream->shutdown();  // a lost NAK would hang a resync: better a new session
+  const std::lock_guard lock(mutex_);
+  if (current_ != stream) return;
+  welcomed_ = false;  // it may be waiting for space, and not read
+  space_.notify_all();
 }
 
 void Receiver::space_freed() { space_.notify_all(); }

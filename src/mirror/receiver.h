@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 
 #include "log/segment_log.h"
@@ -33,6 +34,8 @@ class Receiver {
     std::function<Sequence()> applied;
     std::function<std::uint64_t()> backlog_bytes;  // logged and not applied
     std::function<void(const Error&)> fault;       // our own disk failed: final (I7)
+    // The disk under the log is full (then the error's words), or is not any more. The active is held up meanwhile; it goes on by itself.
+    std::function<void(const std::string& full)> full;
   };
   Receiver(log::SegmentLog& log, Hooks hooks, std::uint64_t limit_bytes = default_receive_limit_bytes)
       : log_(log), hooks_(std::move(hooks)), limit_bytes_(limit_bytes) {}
@@ -44,11 +47,13 @@ class Receiver {
   // after that. `record` stores the promise durably.
   Result<Position> seal(Epoch epoch, const std::function<Status()>& record);
   void disconnect();  // ends the present session
-  // Sent before any acknowledgement that covers its record. Without a session: dropped; a new one begins what asked for it anew.
+  // Sent before any acknowledgement that covers its record, and at the start of each later session until a record that answers it was appended:
+  // a connection may break under it.
   void nak(const Nak& nak);
-  void differs(const Differs& differs);
-  void send_ack();     // now; a no-op without a session
-  void space_freed();  // the applier moved on
+  void differs(
+      const Differs& differs);  // as nak(), once. Without a session: dropped; a new one begins what asked for it anew
+  void send_ack();              // now; a no-op without a session
+  void space_freed();           // the applier moved on
   void set_limit(std::uint64_t bytes) { limit_bytes_ = bytes; }
   std::uint64_t limit() const { return limit_bytes_; }
   NodeId connected_to() const;
@@ -62,7 +67,10 @@ class Receiver {
  private:
   Status session(ports::ByteStream& stream, const std::string& identity);
   Status take_batch(ByteView payload, Epoch epoch);
+  Status append(ByteView records, const BatchHead& batch, Position last, Epoch epoch);
+  Status wait_for_room();
   Status sync_and_ack();
+  void note_answers(ByteView records);
   Status refuse(ports::ByteStream& stream, const Error& why);
 
   log::SegmentLog& log_;
@@ -76,7 +84,9 @@ class Receiver {
   std::shared_ptr<ports::ByteStream> current_;
   NodeId from_;
   bool welcomed_ = false;
-  std::deque<Bytes> answers_;  // NAKs and what differs, as frames
+  std::deque<Bytes> answers_;  // NAKs and what differs, as frames, not sent in this session
+  std::set<Nak>
+      unanswered_;  // of this process's life: an active that meets another life begins the resynchronization anew
   std::atomic<std::uint64_t> sealed_{0}, appended_bytes_{0};
   std::size_t unsynced_bytes_ = 0;
 };

@@ -44,7 +44,7 @@ Resync::Resync(ActiveLog& log, ports::LiveTree& tree, NodeId peer, SetNumber set
 
 void Resync::moved(const FileId& id) {
   const std::lock_guard lock(mutex_);
-  moved_.push_back(id);
+  if (moved_once_.insert(id).second) moved_.push_back(id);
 }
 void Resync::nak(const Nak& nak) {
   const std::lock_guard lock(mutex_);
@@ -182,6 +182,7 @@ Result<bool> Resync::next(FileId& id) {
     }
     for (; !moved_.empty(); moved_.pop_front())
       if (!shipped_.contains(moved_.front())) stack_.push_back(moved_.front());
+    moved_once_.clear();
     while (!stack_.empty()) {
       id = stack_.back();
       stack_.pop_back();

@@ -2,6 +2,7 @@
 // The active's side of a first copy or resynchronization of one set for one peer: a walk by id, each object shipped under its lock as records
 // of the same log, addressed to the peer, while the application goes on. Children are queued by id, so moves don't matter; a live rename or
 // link queues the object again if it was not shipped yet. An empty peer gets bytes; another gets hashes, and bytes where it says NAK.
+// It outlives a connection: what it shipped waits in the peer's queue, and it waits for acknowledgements; the peer repeats NAKs that were not answered.
 // Threads: run() in one; moved(), nak(), acked(), cancel() and progress() from any.
 #pragma once
 
@@ -77,6 +78,7 @@ class Resync {
   std::condition_variable changed_;
   bool cancelled_ = false;
   std::deque<FileId> moved_;
+  std::unordered_set<FileId> moved_once_;  // what is in moved_: a peer may be away for long
   std::deque<Nak> naks_;
   Ack ack_;
   std::uint64_t acks_ = 0;

@@ -69,6 +69,13 @@ Status Sender::find_place(const Welcome& welcome, Start& start) {
                welcome.position.epoch.value, welcome.position.sequence.value,
                why.empty() ? "" : ", which was given up: ", why);
   }
+  find_needs(welcome, start);
+  return {};
+}
+
+// What the peer lacks. A resynchronization outlives its connection: its records wait in the queue, and the peer repeats what it asked for. It
+// does not outlive the peer's process, which forgets that, nor a log that begins anew.
+void Sender::find_needs(const Welcome& welcome, const Start& start) {
   std::set<SetNumber> whole, empty;
   for (const auto& s : welcome.sets) {
     if (s.complete && !start.restart) whole.insert(s.set);
@@ -76,18 +83,39 @@ Status Sender::find_place(const Welcome& welcome, Start& start) {
   }
   const std::set<SetNumber> protected_here = shared_.sets();
   const std::lock_guard lock(mutex_);
+  if (start.restart || welcome.life != life_) {
+    drop_resync();
+    shipped_.clear();
+  }
+  life_ = welcome.life;
   sent_ = acked_ = start.base.sequence;
   applied_ = Sequence(0);
-  caught_up_at_ = ring.last_sequence();
+  caught_up_at_ = shared_.log.ring().last_sequence();
   counts_from_ = Sequence(0);
+  for (auto it = shipped_.begin(); it != shipped_.end();) {
+    if (whole.contains(it->first)) {
+      it = shipped_.erase(it);
+      continue;
+    }
+    whole.insert(it->first);
+    counts_from_ = std::max(counts_from_, it->second);
+    ++it;
+  }
   // What set_added() put there since open() began stays: `protected_here` may be older.
   for (const SetNumber set : protected_here) {
     const bool noted = std::any_of(needs_.begin(), needs_.end(), [&](const Need& n) { return n.set == set; });
     if (!whole.contains(set) && !noted) needs_.push_back({set, empty.contains(set)});
   }
   complete_ = needs_.empty();
-  if (!complete_) shared_.log.incomplete(peer_);
-  return {};
+  if (!complete_ || counts_from_ != Sequence(0)) shared_.log.incomplete(peer_);
+}
+
+// mutex_ is held.
+void Sender::drop_resync() {
+  if (!resync_ || !resync_counts_) return;
+  resync_counts_ = false;
+  resync_->cancel();
+  if (!needs_.empty()) needs_.pop_front();
 }
 
 Status Sender::open(ports::ByteStream& stream, Epoch epoch) {
@@ -95,8 +123,7 @@ Status Sender::open(ports::ByteStream& stream, Epoch epoch) {
     const std::lock_guard lock(mutex_);
     connecting_ = true;
     ending_ = false;
-    needs_.clear();
-    ++session_;
+    needs_.resize(resync_ && resync_counts_ ? 1 : 0);
   }
   update_state();
   Hello hello;
@@ -123,14 +150,17 @@ Status Sender::open(ports::ByteStream& stream, Epoch epoch) {
   Start start;
   HF_TRY(find_place(welcome, start));
   HF_TRY(stream.write_all(encode_frame(start)));
+  bool holds_copy = false;
   {
     const std::lock_guard lock(mutex_);
     connecting_ = false;
     connected_ = true;
+    ++session_;
+    holds_copy = complete_ && counts_from_ == Sequence(0);
     highest_kind_ = welcome.highest_kind;
     resync_work_.notify_all();
   }
-  if (status().complete) shared_.log.acknowledged(peer_, start.base.sequence);
+  if (holds_copy) shared_.log.acknowledged(peer_, start.base.sequence);
   log_info("peer {}: connected, {} after epoch {} sequence {}", name_, start.restart ? "resynchronized" : "continues",
            start.base.epoch.value, start.base.sequence.value);
   update_state();
@@ -237,16 +267,22 @@ void Sender::on_ack(const Ack& ack) {
 }
 
 void Sender::close() {
-  std::shared_ptr<Resync> resync;
   {
     const std::lock_guard lock(mutex_);
     connected_ = connecting_ = false;
-    needs_.clear();
-    resync = resync_;
   }
   queue_.pause();
-  if (resync) resync->cancel();
   update_state();
+}
+
+void Sender::end_epoch() {
+  end_session();
+  {
+    const std::lock_guard lock(mutex_);
+    resync_barred_ = true;
+    drop_resync();
+  }
+  queue_.end();
 }
 
 void Sender::end_session() {
@@ -258,14 +294,14 @@ void Sender::end_session() {
 void Sender::resync_loop() {
   for (;;) {
     std::shared_ptr<Resync> resync;
-    std::uint64_t session = 0;
     {
       std::unique_lock lock(mutex_);
       resync_work_.wait(lock, [&] { return stopped_ || (connected_ && !resync_barred_ && !needs_.empty()); });
       if (stopped_) return;
-      session = session_;
       resync_ = resync =
           std::make_shared<Resync>(shared_.log, shared_.live, peer_, needs_.front().set, needs_.front().empty);
+      resync_counts_ = true;
+      ++resyncs_;
     }
     update_state();
     log_info("peer {}: set {} is being copied", name_, resync->set());
@@ -274,8 +310,11 @@ void Sender::resync_loop() {
       const std::lock_guard lock(mutex_);
       resync_.reset();
       resync_work_.notify_all();
-      const bool counts = done && connected_ && session == session_;
-      if (counts && !needs_.empty()) needs_.pop_front();
+      const bool counts = std::exchange(resync_counts_, false) && done;
+      if (counts) {
+        needs_.pop_front();
+        shipped_[resync->set()] = resync->end();
+      }
       if (counts && needs_.empty()) {
         complete_ = true;
         counts_from_ = resync->end();
@@ -306,11 +345,14 @@ void Sender::stop() {
 }
 
 void Sender::set_added(SetNumber set) {
-  const std::lock_guard lock(mutex_);
-  if (!connected_ && !connecting_) return;  // the next session sees it
-  needs_.push_back({set, false});
-  complete_ = false;
-  resync_work_.notify_all();
+  {
+    const std::lock_guard lock(mutex_);
+    if (!connected_ && !connecting_ && !resync_) return;  // the next session sees it
+    needs_.push_back({set, false});
+    complete_ = false;
+    resync_work_.notify_all();
+  }
+  update_state();  // before the caller goes on: nobody is told "synchronized" of a peer that lacks the set (I4)
 }
 
 void Sender::hurry(Sequence to) {
@@ -333,7 +375,7 @@ void Sender::cancel_resync() {
   verifier_.bar();
   std::unique_lock lock(mutex_);
   resync_barred_ = true;
-  if (resync_) resync_->cancel();
+  drop_resync();
   resync_work_.wait(lock, [&] { return !resync_; });
 }
 
@@ -353,6 +395,9 @@ void Sender::epoch_began() {
   last_round_ns_ = shared_.times.steady_ns();
   resync_barred_ = false;
   complete_ = false;
+  needs_.clear();
+  shipped_.clear();
+  life_ = 0;
   sent_ = acked_ = applied_ = Sequence(0);
 }
 
@@ -418,6 +463,7 @@ PeerStatus Sender::status() const {
   if (s.queue.mode != PeerQueue::Mode::lost && acked_ < ring.last_sequence())
     s.oldest_ns = std::max<std::int64_t>(0, shared_.times.steady_ns() - ring.appended_at(acked_.next()));
   if (resync_) s.resync = resync_->progress();
+  s.resyncs = resyncs_;
   return s;
 }
 

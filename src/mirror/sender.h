@@ -8,6 +8,7 @@
 
 #include <condition_variable>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -38,6 +39,7 @@ struct PeerStatus {
   PeerQueue::Status queue;
   std::int64_t oldest_ns = 0;  // age of the oldest change that it has not acknowledged; 0: none
   ResyncProgress resync;
+  std::uint64_t resyncs = 0;  // how many were begun, sets counted one by one
 };
 
 class Sender {
@@ -69,6 +71,8 @@ class Sender {
   Status serve_acks(ports::ByteStream& stream);  // until an error
   void close();                                  // after both have returned
   void end_session();                            // wakes serve()
+  void
+  end_epoch();  // what is kept and shipped for the peer is of no use any more; waits for nothing (see cancel_resync)
 
   void resync_loop();                         // returns after stop()
   Verifier& verifier() { return verifier_; }  // its loop() has a thread of its own, which ends after stop()
@@ -89,6 +93,8 @@ class Sender {
 
  private:
   Status find_place(const Welcome& welcome, Start& start);
+  void find_needs(const Welcome& welcome, const Start& start);
+  void drop_resync();
   Status send_batch(ports::ByteStream& stream, Bytes& records);
   void on_ack(const Ack& ack);
   void update_state();
@@ -114,13 +120,18 @@ class Sender {
     bool empty;
   };
   std::deque<Need> needs_;
-  std::shared_ptr<Resync> resync_;
+  std::shared_ptr<Resync> resync_;  // of needs_.front(), whether the peer is connected or not
+  bool resync_counts_ = false;      // false: the peer is another one by now, or the epoch is over: it comes to nothing
+  std::uint64_t resyncs_ = 0;
+  // What was shipped to the end in this life of the peer: it is whole when it has applied that.
+  std::map<SetNumber, Sequence> shipped_;
+  std::uint64_t life_ = 0;  // of the peer's process, in the last session
   PeerState reported_ = PeerState::lost;
   bool complete_ = false;
   std::uint8_t highest_kind_ = 0;  // that the peer knows
   VerifyStore forgetful_{nullptr};
   Verifier verifier_;          // called without mutex_
-  std::uint64_t session_ = 0;  // counts connections: a copy that ends after its own says nothing about the next
+  std::uint64_t session_ = 0;  // counts connections
 };
 
 }  // namespace holdfast::mirror

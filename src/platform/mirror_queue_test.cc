@@ -96,5 +96,48 @@ TEST_F(MirrorQueue, ADiskThatIsFullCostsThePeerItsPlaceAndNobodyElseAnything) {
   EXPECT_TRUE(equal(a, b));
 }
 
+// The connection breaks again and again while an older copy is compared: what was shipped is shipped once, what was asked for is answered, and
+// nobody calls the copy whole before it is.
+TEST_F(MirrorQueue, AResynchronizationOutlivesItsConnections) {
+  ASSERT_TRUE(a.start() && b.start(false));
+  ASSERT_TRUE(a.log->promote(Epoch(1), true));
+  RandomApplication application(a, seeded(61));
+  application.run(2500);
+  b.stop();
+  ASSERT_EQ(std::system(("cp -a --sparse=always " + a.tree_path() + "/. " + b.tree_path() + " && rm -rf " +
+                         b.tree_path() + "/.holdfast")
+                            .c_str()),
+            0);
+  application.run(1500);  // much of it differs now
+  bulk(a, 200);
+  ASSERT_TRUE(b.start());
+  ASSERT_TRUE(b.log->follow(Epoch(1), a.id()));
+  a.log->set_wait_set({b.id()});
+  std::atomic<bool> released{false};
+  a.log->capture_log().when_durable(a.log->capture_log().last_sequence(), [&] {
+    released = true;
+    EXPECT_TRUE(b.log->status().receive.complete);
+  });
+  connect(a, b);
+  int breaks = 0;
+  std::uint64_t next = 3;
+  std::mt19937 random(seeded(62));
+  while (peer_of(a).state != PeerState::synchronized) {
+    ASSERT_TRUE(wait(a, [&] {
+      const auto p = peer_of(a);
+      return p.state == PeerState::synchronized || (p.state == PeerState::resync && p.resync.done >= next);
+    }));
+    if (peer_of(a).state == PeerState::resync) ++breaks;
+    b.log->receiver().disconnect();
+    next += 1 + random() % 25;
+    application.run(10);
+    if (breaks > 40) next = ~0ULL;
+  }
+  EXPECT_GE(breaks, 2);
+  EXPECT_TRUE(equal(a, b));
+  EXPECT_TRUE(wait(a, [&] { return released.load(); }));
+  EXPECT_EQ(peer_of(a).resyncs, 1U);
+}
+
 }  // namespace
 }  // namespace holdfast::platform

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "platform/mirror_runtime.h"
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 
@@ -12,8 +13,10 @@ namespace holdfast::platform {
 namespace {
 
 constexpr int tick_ms = 100;
-constexpr int least_backoff_ms = 50, most_backoff_ms = 1000;
-constexpr int connect_timeout_ms = 2000;
+// A peer that was connected in this epoch is away for a moment, and what it lacks grows meanwhile: it is asked more often, first where it was, and
+// without waiting for the second of TCP's own repetitions.
+constexpr int least_backoff_ms = 50, most_backoff_ms = 1000, most_backoff_known_ms = 250;
+constexpr int connect_timeout_ms = 2000, connect_timeout_known_ms = 900;
 constexpr int max_incoming = 32;  // strangers may knock; they don't get to hold more threads than this
 
 Result<std::pair<std::string, std::uint16_t>> split_address(const std::string& text) {
@@ -39,7 +42,9 @@ struct MirrorRuntime::Link {
   std::shared_ptr<mirror::Sender> sender;
   std::shared_ptr<TlsStream> stream;  // of the present session; under the runtime's mutex
   std::string path;
-  std::string last_error;  // link's thread: one line per new reason, not per attempt
+  std::string good_address;  // dialer's thread: where it was connected last
+  Epoch connected_in;        // dialer's thread: the last epoch in which it was
+  std::string last_error;    // link's thread: one line per new reason, not per attempt
   std::atomic<bool> stopping{false};
   std::thread dialer, copier, verifier;
 };
@@ -239,7 +244,7 @@ void MirrorRuntime::stop_link(Link& link) {
   link.verifier.join();
 }
 
-Result<std::shared_ptr<TlsStream>> MirrorRuntime::dial(Link& link) {
+Result<std::shared_ptr<TlsStream>> MirrorRuntime::dial(Link& link, Epoch epoch) {
   PeerAddresses peer;
   {
     const std::lock_guard lock(mutex_);
@@ -250,13 +255,18 @@ Result<std::shared_ptr<TlsStream>> MirrorRuntime::dial(Link& link) {
   tls.alpn = {data_channel_alpn};
   tls.expected_common_name = to_hex(peer.node);
   Result<std::shared_ptr<TlsStream>> last = fail(ErrorCode::invalid, "peer {} has no address", peer.name);
+  if (const auto good = std::find(peer.addresses.begin(), peer.addresses.end(), link.good_address);
+      good != peer.addresses.end())
+    std::rotate(peer.addresses.begin(), good, good + 1);
   for (const auto& address : peer.addresses) {
     auto where = split_address(address);
     if (!where) {
       last = tl::unexpected(where.error());
       continue;
     }
-    auto stream = TlsStream::connect(context, where->first, where->second, tls, connect_timeout_ms);
+    const bool known = link.connected_in == epoch && address == link.good_address;
+    auto stream = TlsStream::connect(context, where->first, where->second, tls,
+                                     known ? connect_timeout_known_ms : connect_timeout_ms);
     if (stream) {
       (*stream)->set_idle_timeout(options_.idle_timeout_ms);
       const std::lock_guard lock(mutex_);
@@ -277,6 +287,8 @@ Status MirrorRuntime::run_session(Link& link, const std::shared_ptr<TlsStream>& 
   Status status = link.sender->open(*stream, epoch);
   if (status) {
     link.last_error.clear();
+    link.good_address = link.path;
+    link.connected_in = epoch;
     std::thread acks([&] {
       if (Status ended = link.sender->serve_acks(*stream); !ended)
         log_info("peer {}: {}", link.peer.name, ended.error().message);
@@ -304,7 +316,7 @@ void MirrorRuntime::link_loop(Link& link) {
       backoff_ms = least_backoff_ms;
       continue;
     }
-    auto stream = dial(link);
+    auto stream = dial(link, epoch);
     const bool connected = stream.has_value();
     Status status = connected ? run_session(link, *stream, epoch) : Status(tl::unexpected(std::move(stream).error()));
     if (link.stopping || stopping_) return;
@@ -316,7 +328,7 @@ void MirrorRuntime::link_loop(Link& link) {
     std::unique_lock lock(mutex_);
     wake_.wait_for(lock, std::chrono::milliseconds(backoff_ms),
                    [&] { return stopping_.load() || link.stopping.load(); });
-    backoff_ms = std::min(backoff_ms * 2, most_backoff_ms);
+    backoff_ms = std::min(backoff_ms * 2, link.connected_in == epoch ? most_backoff_known_ms : most_backoff_ms);
   }
 }
 

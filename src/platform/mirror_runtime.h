@@ -50,7 +50,7 @@ class MirrorRuntime {
   void accept_loop();
   void serve_incoming(TcpSocket socket);
   void link_loop(Link& link);
-  Result<std::shared_ptr<TlsStream>> dial(Link& link);
+  Result<std::shared_ptr<TlsStream>> dial(Link& link, Epoch epoch);
   Status run_session(Link& link, const std::shared_ptr<TlsStream>& stream, Epoch epoch);
   void stop_link(Link& link);
   void tick_loop();

@@ -38,6 +38,11 @@ Result<std::optional<ports::NodeAttributes>> PosixTree::attributes(const FileId&
   struct stat st {};
   if (::fstatat(node->fd.get(), "", &st, AT_EMPTY_PATH) != 0)
     return fail_errno(errno, "set {}: cannot stat {}", set_, id.to_hex());
+  // Known by a descriptor that is kept, and removed below the mirror: it is not there.
+  if (st.st_nlink == 0 && !node->staged_file) {
+    drop(id);
+    return std::optional<ports::NodeAttributes>{};
+  }
   ports::NodeAttributes a;
   a.mode = st.st_mode;
   a.uid = st.st_uid;

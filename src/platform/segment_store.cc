@@ -210,13 +210,6 @@ Status FolderSegmentStore::remove_all() {
   return sync_dir(dir_);
 }
 
-Result<Bytes> DurableFile::load() {
-  auto content = read_file(path_);
-  if (!content && content.error().code == ErrorCode::not_found) return Bytes{};
-  return content;
-}
-Status DurableFile::store(ByteView value) { return write_file_durably(path_, value); }
-
 std::int64_t SystemTimes::realtime_ns() {
   timespec t{};
   ::clock_gettime(CLOCK_REALTIME, &t);

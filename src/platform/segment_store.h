@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Segments as files "seg-<number>" of one folder, and small durable values beside them. Given-up segments wait as "spare-<n>" for their next
+// Segments as files "seg-<number>" of one folder. Given-up segments wait as "spare-<n>" for their next
 // life: overwriting written blocks makes fdatasync cheap (no journal commit), which is the passive's part of every fsync.
 #pragma once
 
@@ -7,7 +7,6 @@
 #include <memory>
 #include <string>
 
-#include "ports/durable_cell.h"
 #include "ports/segments.h"
 #include "ports/times.h"
 
@@ -36,16 +35,6 @@ class FolderSegmentStore final : public ports::SegmentStore {
   Status keep_free(std::uint64_t bytes);
   std::string dir_;
   std::function<std::uint64_t()> keep_free_bytes_;  // null: not scratch
-};
-
-class DurableFile final : public ports::DurableCell {
- public:
-  explicit DurableFile(std::string path) : path_(std::move(path)) {}
-  Result<Bytes> load() override;
-  Status store(ByteView value) override;
-
- private:
-  std::string path_;
 };
 
 class SystemTimes final : public ports::Times {

@@ -18,6 +18,7 @@
 
 #include "base/log.h"
 #include "mirror/node_log.h"
+#include "platform/durable_slots.h"
 #include "platform/file_index.h"
 #include "platform/live_tree.h"
 #include "platform/mirror_runtime.h"
@@ -46,8 +47,8 @@ class TestNode {
   Status start(bool with_set = true, std::int64_t checkpoint_ms = 300) {
     HF_ASSIGN(index, FileIndex::open(dir_ + "/index"));
     HF_ASSIGN(segments, FolderSegmentStore::open(log_path(), segment_bytes));
-    state = std::make_unique<DurableFile>(dir_ + "/state");
-    compared = std::make_unique<DurableFile>(dir_ + "/compared");
+    state = std::make_unique<DurableSlots>(dir_ + "/state");
+    compared = std::make_unique<DurableSlots>(dir_ + "/compared");
     live = std::make_unique<PosixLiveTree>(*index, [this](SetNumber, const FileId&, const std::function<void()>& body) {
       const std::lock_guard lock(object_mutex);
       body();
@@ -195,7 +196,8 @@ class TestNode {
   std::uint64_t undo_bytes = 1ULL << 30;
   std::unique_ptr<FileIndex> index;
   std::unique_ptr<FolderSegmentStore> segments;
-  std::unique_ptr<DurableFile> state, compared;
+  std::unique_ptr<DurableSlots> state;
+  std::unique_ptr<DurableSlots> compared;
   std::unique_ptr<PosixLiveTree> live;
   std::unique_ptr<mirror::NodeLog> log;
   std::unique_ptr<MirrorRuntime> runtime;

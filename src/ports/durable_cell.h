@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A small value that is replaced as a whole and durable when store() returns. The real one is a file (platform/segment_store.h).
+// A small value that is replaced as a whole and durable when store() returns. The real one is a file (platform/durable_slots.h).
 #pragma once
 
 #include "base/bytes.h"

@@ -20,8 +20,15 @@ mount "/dev/loop$number" "$1"
 UNMOUNT = r"""
 image=/var/tmp/small-$(echo "$1" | tr / -).img
 device=$(losetup -n -O NAME -j "$image" || true)
-umount "$1" 2>/dev/null || true
-[ -z "$device" ] || losetup -d "$device"
+rm -f "$1/filler"
+umount "$1"
+mkdir -p /mnt/small
+mount "$device" /mnt/small
+find "$1" -mindepth 1 -delete
+rm -rf /mnt/small/lost+found
+cp -a /mnt/small/. "$1/"
+umount /mnt/small
+losetup -d "$device"
 rm -f "$image"
 """
 # All but a few blocks; a file of zeros would do as well, but takes as long as it is big.
@@ -35,7 +42,7 @@ _numbers = iter(range(200, 256))
 @contextlib.contextmanager
 def under(lab, machine, folder, size, around=contextlib.nullcontext):
     """`folder` of the machine lies on a file system of `size` (800M, ...) of its own. `around()` is a context in which it
-    may be swapped: who uses it is stopped there. What the folder held is copied; what it holds at the end is dropped."""
+    may be swapped: who uses it is stopped there. What the folder holds is copied there and back."""
     with around():
         lab.sh(machine, MOUNT, folder, size, str(next(_numbers)), timeout_s=120)
     try:

@@ -139,8 +139,8 @@ Status Service::start_log(const MirrorConfig& config) {
   index_.reset();
   HF_ASSIGN(index_, platform::FileIndex::open(paths_.state_dir + "/index"));
   HF_ASSIGN(segments_, platform::FolderSegmentStore::open(paths_.state_dir + "/receive", log::default_segment_bytes));
-  state_ = std::make_unique<platform::DurableFile>(paths_.state_dir + "/state");
-  compared_ = std::make_unique<platform::DurableFile>(paths_.state_dir + "/compared");
+  state_ = std::make_unique<platform::DurableSlots>(paths_.state_dir + "/state");
+  compared_ = std::make_unique<platform::DurableSlots>(paths_.state_dir + "/compared");
   live_ = std::make_unique<platform::PosixLiveTree>(
       *index_, [this](SetNumber set, const FileId& id, const std::function<void()>& body) {
         with_object_locked(set, id, body);
@@ -161,6 +161,12 @@ Status Service::start_log(const MirrorConfig& config) {
   };
   events.shadow_dropped = [this](const mirror::Shadow& shadow, const std::string& why) {
     push_({{"event", "shadow_dropped"}, {"name", shadow.name}, {"why", why}});
+  };
+  events.space = [this](const mirror::Shortage& s, bool full) {
+    Json e = json_of(s);
+    e["event"] = "space";
+    e["full"] = full;
+    push_(e);
   };
   events.verified = [this](const mirror::VerifyStatus& s) { on_verified(s); };
   events.may_hold_dirty = [this] {
@@ -352,6 +358,26 @@ nlohmann::json Service::status_of_sets() const {
   return all;
 }
 
+// The path is where room has to be made.
+nlohmann::json Service::json_of(const mirror::Shortage& s) const {
+  Json out = {{"where", to_string(s.where)}, {"text", s.text}};
+  switch (s.where) {
+    case mirror::Shortage::Where::receive:
+      out["path"] = paths_.state_dir + "/receive";
+      break;
+    case mirror::Shortage::Where::send:
+      out["path"] = paths_.state_dir + "/send";
+      out["peer"] = to_hex(s.peer);
+      break;
+    case mirror::Shortage::Where::folder: {
+      const auto all = sets();
+      out["path"] = all.empty() ? "" : all.front()->config().path;
+      break;
+    }
+  }
+  return out;
+}
+
 Result<nlohmann::json> Service::status() {
   if (!log_)
     return Json{{"role", "idle"},        {"epoch", 0},
@@ -362,26 +388,32 @@ Result<nlohmann::json> Service::status() {
   for (const auto& v : log_->verify_status()) differences[v.peer] = v.open;
   Json peers = Json::array();
   for (const auto& p : s.peers) {
-    peers.push_back({{"node_id", to_hex(p.node)},
-                     {"name", p.name},
-                     {"path", runtime_ ? runtime_->path(p.node) : ""},
-                     {"connected", p.state != mirror::PeerState::lost && p.state != mirror::PeerState::connecting},
-                     {"state", mirror::to_string(p.state)},
-                     {"complete", p.complete},
-                     {"sent_seq", p.sent.value},
-                     {"acked_seq", p.acked.value},
-                     {"applied_seq", p.applied.value},
-                     {"recovery_point_s", p.recovery_point_ns < 0 ? Json() : Json(seconds(p.recovery_point_ns))},
-                     {"mode", mirror::to_string(p.queue.mode)},
-                     {"queue_bytes", p.queue.ring_bytes + p.queue.disk_bytes},
-                     {"disk_bytes", p.queue.disk_bytes},
-                     {"disk_segments", p.queue.disk_segments},
-                     {"given_up", p.queue.given_up},
-                     {"oldest_s", seconds(p.oldest_ns)},
-                     {"differences", differences[p.node]},
-                     {"resync", {{"done", p.resync.done}, {"total", p.resync.total}, {"bytes", p.resync.bytes}}}});
+    peers.push_back(
+        {{"node_id", to_hex(p.node)},
+         {"name", p.name},
+         {"path", runtime_ ? runtime_->path(p.node) : ""},
+         {"connected", p.state != mirror::PeerState::lost && p.state != mirror::PeerState::connecting},
+         {"state", mirror::to_string(p.state)},
+         {"complete", p.complete},
+         {"sent_seq", p.sent.value},
+         {"acked_seq", p.acked.value},
+         {"applied_seq", p.applied.value},
+         {"recovery_point_s", p.recovery_point_ns < 0 ? Json() : Json(seconds(p.recovery_point_ns))},
+         {"mode", mirror::to_string(p.queue.mode)},
+         {"queue_bytes", p.queue.ring_bytes + p.queue.disk_bytes},
+         {"disk_bytes", p.queue.disk_bytes},
+         {"disk_segments", p.queue.disk_segments},
+         {"given_up", p.queue.given_up},
+         {"oldest_s", seconds(p.oldest_ns)},
+         {"differences", differences[p.node]},
+         {"resync",
+          {{"done", p.resync.done}, {"total", p.resync.total}, {"bytes", p.resync.bytes}, {"begun", p.resyncs}}}});
   }
-  Json waits = Json::array();
+  Json waits = Json::array(), space = Json::array();
+  for (const auto& shortage : s.shortages) {
+    space.push_back(json_of(shortage));
+    space.back()["full"] = true;
+  }
   for (const NodeId id : log_->wait_set()) waits.push_back(to_hex(id));
   return Json{{"role", mirror::to_string(s.role)},
               {"epoch", s.epoch.value},
@@ -403,9 +435,11 @@ Result<nlohmann::json> Service::status() {
                 {"applied_seq", s.receive.applied.value},
                 {"queue_bytes", s.receive.queue_bytes},
                 {"limit_bytes", s.receive.limit_bytes},
+                {"queue_age_s", seconds(s.receive.queue_age_ns)},
                 {"complete", s.receive.complete},
                 {"clean", s.receive.clean},
                 {"resyncing", s.receive.resyncing}}},
+              {"space", std::move(space)},
               {"undo", status_of_undo(s)},
               {"went_back", to_json(s.went_back)},
               {"verify", status_of_verify()},

@@ -22,6 +22,7 @@
 #include "mirror/node_log.h"
 #include "mirror/undo.h"
 #include "platform/control_socket.h"
+#include "platform/durable_slots.h"
 #include "platform/live_tree.h"
 #include "platform/mirror_runtime.h"
 #include "platform/segment_store.h"
@@ -110,6 +111,7 @@ class Service {
   void with_object_locked(SetNumber set, const FileId& id, const std::function<void()>& body);
   void on_fault(const Error& why);
   Json status_of_sets() const;
+  Json json_of(const mirror::Shortage& shortage) const;
   std::vector<std::shared_ptr<ProtectedSet>> sets() const;  // fences and status look at them while one is removed
 
   std::atomic<std::uint64_t> verify_runs_{0};
@@ -133,11 +135,12 @@ class Service {
   mutable platform::SystemTimes times_;
   std::unique_ptr<platform::FileIndex> index_;
   std::unique_ptr<platform::FolderSegmentStore> segments_;
-  std::unique_ptr<platform::DurableFile> state_, compared_;
+  std::unique_ptr<platform::DurableSlots> state_;
   std::unique_ptr<ports::SegmentFile> hot_;
+  std::unique_ptr<platform::DurableSlots> compared_;
   std::unique_ptr<platform::PosixLiveTree> live_;
   std::unique_ptr<platform::FolderSegmentStore> undo_segments_;
-  std::unique_ptr<platform::DurableFile> shadow_file_;
+  std::unique_ptr<platform::DurableSlots> shadow_file_;
   std::unique_ptr<mirror::UndoWriter> undo_;
   mirror::UndoJournal* journal_ = nullptr;  // undo_, where history is kept
   std::atomic<std::uint64_t> send_keep_free_bytes_{0};

@@ -56,7 +56,7 @@ mirror::UndoSettings Service::undo_settings(const MirrorConfig& config) const {
 }
 
 Status Service::open_history(const MirrorConfig& config) {
-  shadow_file_ = std::make_unique<platform::DurableFile>(paths_.state_dir + "/shadows");
+  shadow_file_ = std::make_unique<platform::DurableSlots>(paths_.state_dir + "/shadows");
   if (config.undo_mib && *config.undo_mib == 0) {
     undo_ = std::make_unique<mirror::NoUndo>();
     return {};
