@@ -122,12 +122,13 @@ TEST_F(MirrorQueue, AResynchronizationOutlivesItsConnections) {
   int breaks = 0;
   std::uint64_t next = 3;
   std::mt19937 random(seeded(62));
-  while (peer_of(a).state != PeerState::synchronized) {
+  for (;;) {
     ASSERT_TRUE(wait(a, [&] {
       const auto p = peer_of(a);
       return p.state == PeerState::synchronized || (p.state == PeerState::resync && p.resync.done >= next);
     }));
-    if (peer_of(a).state == PeerState::resync) ++breaks;
+    if (peer_of(a).state == PeerState::synchronized) break;
+    ++breaks;
     b.log->receiver().disconnect();
     next += 1 + random() % 25;
     application.run(10);
