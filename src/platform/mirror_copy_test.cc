@@ -28,7 +28,7 @@ class MirrorCopy : public ::testing::Test {
     ASSERT_TRUE(synchronized());
   }
   bool synchronized() {
-    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(60);
     for (std::uint64_t seen = 0; std::chrono::steady_clock::now() < until; a.log->wait_for_change(100, seen)) {
       const auto peers = a.log->status().peers;
       if (!peers.empty() && peers.front().state == PeerState::synchronized) return true;

@@ -72,7 +72,7 @@ class MirrorHot : public ::testing::Test {
     ASSERT_TRUE(wait([&] { return a.log->status().peers.front().state == PeerState::synchronized; }));
   }
   template <class F>
-  bool wait(F&& condition, int seconds = 20) {
+  bool wait(F&& condition, int seconds = 60) {
     const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
     std::uint64_t seen = 0;
     while (!condition()) {

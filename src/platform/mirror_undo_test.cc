@@ -33,7 +33,7 @@ class MirrorUndo : public ::testing::Test {
   }
   template <class F>
   bool wait(F&& condition) {
-    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(60);
     std::uint64_t seen = 0;
     while (!condition()) {
       if (std::chrono::steady_clock::now() > until || !a.fault_text().empty() || !b.fault_text().empty()) return false;

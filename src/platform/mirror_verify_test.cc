@@ -35,7 +35,7 @@ class MirrorVerify : public ::testing::Test {
   }
   template <class F>
   bool wait(F&& condition) {
-    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(60);
     std::uint64_t seen = 0;
     while (!condition()) {
       if (std::chrono::steady_clock::now() > until || !a.fault_text().empty() || !b.fault_text().empty()) return false;

@@ -37,7 +37,7 @@ class MirrorPair : public ::testing::Test {
 
   // Waits for an event of the active's log until `condition`.
   template <class F>
-  bool wait(TestNode& node, F&& condition, int seconds = 20) {
+  bool wait(TestNode& node, F&& condition, int seconds = 60) {
     const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
     std::uint64_t seen = 0;
     while (!condition()) {
