@@ -20,6 +20,8 @@ def history(cluster, lab):
     """Undo history on both nodes, which begins with a restart of the mirror; the passive's first."""
     active, passive = cluster.wait_automatic_failover()
     cluster.cli(active, "config", "set", "undo_mib", "1024")
+    version = cluster.config_version(active)
+    cluster.wait(lambda: cluster.config_version(passive) >= version, f"{passive} has heard of the setting", 10)
     for node in (passive, active):
         lab.sh(node, "systemctl restart holdfast-mirror")
         cluster.wait_automatic_failover(120)

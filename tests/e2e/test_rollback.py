@@ -26,6 +26,8 @@ def need_history(cluster, lab):
     active, passive = cluster.wait_automatic_failover()
     if history_of(cluster, passive)["state"] != "on":
         cluster.cli(active, "config", "set", "undo_mib", "1024")
+        version = cluster.config_version(active)
+        cluster.wait(lambda: cluster.config_version(passive) >= version, f"{passive} has heard of the setting", 10)
         lab.exec(passive, "systemctl", "restart", "holdfast-mirror")
         cluster.wait_automatic_failover()
         cluster.make_active(passive)
