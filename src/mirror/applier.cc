@@ -165,7 +165,8 @@ Result<bool> Applier::step() {
     const std::size_t end = slice_end(records, at);
     const std::span<const log::Record> slice(records.data() + at, end - at);
     for (const auto& r : slice)
-      if (!is_mark(r.kind) && !find(r.set) && !removed_.contains(r.set)) {
+      // The begin of a resynchronization waits for its set too: one that comes later could not tell it from one that a crash broke.
+      if ((!is_mark(r.kind) || r.kind == Kind::resync_begin) && !find(r.set) && !removed_.contains(r.set)) {
         hooks_.unknown_set(r.set);
         return false;
       }

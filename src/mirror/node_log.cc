@@ -63,7 +63,10 @@ NodeLog::NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events)
              receiver_.space_freed();
              if (applier_.resyncing()) receiver_.send_ack();
            },
-           [this] { receiver_.disconnect(); },
+           [this] {
+             ++life_;  // else the active takes what it shipped for enough
+             receiver_.disconnect();
+           },
            [this](const log::Record& r, std::uint64_t batch) { return note_shadow(r, batch); },
            [this](SetNumber set) {
              const std::lock_guard lock(mutex_);
@@ -100,7 +103,8 @@ NodeLog::NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events)
                 config_.receive_limit_bytes),
       shadows_(ports.shadows),
       compared_(ports_.compared),
-      send_limit_bytes_(config_.send_limit_bytes) {
+      send_limit_bytes_(config_.send_limit_bytes),
+      life_(config_.life) {
   active_.on_hurry([this](Sequence to) {
     for (const auto& s : senders()) s->hurry(to);
   });

@@ -320,6 +320,8 @@ class NodeLog {
   ScrubSettings scrub_;
   std::map<NodeId, std::shared_ptr<Sender>> senders_;
   std::uint64_t send_limit_bytes_;
+  // What the welcome says: it changes when a resynchronization can't be completed here, as it does with a new process.
+  std::atomic<std::uint64_t> life_;
   std::set<SetNumber> sets_;
   bool stopped_ = false;
   std::mutex state_mutex_;           // serializes stores; taken before mutex_

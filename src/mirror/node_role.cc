@@ -72,7 +72,7 @@ Result<Welcome> NodeLog::admit(const Hello& hello) {
   welcome.highest_kind = log::highest_kind;
   welcome.node = config_.node;
   welcome.clean = state.clean;
-  welcome.life = config_.life;
+  welcome.life = life_;
   {
     const auto held = receiver_.hold();
     if (Status synced = log_.sync(); !synced) {

@@ -343,7 +343,9 @@ void run_lives(bool with_map, bool with_failures, int count) {
     lost += life.saw_lost;
   }
   EXPECT_GT(disk, count / 3);
-  if (with_failures) EXPECT_GT(with_map ? map : lost, count / 4);
+  if (with_failures) {
+    EXPECT_GT(with_map ? map : lost, count / 4);
+  }
 }
 
 TEST(PeerQueueLives, NothingIsLostOrDoubled) { run_lives(false, false, 20); }

@@ -56,7 +56,6 @@ Sender::Sender(Shared shared, NodeId peer, std::string name)
 //   tree clean, position elsewhere             -> restart: the log begins anew at the ring's end, all sets are resynchronized
 //   tree not clean (a fenced or dead active)   -> restart
 Status Sender::find_place(const Welcome& welcome, Start& start) {
-  const LogRing& ring = shared_.log.ring();
   if (welcome.clean && queue_.resume(welcome.position) == PeerQueue::Source::queue) {
     start = {false, welcome.position};
   } else {

@@ -4,6 +4,7 @@
 
 #include <fstream>
 #include <map>
+#include <thread>
 
 #include "log/record_codec.h"
 #include "platform/test_mirror_node.h"
@@ -37,14 +38,15 @@ class MirrorCopy : public ::testing::Test {
   }
   std::string second(TestNode& node) { return folder / (&node == &a ? "a2" : "b2"); }
   void protect_second() {
-    for (auto* node : {&b, &a}) {  // passives first
-      const auto root = [&] { return UniqueFd(::open(second(*node).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)); };
-      auto tree = PosixTree::open(root(), 2, *node->index);
-      ASSERT_TRUE(tree);
-      node->live->add(2, root());
-      ASSERT_TRUE(node->log->add_set(std::move(*tree)));
-    }
+    for (auto* node : {&b, &a}) protect_second(*node);  // passives first
     ASSERT_TRUE(synchronized());
+  }
+  void protect_second(TestNode& node) {
+    const auto root = [&] { return UniqueFd(::open(second(node).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)); };
+    auto tree = PosixTree::open(root(), 2, *node.index);
+    ASSERT_TRUE(tree);
+    node.live->add(2, root());
+    ASSERT_TRUE(node.log->add_set(std::move(*tree)));
   }
   // Records of the second set that b received.
   std::map<log::Kind, int> received() {
@@ -93,6 +95,26 @@ TEST_F(MirrorCopy, APeerThatHoldsSomethingIsComparedFirst) {
   const auto counts = received();
   EXPECT_EQ(counts.at(log::Kind::ship_hash), 20);
   EXPECT_FALSE(counts.contains(log::Kind::ship_data));
+}
+
+// The configuration reaches the passive after the records about the set: they wait for it, and the copy is made once. Nobody calls the peer
+// whole before it is (I4).
+TEST_F(MirrorCopy, APeerThatHearsOfTheSetLaterIsCopiedOnce) {
+  begin();
+  for (const auto* name : {"a2", "b2"}) std::filesystem::create_directories(folder / name);
+  for (int i = 0; i < 20; ++i) std::ofstream(folder / "a2/" + std::to_string(i)) << std::string(5000, 'x');
+  protect_second(a);
+  for (std::uint64_t seen = 0; a.log->status().peers.front().sent == b.log->status().receive.applied;)
+    a.log->wait_for_change(20, seen);
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));  // what should not happen would happen in this time
+  EXPECT_NE(a.log->status().peers.front().state, PeerState::synchronized);
+  protect_second(b);
+  ASSERT_TRUE(synchronized());
+  EXPECT_TRUE(b.log->status().receive.complete);
+  const auto counts = received();
+  EXPECT_EQ(counts.at(log::Kind::resync_begin), 1);
+  EXPECT_EQ(counts.at(log::Kind::ship_data), 20);
+  EXPECT_FALSE(counts.contains(log::Kind::ship_hash));
 }
 
 }  // namespace
