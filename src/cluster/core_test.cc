@@ -7,6 +7,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "cluster/test_actions.h"
+
 namespace holdfast::cluster {
 namespace {
 
@@ -14,22 +16,6 @@ using ::testing::HasSubstr;
 
 constexpr ClusterId the_cluster(7);
 constexpr NodeId n1(1), n2(2), w1(9);
-
-template <class T>
-std::vector<T> all(const Actions& actions) {
-  std::vector<T> found;
-  for (const Action& a : actions)
-    if (const T* t = std::get_if<T>(&a)) found.push_back(*t);
-  return found;
-}
-
-template <class T>
-std::vector<T> sent(const Actions& actions) {
-  std::vector<T> found;
-  for (const auto& s : all<out::Send>(actions))
-    if (const T* t = std::get_if<T>(&s.envelope.body)) found.push_back(*t);
-  return found;
-}
 
 // Two nodes and a witness whose disks, mirrors and wires work at once.
 class ClusterTest : public ::testing::Test {

@@ -4,27 +4,13 @@
 
 #include <gtest/gtest.h>
 
+#include "cluster/test_actions.h"
+
 namespace holdfast::cluster {
 namespace {
 
 constexpr ClusterId the_cluster(7);
 constexpr NodeId n1(1), n2(2), w1(9);
-
-template <class T>
-std::vector<T> all(const Actions& actions) {
-  std::vector<T> found;
-  for (const Action& a : actions)
-    if (const T* t = std::get_if<T>(&a)) found.push_back(*t);
-  return found;
-}
-
-template <class T>
-std::vector<T> sent(const Actions& actions) {
-  std::vector<T> found;
-  for (const auto& s : all<out::Send>(actions))
-    if (const T* t = std::get_if<T>(&s.envelope.body)) found.push_back(*t);
-  return found;
-}
 
 // A witness alone, fed by hand.
 class VoterTest : public ::testing::Test {

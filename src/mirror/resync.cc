@@ -9,6 +9,7 @@
 #include "log/ship.h"
 #include "log/xattrs.h"
 #include "mirror/file_type.h"
+#include "mirror/node_record.h"
 
 namespace holdfast::mirror {
 
@@ -212,24 +213,10 @@ Status Resync::ship(const FileId& id) {
       }
       folder = is_folder(attributes.mode);
       shipped = true;
-      Record r;
-      r.kind = Kind::ship_node;
-      r.file = id;
-      r.mode = attributes.mode;
-      r.uid = attributes.uid;
-      r.gid = attributes.gid;
-      r.rdev = attributes.rdev;
-      r.length = attributes.size;
-      r.mtime_ns = attributes.mtime_ns;
-      r.atime_ns = attributes.atime_ns;
-      r.payload = xattrs;
-      HF_ASSIGN(const bool capable, has_capability(xattrs));
       std::string target;
-      if (is_symlink(attributes.mode)) {
-        HF_ASSIGN(target, object.target());
-        r.name2 = target;
-      }
+      HF_ASSIGN(Record r, node_record(Kind::ship_node, id, attributes, xattrs, object, target));
       append(r, node_piece);
+      HF_ASSIGN(const bool capable, has_capability(xattrs));
       if (!is_regular(attributes.mode)) return {};
       HF_ASSIGN(after, append_extent(object, id, attributes, offset, capable));
       return {};

@@ -6,6 +6,7 @@
 #include "log/record_codec.h"
 #include "log/ship.h"
 #include "mirror/file_type.h"
+#include "mirror/node_record.h"
 #include "mirror/verify_walk.h"
 
 namespace holdfast::mirror {
@@ -224,21 +225,7 @@ Result<bool> VerifyWalk::fix_node(const FileId& id) {
               fits = xattrs.size() + log::max_target_bytes <= room;
               if (!fits) return {};
               std::string target;
-              Record r;
-              r.kind = Kind::repair_node;
-              r.file = id;
-              r.mode = attributes.mode;
-              r.uid = attributes.uid;
-              r.gid = attributes.gid;
-              r.rdev = attributes.rdev;
-              r.length = attributes.size;
-              r.mtime_ns = attributes.mtime_ns;
-              r.atime_ns = attributes.atime_ns;
-              r.payload = xattrs;
-              if (is_symlink(attributes.mode)) {
-                HF_ASSIGN(target, object.target());
-                r.name2 = target;
-              }
+              HF_ASSIGN(Record r, node_record(Kind::repair_node, id, attributes, xattrs, object, target));
               append(r);
               return {};
             }));

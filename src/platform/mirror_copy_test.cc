@@ -7,35 +7,22 @@
 #include <thread>
 
 #include "log/record_codec.h"
-#include "platform/test_mirror_node.h"
+#include "platform/test_mirror_pair.h"
 
 namespace holdfast::platform {
 namespace {
 
 using mirror::PeerState;
-using testing::TemporaryFolder;
-using testing::TestAuthority;
 using testing::TestNode;
 
-class MirrorCopy : public ::testing::Test {
+class MirrorCopy : public testing::MirrorPair {
  protected:
-  MirrorCopy() : a(authority, folder / "a", NodeId(0xa)), b(authority, folder / "b", NodeId(0xb)) {}
-
   void begin() {
     ASSERT_TRUE(a.start() && b.start());
-    ASSERT_TRUE(a.log->promote(Epoch(1), true));
-    ASSERT_TRUE(b.log->follow(Epoch(1), a.id()));
-    a.runtime->set_peers({{b.id(), "b", {b.address()}}});
+    lead(a, b, 1);
     ASSERT_TRUE(synchronized());
   }
-  bool synchronized() {
-    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-    for (std::uint64_t seen = 0; std::chrono::steady_clock::now() < until; a.log->wait_for_change(100, seen)) {
-      const auto peers = a.log->status().peers;
-      if (!peers.empty() && peers.front().state == PeerState::synchronized) return true;
-    }
-    return false;
-  }
+  ::testing::AssertionResult synchronized() { return MirrorPair::synchronized(a); }
   std::string second(TestNode& node) { return folder / (&node == &a ? "a2" : "b2"); }
   void protect_second() {
     for (auto* node : {&b, &a}) protect_second(*node);  // passives first
@@ -68,10 +55,6 @@ class MirrorCopy : public ::testing::Test {
       }
     }
   }
-
-  TestAuthority authority;
-  TemporaryFolder folder;
-  TestNode a, b;
 };
 
 // A folder that is protected while the peer is connected: whether the peer holds anything is not in the welcome of its session.

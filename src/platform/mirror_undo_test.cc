@@ -6,7 +6,7 @@
 #include <chrono>
 #include <thread>
 
-#include "platform/test_mirror_node.h"
+#include "platform/test_mirror_pair.h"
 
 namespace holdfast::platform {
 namespace {
@@ -14,37 +14,17 @@ namespace {
 using mirror::PeerState;
 using testing::difference;
 using testing::RandomApplication;
-using testing::TemporaryFolder;
-using testing::TestAuthority;
-using testing::TestNode;
 using testing::TreeDigest;
 
-class MirrorUndo : public ::testing::Test {
+class MirrorUndo : public testing::MirrorPair {
  protected:
   using Digest = std::map<std::string, std::string>;
-  MirrorUndo() : a(authority, folder / "a", NodeId(0xa)), b(authority, folder / "b", NodeId(0xb)) {}
-  ~MirrorUndo() override {
-    if (HasFailure()) ADD_FAILURE() << "faults: a: " << a.fault_text() << " b: " << b.fault_text();
-  }
-  void lead(std::uint64_t epoch) {
-    ASSERT_TRUE(a.log->promote(Epoch(epoch), epoch == 1));
-    ASSERT_TRUE(b.log->follow(Epoch(epoch), a.id()));
-    a.runtime->set_peers({{b.id(), "peer", {b.address()}}});
-  }
+  void lead(std::uint64_t epoch) { MirrorPair::lead(a, b, epoch); }
   template <class F>
   bool wait(F&& condition) {
-    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-    std::uint64_t seen = 0;
-    while (!condition()) {
-      if (std::chrono::steady_clock::now() > until || !a.fault_text().empty() || !b.fault_text().empty()) return false;
-      a.log->wait_for_change(100, seen);
-    }
-    return true;
+    return MirrorPair::wait(a, condition);
   }
-  mirror::PeerStatus peer() {
-    const auto status = a.log->status();
-    return status.peers.empty() ? mirror::PeerStatus{} : status.peers.front();
-  }
+  mirror::PeerStatus peer() { return peer_of(a); }
   bool synchronized() {
     return wait([&] { return peer().state == PeerState::synchronized; });
   }
@@ -64,10 +44,6 @@ class MirrorUndo : public ::testing::Test {
       if (batch.head.before.sequence == before && batch.head.why == mirror::BatchWhy::apply) return batch.number;
     return 0;
   }
-
-  TemporaryFolder folder;
-  TestAuthority authority;
-  TestNode a, b;
 };
 
 TEST_F(MirrorUndo, APassiveGoesBackToAnyPointAndForthAgain) {

@@ -7,7 +7,7 @@
 #include <fstream>
 #include <thread>
 
-#include "platform/test_mirror_node.h"
+#include "platform/test_mirror_pair.h"
 
 namespace holdfast::platform {
 namespace {
@@ -16,37 +16,20 @@ using mirror::PeerState;
 using mirror::VerifyKind;
 using testing::difference;
 using testing::RandomApplication;
-using testing::TemporaryFolder;
-using testing::TestAuthority;
 using testing::TestNode;
 using testing::TreeDigest;
 
-class MirrorVerify : public ::testing::Test {
+class MirrorVerify : public testing::MirrorPair {
  protected:
-  MirrorVerify() : a(authority, folder / "a", NodeId(0xa)), b(authority, folder / "b", NodeId(0xb)) {}
-  ~MirrorVerify() override {
-    if (HasFailure()) ADD_FAILURE() << "faults: a: " << a.fault_text() << " b: " << b.fault_text();
-  }
   void lead() {
-    ASSERT_TRUE(a.log->promote(Epoch(1), true));
-    ASSERT_TRUE(b.log->follow(Epoch(1), a.id()));
-    a.runtime->set_peers({{b.id(), "peer", {b.address()}}});
+    MirrorPair::lead(a, b, 1);
     ASSERT_TRUE(wait([&] { return peer().state == PeerState::synchronized; }));
   }
   template <class F>
   bool wait(F&& condition) {
-    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-    std::uint64_t seen = 0;
-    while (!condition()) {
-      if (std::chrono::steady_clock::now() > until || !a.fault_text().empty() || !b.fault_text().empty()) return false;
-      a.log->wait_for_change(50, seen);
-    }
-    return true;
+    return MirrorPair::wait(a, condition);
   }
-  mirror::PeerStatus peer() {
-    const auto status = a.log->status();
-    return status.peers.empty() ? mirror::PeerStatus{} : status.peers.front();
-  }
+  mirror::PeerStatus peer() { return peer_of(a); }
   mirror::VerifyStatus compared() { return a.log->verify_status().at(0); }
   ::testing::AssertionResult verify(mirror::VerifyRequest request = {}) {
     const auto before = compared().last_full_ns;
@@ -94,10 +77,6 @@ class MirrorVerify : public ::testing::Test {
       if (e.path == path) return e.state + std::string(": ") + e.what;
     return "";
   }
-
-  TemporaryFolder folder;
-  TestAuthority authority;
-  TestNode a, b;
 };
 
 TEST_F(MirrorVerify, NothingIsFoundWhereNothingIsWrong) {
