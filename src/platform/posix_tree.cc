@@ -62,8 +62,8 @@ Status PosixTree::prepare() {
   if (::fchmod(hidden_.get(), 0700) != 0 || ::fchown(hidden_.get(), 0, 0) != 0)
     return fail_errno(errno, "cannot own {}", ports::hidden_name);
   HF_ASSIGN(grave_, make_folder(hidden_.get(), "grave"));
-  HF_TRY(remove_below(hidden_.get(), "new"));
   HF_ASSIGN(staging_, make_folder(hidden_.get(), "new"));
+  HF_TRY(empty_folder(staging_.get()));
   const FileId root_id = FileId::root(set_);
   // A tree that was protected before and an index that does not know it: the index was lost, and is made anew by a walk (R25).
   HF_ASSIGN(const FileId carried, FileIndex::carried_id(root_.get()));
@@ -220,8 +220,8 @@ Status PosixTree::unstage() {
     drop(id);
     index_.forget(id);
   }
-  HF_TRY(remove_below(hidden_.get(), "new"));
-  HF_ASSIGN(staging_, make_folder(hidden_.get(), "new"));
+  HF_TRY(empty_folder(
+      staging_.get()));  // the folder stays: this is asked for when the disk is full, and a new one would need room
   return index_.commit();
 }
 

@@ -91,6 +91,7 @@ class PosixTree final : public ports::Tree {
   Result<std::string> grave_name(const FileId& id, ports::Grave why) const;
   Result<std::pair<UniqueFd, std::string>> locate_folder(Node& node);
   Status remove_below(int dir_fd, const char* name);
+  Status empty_folder(int fd);
   Result<std::uint64_t> seek(const FileId& id, std::uint64_t offset, int whence);
   Status stamp_grave(int dir_fd, const std::string& name, const std::string& grave, std::uint64_t stamp);
   Result<std::uint64_t> grave_stamp(int fd, const std::string& grave);

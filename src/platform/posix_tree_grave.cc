@@ -58,6 +58,22 @@ Status PosixTree::exhume(const FileId& id, ports::Grave from, const FileId& dir,
   return {};
 }
 
+// Removes all that a folder holds, but not the folder.
+Status PosixTree::empty_folder(int fd) {
+  const UniqueFd folder(::openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  DIR* stream = folder ? ::fdopendir(::dup(folder.get())) : nullptr;
+  if (!stream) return fail_errno(errno, "set {}: cannot read a dead folder", set_);
+  Status status;
+  while (status) {
+    const dirent* entry = ::readdir(stream);
+    if (!entry) break;
+    const std::string_view child = entry->d_name;
+    if (child != "." && child != "..") status = remove_below(folder.get(), entry->d_name);
+  }
+  ::closedir(stream);
+  return status;
+}
+
 // Removes a name with everything below it, and forgets the ids. Absent is fine.
 Status PosixTree::remove_below(int dir_fd, const char* name) {
   const UniqueFd fd = open_path(dir_fd, name);
@@ -79,18 +95,7 @@ Status PosixTree::remove_below(int dir_fd, const char* name) {
     if (::unlinkat(dir_fd, name, 0) != 0) return fail_errno(errno, "set {}: cannot remove a dead object", set_);
     return {};
   }
-  UniqueFd folder(::openat(fd.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  DIR* stream = folder ? ::fdopendir(::dup(folder.get())) : nullptr;
-  if (!stream) return fail_errno(errno, "set {}: cannot read a dead folder", set_);
-  Status status;
-  while (status) {
-    const dirent* entry = ::readdir(stream);
-    if (!entry) break;
-    const std::string_view child = entry->d_name;
-    if (child != "." && child != "..") status = remove_below(folder.get(), entry->d_name);
-  }
-  ::closedir(stream);
-  HF_TRY(status);
+  HF_TRY(empty_folder(fd.get()));
   HF_ASSIGN(const FileId id, index_.id_of(fd.get()));
   if (!id.is_none()) {
     drop(id);

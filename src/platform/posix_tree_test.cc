@@ -130,6 +130,28 @@ TEST_F(PosixTreeTest, AGraveCarriesTheStampOfItsLastBurial) {
   ASSERT_TRUE(tree->purge_one(Grave::deleted, id, 9));
 }
 
+// Apply takes back what it staged because the disk is full: there is no room for a new folder then, nor when the node starts again.
+TEST_F(PosixTreeTest, TakingBackWhatWasStagedNeedsNoRoom) {
+  const UniqueFd staging(::open(at(".holdfast/new").c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const auto stays = [&] {
+    struct stat st {};
+    return ::fstat(staging.get(), &st) == 0 && st.st_nlink != 0;
+  };
+  ASSERT_TRUE(stays());
+  ports::NewNode node;
+  node.mode = S_IFDIR | 0755;
+  ASSERT_TRUE(tree->stage(id_number(1), node));
+  node.mode = S_IFREG | 0644;
+  ASSERT_TRUE(tree->stage(id_number(2), node));
+  ASSERT_TRUE(tree->unstage());
+  EXPECT_TRUE(stays() && std::filesystem::is_empty(at(".holdfast/new")));
+  EXPECT_FALSE(tree->attributes(id_number(1)).value() || tree->attributes(id_number(2)).value());
+  node.mode = S_IFDIR | 0755;
+  ASSERT_TRUE(tree->stage(id_number(1), node)) << "it can be staged again";
+  open();
+  EXPECT_TRUE(stays() && std::filesystem::is_empty(at(".holdfast/new")));
+}
+
 // An application may have filled the inode's room for xattrs: the deletion must go through all the same.
 TEST_F(PosixTreeTest, AStampThatHasNoRoomOnTheObjectStandsBesideIt) {
   const FileId id = make(1, "f");
