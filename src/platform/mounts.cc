@@ -18,6 +18,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "platform/flagged_files.h"
 
 namespace holdfast::platform {
 namespace {
@@ -209,7 +210,8 @@ Status check_protectable(const std::string& path, const std::vector<std::string>
       return fail(ErrorCode::refused, "{} holds a mount at {}: unmount it, or protect a folder without mounts", real,
                   m.point);
   }
-  return check_file_system(mounts, real);
+  HF_TRY(check_file_system(mounts, real));
+  return check_unflagged(real);
 }
 
 Status check_protectable_once_made(const std::string& path, const std::vector<std::string>& protected_paths) {

@@ -38,7 +38,8 @@ bool is_our_fuse(const Mount& mount);
 std::string why_unsupported(std::string_view filesystem_type);
 
 // May `path` become a protected folder? An absolute, existing folder without symbolic links in its name, not a mount point, holding no
-// mounts, on a supported file system, neither inside nor around one of `protected_paths`. Errors say what to do next.
+// mounts, on a supported file system, neither inside nor around one of `protected_paths`, without immutable or append-only files. Reads every
+// folder below it. Errors say what to do next.
 Status check_protectable(const std::string& path, const std::vector<std::string>& protected_paths);
 
 // May a folder that is yet to be made at `path` become one? Looks at the file system it would be on.
