@@ -77,11 +77,11 @@ struct NodeLogPorts {
       nullptr;  // where the scrub stands (mirror/verify_store.h); null: forgotten with the process
 };
 
-// A disk that is full. The node waits for room, or does without, and goes on by itself.
+// A disk that is full: the node waits for room and goes on by itself. Or, in `send`, a peer's queue that was given up, for want of room or for a bound.
 struct Shortage {
   enum class Where { receive, folder, send } where = Where::receive;
-  NodeId peer;       // send: whose queue was given up for it
-  std::string text;  // what the disk said; may be empty
+  NodeId peer;       // send: whose
+  std::string text;  // what the disk said, or which bound it was; may be empty
   bool operator==(const Shortage& other) const { return where == other.where && peer == other.peer; }
 };
 const char* to_string(Shortage::Where where);

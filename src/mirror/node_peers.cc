@@ -87,7 +87,7 @@ const char* to_string(Shortage::Where where) {
 void NodeLog::look_for_shortages() {
   std::vector<Shortage> now;
   for (const auto& s : senders())
-    if (const auto queue = s->queue().status(); queue.short_of_space)
+    if (const auto queue = s->queue().status(); queue.is_given_up())
       now.push_back({Shortage::Where::send, s->peer(), queue.given_up});
   if (applier_.waits_for_space()) now.push_back({Shortage::Where::folder, NodeId(0), {}});
   std::vector<Shortage> before;

@@ -66,7 +66,7 @@ void PeerQueue::end() {
   {
     const std::lock_guard lock(mutex_);
     retries = lose({});
-    sink_keeps_ = short_of_space_ = false;
+    sink_keeps_ = false;
   }
   run(std::move(retries));
 }
@@ -78,7 +78,6 @@ LogRing::Retries PeerQueue::start_at(std::shared_ptr<LogRing::Cursor> cursor, Po
   ++generation_;
   mode_ = Mode::ring;
   given_up_.clear();
-  short_of_space_ = false;
   released_ = position;
   next_ = position.sequence.next();
   sent_.clear();
@@ -104,7 +103,6 @@ LogRing::Retries PeerQueue::give_up(const Error& error) {
   std::string why = error.to_string();
   log_warning("peer {}: too far behind for its queue ({}): {}", name_, why,
               sink_ ? "only what changed is noted from now on" : "it will be resynchronized");
-  short_of_space_ = error.code == ErrorCode::no_space;
   if (!sink_) return lose(std::move(why));
   mode_ = Mode::map;
   given_up_ = std::move(why);
@@ -475,7 +473,6 @@ PeerQueue::Status PeerQueue::status() const {
   s.disk_bytes = spill_ ? spill_->bytes() : 0;
   s.disk_segments = spill_ ? spill_->segments() : 0;
   s.given_up = given_up_;
-  s.short_of_space = short_of_space_ && (mode_ == Mode::lost || mode_ == Mode::map);
   return s;
 }
 

@@ -86,8 +86,8 @@ class PeerQueue {
     Mode mode = Mode::lost;
     std::uint64_t ring_bytes = 0, disk_bytes = 0;
     std::size_t disk_segments = 0;
-    std::string given_up;         // why, in modes map and lost; empty: it never began
-    bool short_of_space = false;  // that was a full disk
+    std::string given_up;  // why, in modes map and lost; empty: it never began
+    bool is_given_up() const { return (mode == Mode::lost || mode == Mode::map) && !given_up.empty(); }
   };
   Status status() const;
 
@@ -138,7 +138,6 @@ class PeerQueue {
   bool sink_keeps_ = false;
   Sequence fold_taken_until_;
   std::string given_up_;
-  bool short_of_space_ = false;
   // spooler's
   Bytes buffer_;
   bool store_failed_ = false, remove_failed_ = false;

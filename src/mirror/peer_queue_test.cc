@@ -118,11 +118,13 @@ TEST_F(PeerQueueTest, ABoundThatIsReachedCostsTheCopyNotTheApplication) {
   append_spooled(1500);
   EXPECT_EQ(mode(), PeerQueue::Mode::lost);
   EXPECT_NE(queue->status().given_up.find("bound of 16 MiB"), std::string::npos) << queue->status().given_up;
+  EXPECT_TRUE(queue->status().is_given_up());
   spool_all();
   EXPECT_EQ(disk.files, 0U);
   EXPECT_EQ(queue->resume(at(1)), PeerQueue::Source::stale);
   const Position from = queue->restart();
   EXPECT_EQ(from, at(1500));
+  EXPECT_FALSE(queue->status().is_given_up());
   append_spooled(500);
   EXPECT_EQ(take_all(1500), 2000U);
 }

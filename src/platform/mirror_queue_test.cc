@@ -90,10 +90,15 @@ TEST_F(MirrorQueue, ADiskThatIsFullCostsThePeerItsPlaceAndNobodyElseAnything) {
   bulk(a, 50);
   EXPECT_EQ(peer_of(a).queue.mode, PeerQueue::Mode::lost);
   EXPECT_NE(peer_of(a).queue.given_up.find("are kept"), std::string::npos) << peer_of(a).queue.given_up;
+  EXPECT_TRUE(wait(a, [&] {
+    const auto shortages = a.log->status().shortages;
+    return shortages.size() == 1 && shortages[0].where == mirror::Shortage::Where::send && shortages[0].peer == b.id();
+  })) << "it is told";
   ASSERT_TRUE(b.start());
   ASSERT_TRUE(b.log->follow(Epoch(1), a.id()));
   ASSERT_TRUE(synchronized(a));
   EXPECT_TRUE(equal(a, b));
+  EXPECT_TRUE(wait(a, [&] { return a.log->status().shortages.empty(); })) << "and is over";
 }
 
 // The connection breaks again and again while an older copy is compared: what was shipped is shipped once, what was asked for is answered, and

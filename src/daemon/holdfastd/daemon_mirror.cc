@@ -73,6 +73,18 @@ void Daemon::mirror_event(const nlohmann::json& e) {
 void Daemon::tell_of_the_past(const std::string& kind, const nlohmann::json& e) {
   if (kind == "space") {
     const bool full = flag_of(e, "full");
+    if (text_of(e, "where") == "send") {
+      const auto peer = node_id_from_hex(text_of(e, "peer"));
+      const std::string who = peer ? name_of(*peer) : "a peer";
+      if (full)
+        event("warning", "queue_given_up", "holdfastd",
+              fmt::format("{} keeps no longer what {} has not received ({}): {} will be resynchronized",
+                          node_.node_name, who, text_of(e, "text"), who));
+      else
+        event("info", "queue_given_up", "holdfastd",
+              fmt::format("{} keeps again what {} has not received", node_.node_name, who));
+      return;
+    }
     event(full ? "warning" : "info", "space", "holdfastd",
           fmt::format("{} under {} of {}: {}", text_of(e, "path", "the disk"), text_of(e, "where", "a queue"),
                       node_.node_name, full ? "full; free space there, it goes on by itself" : "there is space again"));

@@ -378,10 +378,9 @@ class Builder {
       const char* where;
       const char* what;
     };
-    constexpr std::array<Row, 5> rows = {{{"receive", "the receive queue"},
+    constexpr std::array<Row, 4> rows = {{{"receive", "the receive queue"},
                                           {"state", "the state"},
                                           {"folder", "the protected folder"},
-                                          {"send", "the send queue"},
                                           {"changes", "the map of changes"}}};
     for (const json& s : list_of(mirror_of(m.id), "space")) {
       if (!flag_of(s, "full")) continue;
@@ -390,6 +389,15 @@ class Builder {
       for (const Row& r : rows)
         if (where == r.where) what = r.what;
       const auto peer = node_id_from_hex(text_of(s, "peer"));
+      if (where == "send") {
+        const std::string who = peer ? name_of(*peer) : "a peer";
+        add_alert("warning", "queue_given_up",
+                  fmt::format("{} keeps no longer what {} has not received: {}", m.name, who, text_of(s, "text")),
+                  fmt::format("{} is resynchronized when it returns; to keep more next time free space under {}, raise "
+                              "send_queue_mib or lower send_keep_free_mib",
+                              who, path));
+        continue;
+      }
       if (peer) what += " for " + name_of(*peer);
       out_.alerts.push_back({"warning", "full_" + (where.empty() ? std::string("disk") : where),
                              fmt::format("{} is full under {} of {}", path.empty() ? "the disk" : path, what, m.name),

@@ -130,9 +130,11 @@ TEST(StatusBuilder, AFullDiskIsNamedWithTheWayOut) {
             "/var is full under the receive queue of n2: free space there, it goes on by itself");
   EXPECT_EQ(alert("full_folder"), "");
   in.snapshot.peers[n1].json["mirror"]["space"] = {
-      {{"where", "send"}, {"full", true}, {"path", "/srv"}, {"peer", to_hex(n2)}}};
-  EXPECT_EQ(alert("full_send"),
-            "/srv is full under the send queue for n2 of n1: free space there, it goes on by itself");
+      {{"where", "send"}, {"full", true}, {"path", "/srv"}, {"peer", to_hex(n2)}, {"text", "5 MiB are free"}}};
+  EXPECT_EQ(
+      alert("queue_given_up"),
+      "n1 keeps no longer what n2 has not received: 5 MiB are free: n2 is resynchronized when it returns; to keep "
+      "more next time free space under /srv, raise send_queue_mib or lower send_keep_free_mib");
 }
 
 TEST(StatusBuilder, TheUndoHistoryIsShownWhereItIsTold) {

@@ -4,6 +4,8 @@
 
 #include <condition_variable>
 #include <cstdlib>
+#include <filesystem>
+#include <limits>
 #include <random>
 
 #include "base/log.h"
@@ -370,8 +372,16 @@ nlohmann::json Service::json_of(const mirror::Shortage& s) const {
       out["peer"] = to_hex(s.peer);
       break;
     case mirror::Shortage::Where::folder: {
-      const auto all = sets();
-      out["path"] = all.empty() ? "" : all.front()->config().path;
+      // Apply does not say which; of several it is the one with the least room.
+      std::uint64_t least = std::numeric_limits<std::uint64_t>::max();
+      out["path"] = "";
+      for (const auto& set : sets()) {
+        std::error_code error;
+        const auto space = std::filesystem::space(set->config().path, error);
+        if (error || space.available >= least) continue;
+        least = space.available;
+        out["path"] = set->config().path;
+      }
       break;
     }
   }
