@@ -2,11 +2,14 @@
 // Reading, cutting and executing batches; what happens between them is in applier_checkpoint.cc.
 #include "mirror/applier.h"
 
+#include <algorithm>
+
 #include "base/log.h"
 #include "log/record_codec.h"
 #include "log/record_fields.h"
 #include "mirror/file_type.h"
 #include "mirror/predict.h"
+#include "mirror/read_ahead.h"
 #include "mirror/shadows.h"
 
 namespace holdfast::mirror {
@@ -319,7 +322,13 @@ Status Applier::apply_slice(std::span<const log::Record> slice) {
 Status Applier::execute(std::span<const log::Record> slice) {
   HF_TRY(stage(slice));
   std::map<SetNumber, std::unique_ptr<TreeBatch>> batches;
-  for (const auto& r : slice) {
+  ReadAhead ahead(slice, [this](const log::Record& r) {
+    if (SetState* set = find(r.set); set && set->resync)
+      set->tree->will_read(r.file, r.offset, std::min(r.length, read_ahead_bytes));
+  });
+  for (std::size_t at = 0; at < slice.size(); ++at) {
+    const log::Record& r = slice[at];
+    ahead.before(at);
     if (is_mark(r.kind)) {
       HF_TRY(mark(r));
       continue;

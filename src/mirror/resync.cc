@@ -18,6 +18,7 @@ using log::Record;
 
 namespace {
 
+constexpr std::size_t objects_ahead = 32;
 // Attributes of one object: the file system's limit for one value is 64 KiB, and few have more than one big one.
 constexpr std::size_t node_piece_bytes = 16 * 1024;
 constexpr std::size_t big_node_piece_bytes = log::max_payload_bytes;
@@ -151,6 +152,7 @@ Status Resync::walk() {
     HF_ASSIGN(const bool more, next(id));
     if (!more) break;
     if (id.is_none()) continue;
+    look_ahead(1);
     Status status = ship(id);
     give_back_rest();
     if (!status && status.error().code != ErrorCode::not_found) return status;
@@ -193,6 +195,13 @@ Result<bool> Resync::next(FileId& id) {
     if (ack_.applied >= last_) return false;
     changed_.wait(lock, [&] { return cancelled_ || !naks_.empty() || ack_.applied >= last_; });
   }
+}
+
+// Disks are asked for what is shipped next while this is shipped: of the objects that are waiting, those that newly belong to the next few.
+void Resync::look_ahead(std::size_t came_nearer) {
+  const std::size_t near = std::min(objects_ahead, stack_.size());
+  for (std::size_t back = near; back > near - std::min(near, came_nearer); --back)
+    tree_.will_read(set_, stack_[stack_.size() - back]);
 }
 
 // A folder's listing names its children's types; symlinks and special files must be known to the peer before they are named, because
@@ -268,9 +277,10 @@ Status Resync::ship_folder(const FileId& id) {
       give_back_rest();
       if (!status && status.error().code != ErrorCode::not_found) return status;
     }
-    if (!before.empty()) continue;  // the same chunk again
-    for (const auto& e : listing.entries)
-      if (!shipped_.contains(e.id)) stack_.push_back(e.id);
+    if (!before.empty()) continue;                                             // the same chunk again
+    for (auto e = listing.entries.rbegin(); e != listing.entries.rend(); ++e)  // the first is taken first
+      if (!shipped_.contains(e->id)) stack_.push_back(e->id);
+    look_ahead(listing.entries.size());
     {
       const std::lock_guard lock(mutex_);
       progress_.total += listing.entries.size();

@@ -49,6 +49,7 @@ class Resync {
   Result<bool> next(FileId& id);
   Status ship(const FileId& id);
   Status ship_folder(const FileId& id);
+  void look_ahead(std::size_t came_nearer);
   Status ship_bytes_again(const Nak& nak);
   Result<After> append_extent(ports::LiveObject& object, const FileId& id, const ports::NodeAttributes& attributes,
                               std::uint64_t& offset, bool capable);

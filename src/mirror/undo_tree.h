@@ -96,6 +96,9 @@ class UndoTree final : public ports::Tree {
   Result<FileId> identify(const FileId& dir, std::string_view name) override { return tree_->identify(dir, name); }
   Result<bool> is_empty() override { return tree_->is_empty(); }
   Status about_to_change(const ports::Touches& touches) override;
+  void will_read(const FileId& id, std::uint64_t offset, std::uint64_t length) override {
+    tree_->will_read(id, offset, length);
+  }
   Result<ports::NamesMark> names_mark() override { return tree_->names_mark(); }
   Status set_names_mark(ports::NamesMark mark) override { return tree_->set_names_mark(mark); }
   Status sync() override { return tree_->sync(); }

@@ -5,14 +5,20 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <utility>
+#include <vector>
 
 #include "log/ship.h"
 #include "platform/object_xattrs.h"
+#include "platform/open_child.h"
 #include "platform/read_aside.h"
 
 namespace holdfast::platform {
 namespace {
+
+constexpr off_t read_ahead_bytes = 128 * 1024;  // from there on the kernel does it by itself
 
 std::int64_t nanoseconds(const timespec& t) { return t.tv_sec * 1'000'000'000LL + t.tv_nsec; }
 
@@ -52,32 +58,35 @@ class Object final : public ports::LiveObject {
     if (!stream) return fail_errno(errno, "cannot read the folder {}", id_.to_hex());
     if (cookie != 0) ::seekdir(stream, static_cast<long>(cookie));
     ports::TreeListing listing;
-    Status status;
+    std::vector<std::pair<ino_t, std::string>> names;
     std::size_t bytes = 0;
-    while (status && listing.entries.size() < max_entries && bytes + log::max_ship_entry_bytes <= max_bytes) {
+    int error = 0;
+    while (names.size() < max_entries && bytes + log::max_ship_entry_bytes <= max_bytes) {
       errno = 0;
       const dirent* entry = ::readdir(stream);
       if (!entry) {
-        if (errno != 0) status = fail_errno(errno, "cannot read the folder {}", id_.to_hex());
+        error = errno;
         listing.end = true;
         break;
       }
       const std::string_view name = entry->d_name;
       if (name == "." || name == ".." || (id_.is_root() && name == ports::hidden_name)) continue;
-      const UniqueFd child(::openat(fd_.get(), entry->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
-      if (!child && errno == ENOENT) continue;
-      struct stat st {};
-      if (!child || ::fstatat(child.get(), "", &st, AT_EMPTY_PATH) != 0)
-        status = fail_errno(errno, "cannot open \"{}\"", name);
-      else if (auto id = index_.identify(child.get(), set_); !id)
-        status = tl::unexpected(std::move(id).error());
-      else
-        listing.entries.push_back({std::string(name), *id, st.st_mode & S_IFMT});
+      names.emplace_back(entry->d_ino, name);
       bytes += 16 + 3 + 2 + name.size();
     }
     listing.cookie = static_cast<std::uint64_t>(::telldir(stream));
     ::closedir(stream);
-    HF_TRY(status);
+    if (error != 0) return fail_errno(error, "cannot read the folder {}", id_.to_hex());
+    std::sort(names.begin(), names.end());
+    for (auto& [ino, name] : names) {
+      const UniqueFd child = open_child(fd_.get(), name.c_str());
+      if (!child && errno == ENOENT) continue;
+      struct stat st {};
+      if (!child || ::fstatat(child.get(), "", &st, AT_EMPTY_PATH) != 0)
+        return fail_errno(errno, "cannot open \"{}\"", name);
+      HF_ASSIGN(const FileId id, index_.identify(child.get(), set_));
+      listing.entries.push_back({std::move(name), id, st.st_mode & S_IFMT});
+    }
     return listing;
   }
 
@@ -129,13 +138,23 @@ void PosixLiveTree::remove(SetNumber set) {
   roots_.erase(set);
 }
 
+std::shared_ptr<UniqueFd> PosixLiveTree::root_of(SetNumber set) const {
+  const std::shared_lock lock(mutex_);
+  const auto it = roots_.find(set);
+  return it == roots_.end() ? nullptr : it->second;
+}
+
+void PosixLiveTree::will_read(SetNumber set, const FileId& id) {
+  const auto root = root_of(set);
+  const auto handle = root ? index_.find(id) : Result<std::optional<FileHandle>>{};
+  if (!handle || !*handle || (*handle)->type_bits != S_IFREG) return;
+  const auto fd = open_by_handle(root->get(), **handle, O_RDONLY | O_NOATIME);
+  if (fd && *fd) ::posix_fadvise(fd->get(), 0, read_ahead_bytes, POSIX_FADV_WILLNEED);
+}
+
 Status PosixLiveTree::with_object(SetNumber set, const FileId& id,
                                   const std::function<Status(ports::LiveObject&)>& body) {
-  std::shared_ptr<UniqueFd> root;
-  {
-    const std::shared_lock lock(mutex_);
-    if (const auto it = roots_.find(set); it != roots_.end()) root = it->second;
-  }
+  const auto root = root_of(set);
   if (!root) return fail(ErrorCode::not_found, "set {} is not here", set);
   HF_ASSIGN(const std::optional<FileHandle> handle, index_.find(id));
   if (!handle) return fail(ErrorCode::not_found, "{} is gone", id.to_hex());

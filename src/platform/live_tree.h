@@ -23,11 +23,14 @@ class PosixLiveTree final : public ports::LiveTree {
   void add(SetNumber set, UniqueFd root);
   void remove(SetNumber set);
   Status with_object(SetNumber set, const FileId& id, const std::function<Status(ports::LiveObject&)>& body) override;
+  void will_read(SetNumber set, const FileId& id) override;
 
  private:
+  std::shared_ptr<UniqueFd> root_of(SetNumber set) const;  // null: not here
+
   FileIndex& index_;
   WithObjectLocked with_locked_;
-  std::shared_mutex mutex_;
+  mutable std::shared_mutex mutex_;
   std::map<SetNumber, std::shared_ptr<UniqueFd>> roots_;
 };
 

@@ -19,6 +19,7 @@
 #include "log/record.h"
 #include "log/xattrs.h"
 #include "platform/object_xattrs.h"
+#include "platform/open_child.h"
 #include "platform/posix_tree_parts.h"
 
 namespace holdfast::platform {
@@ -103,16 +104,20 @@ void PosixTree::drop(const FileId& id) {
   }
 }
 
+PosixTree::Node* PosixTree::opened(const FileId& id) {
+  const auto it = nodes_.find(id);
+  if (it == nodes_.end()) return nullptr;
+  recent_.splice(recent_.begin(), recent_, it->second.place);
+  return &it->second;
+}
+
 Result<PosixTree::Node*> PosixTree::find(const FileId& id) {
-  if (const auto it = nodes_.find(id); it != nodes_.end()) {
+  if (Node* node = opened(id)) {
     // What was opened here before this node was the active may have lost its last name meanwhile: others changed the tree then.
     struct stat st {};
-    if (!it->second.staged_file && ::fstat(it->second.fd.get(), &st) != 0)
+    if (!node->staged_file && ::fstat(node->fd.get(), &st) != 0)
       return fail_errno(errno, "cannot stat {}", id.to_hex());
-    if (it->second.staged_file || st.st_nlink != 0) {
-      recent_.splice(recent_.begin(), recent_, it->second.place);
-      return &it->second;
-    }
+    if (node->staged_file || st.st_nlink != 0) return node;
     drop(id);
   }
   HF_ASSIGN(const std::optional<FileHandle> handle, index_.find(id));
@@ -261,7 +266,8 @@ Result<ports::Standing> PosixTree::at(const FileId& dir, std::string_view name, 
 
 Result<std::optional<ports::TreeEntry>> PosixTree::lookup(const FileId& dir, std::string_view name) {
   HF_ASSIGN(Node * folder, need(dir));
-  const UniqueFd fd = open_path(folder->fd.get(), text(name));
+  looked_ = {};
+  UniqueFd fd = open_child(folder->fd.get(), text(name).c_str());
   if (!fd) {
     if (errno == ENOENT) return std::optional<ports::TreeEntry>{};
     return fail_errno(errno, "set {}: cannot look at \"{}\"", set_, name);
@@ -270,6 +276,7 @@ Result<std::optional<ports::TreeEntry>> PosixTree::lookup(const FileId& dir, std
   if (::fstatat(fd.get(), "", &st, AT_EMPTY_PATH) != 0)
     return fail_errno(errno, "set {}: cannot stat \"{}\"", set_, name);
   HF_ASSIGN(const FileId id, index_.id_of(fd.get()));
+  if (id.is_none()) looked_ = {dir, text(name), st.st_ino, std::move(fd)};
   return std::optional(ports::TreeEntry{text(name), id, st.st_mode & S_IFMT});
 }
 

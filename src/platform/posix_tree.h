@@ -58,6 +58,7 @@ class PosixTree final : public ports::Tree {
   Result<bool> is_empty() override;
   Result<ports::NamesMark> names_mark() override;
   Status set_names_mark(ports::NamesMark mark) override;
+  void will_read(const FileId& id, std::uint64_t offset, std::uint64_t length) override;
   Status sync() override;
   Result<std::uint64_t> free_bytes() override;
   Result<Bytes> read_xattrs(const FileId& id) override;
@@ -81,6 +82,13 @@ class PosixTree final : public ports::Tree {
   };
   PosixTree(UniqueFd root, SetNumber set, FileIndex& index);
   Status prepare();
+  struct Looked {  // what was looked up last: it may be adopted next
+    FileId dir;
+    std::string name;
+    std::uint64_t ino = 0;
+    UniqueFd fd;
+  };
+  Node* opened(const FileId& id);        // nullptr: not open; may have lost its last name since
   Result<Node*> find(const FileId& id);  // nullptr: absent
   Result<Node*> need(const FileId& id);  // absent is an error
   Node& remember(const FileId& id, Node node);
@@ -104,6 +112,7 @@ class PosixTree final : public ports::Tree {
   UniqueFd hidden_, staging_, grave_;
   std::unordered_map<FileId, Node> nodes_;
   std::list<FileId> recent_;  // front = used last
+  Looked looked_;
   std::uint64_t burial_stamp_ = 0;
 };
 

@@ -33,7 +33,10 @@ timespec to_timespec(std::int64_t ns) {
 }  // namespace
 
 Result<std::optional<ports::NodeAttributes>> PosixTree::attributes(const FileId& id) {
-  HF_ASSIGN(Node * node, find(id));
+  Node* node = opened(id);  // looked at below
+  if (!node) {
+    HF_ASSIGN(node, find(id));
+  }
   if (!node) return std::optional<ports::NodeAttributes>{};
   struct stat st {};
   if (::fstatat(node->fd.get(), "", &st, AT_EMPTY_PATH) != 0)
@@ -198,6 +201,12 @@ Status PosixTree::set_names_mark(ports::NamesMark mark) {
   if (::fsetxattr(hidden_.get(), names_attribute, words, sizeof words, 0) != 0)
     return fail_errno(errno, "set {}: cannot set the attribute {}", set_, names_attribute);
   return {};
+}
+
+void PosixTree::will_read(const FileId& id, std::uint64_t offset, std::uint64_t length) {
+  const auto node = find(id);
+  if (!node || !*node || (*node)->type != S_IFREG) return;
+  ::posix_fadvise((*node)->fd.get(), static_cast<off_t>(offset), static_cast<off_t>(length), POSIX_FADV_WILLNEED);
 }
 
 Status PosixTree::sync() {

@@ -9,7 +9,9 @@
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
+#include "platform/open_child.h"
 #include "platform/posix_tree.h"
 #include "platform/posix_tree_parts.h"
 
@@ -126,9 +128,14 @@ Status PosixTree::purge(ports::Grave what) {
 
 Status PosixTree::adopt(const FileId& dir, std::string_view name, const FileId& id) {
   HF_ASSIGN(Node * folder, need(dir));
-  const UniqueFd fd = open_path(folder->fd.get(), text(name));
-  if (!fd) return fail_errno(errno, "set {}: cannot open \"{}\"", set_, name);
-  return index_.bind(fd.get(), set_, id);
+  Looked looked = std::exchange(looked_, {});
+  struct stat st {};
+  const bool same = looked.dir == dir && looked.name == name &&
+                    ::fstatat(folder->fd.get(), looked.name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+                    st.st_ino == looked.ino;
+  if (!same) looked.fd = open_child(folder->fd.get(), text(name).c_str());
+  if (!looked.fd) return fail_errno(errno, "set {}: cannot open \"{}\"", set_, name);
+  return index_.bind(looked.fd.get(), set_, id);
 }
 
 // Where a folder stands: its parent is "..", its name the entry there with its inode number.

@@ -19,7 +19,7 @@ class LiveObject {
   virtual Result<NodeAttributes> attributes() = 0;
   virtual Result<Bytes> xattrs() = 0;        // log/xattrs.h list, the id apart
   virtual Result<std::string> target() = 0;  // symlink
-  // Children without an accepted id get one here.
+  // Children without an accepted id get one here. A chunk is in the order of the disk where the file system tells one: it is read in that order.
   virtual Result<TreeListing> list(std::uint64_t cookie, std::size_t max_entries, std::size_t max_bytes) = 0;
   virtual Result<std::size_t> read(std::uint64_t offset, std::span<std::uint8_t> into) = 0;
   // As read(), for who reads everything once: what was not in the page cache does not stay there.
@@ -36,6 +36,8 @@ class LiveTree {
   virtual ~LiveTree() = default;
   // Runs `body` under the object's lock (shared with capture). ErrorCode::not_found: it is gone. Errors of `body` pass through.
   virtual Status with_object(SetNumber set, const FileId& id, const std::function<Status(LiveObject&)>& body) = 0;
+  // A hint, never needed for correctness: a file's first bytes are read soon. Returns at once.
+  virtual void will_read(SetNumber, const FileId&) {}
 };
 
 // Ids are durable before records that carry them are sent (R25). A no-op when nothing is pending. Any thread.

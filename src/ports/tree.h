@@ -170,6 +170,10 @@ class Tree {
   // A hint, never needed for correctness: all this is about to change. Real trees have no use for it.
   virtual Status about_to_change(const Touches&) { return {}; }
 
+  // --- reading ahead
+  // A hint, never needed for correctness: these bytes are read soon. Returns at once; what is not there is nobody's fault.
+  virtual void will_read(const FileId&, std::uint64_t /*offset*/, std::uint64_t /*length*/) {}
+
   // --- durability
   virtual Result<NamesMark> names_mark() = 0;
   virtual Status set_names_mark(NamesMark mark) = 0;  // not synced: ordered after the changes before it
