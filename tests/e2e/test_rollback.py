@@ -1,51 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The past: timeline, shadows, rollback to a point in time and back again, failover to an earlier point."""
 
-import json
-
+import history
 import postgres
 import pytest
 import trees
+from history import clock_s, iso, told
 from labs import PUBLIC_ADDRESS, LabFailure
 
 CLIENT = "c1"
 ROLLBACK_LIMIT_S = 180
-
-
-def told(cluster, node, *argv, **options):
-    return json.loads(cluster.cli(node, *argv, "--json", **options).stdout)
-
-
-def history_of(cluster, node):
-    found = told(cluster, cluster.active(), "timeline", "--node", node, "--points", "5")["nodes"]
-    return found[0]
-
-
-def need_history(cluster, lab):
-    """Every passive can go back, and so can the active once it has been one."""
-    active, passive = cluster.wait_automatic_failover()
-    if history_of(cluster, passive)["state"] != "on":
-        cluster.cli(active, "config", "set", "undo_mib", "1024")
-        version = cluster.config_version(active)
-        cluster.wait(lambda: cluster.config_version(passive) >= version, f"{passive} has heard of the setting", 10)
-        lab.exec(passive, "systemctl", "restart", "holdfast-mirror")
-        cluster.wait_automatic_failover()
-        cluster.make_active(passive)
-        active, passive = cluster.wait_automatic_failover()
-        lab.exec(passive, "systemctl", "restart", "holdfast-mirror")
-        active, passive = cluster.wait_automatic_failover()
-    cluster.wait(lambda: history_of(cluster, passive)["state"] == "on", f"{passive} keeps an undo history", 30)
-    return active, passive
-
-
-def clock_s(lab, node):
-    """Of the node, in seconds since 1970."""
-    return float(lab.exec(node, "date", "+%s.%N").stdout)
-
-
-def iso(seconds):
-    import datetime
-    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 class Rows:
@@ -64,17 +28,6 @@ class Rows:
         return int(postgres.psql(self.lab, node, "SELECT count(*) FROM past", "ledger"))
 
 
-def wait_past(cluster, lab, node, moment_s):
-    """Whole seconds are points: what is done next lies in a later one, and the passive has applied the earlier one."""
-    passive = cluster.other(node)
-    cluster.wait(lambda: clock_s(lab, node) > moment_s + 2, "two seconds have passed", 10)
-
-    def has_come():
-        newest = [span["to"] for span in history_of(cluster, passive)["spans"]]
-        return newest and newest[0] >= iso(moment_s)[:23]
-    cluster.wait(has_come, f"{passive} has a point after {iso(moment_s)}", 20)
-
-
 def client_sees(lab, query):
     return lab.exec(CLIENT, "psql", f"host={PUBLIC_ADDRESS} user=ledger dbname=ledger connect_timeout=3", "-X", "-At", "-c",
                     query).stdout.strip()
@@ -89,14 +42,14 @@ def served_by(cluster, lab, node):
 
 @pytest.fixture
 def rows(cluster, lab):
-    active, _ = need_history(cluster, lab)
+    active, _ = history.need(cluster)
     yield Rows(lab, active)
     cluster.wait_synchronized(240)
 
 
 @pytest.mark.ci
 def test_a_shadow_stands_on_the_passive_and_can_be_kept_and_deleted(cluster, lab):
-    active, passive = need_history(cluster, lab)
+    active, passive = history.need(cluster)
     made = told(cluster, active, "shadow", "create", "before-upgrade", "--keep")
     assert made["shadow"]["nodes"] == [passive], made
     assert made["shadow"]["application_consistent"], "postgresql has a hook"
@@ -117,7 +70,7 @@ def test_a_shadow_stands_on_the_passive_and_can_be_kept_and_deleted(cluster, lab
 
 @pytest.mark.ci
 def test_what_can_not_be_gone_back_to_is_refused_with_what_there_is(cluster, lab):
-    active, passive = need_history(cluster, lab)
+    active, passive = history.need(cluster)
     epoch = cluster.status()["lease"]["epoch"]
     for to in ("2001-01-01", "no-such-shadow"):
         refused = cluster.cli(passive, "rollback", "--to", to, "--yes", check=False)
@@ -129,12 +82,13 @@ def test_what_can_not_be_gone_back_to_is_refused_with_what_there_is(cluster, lab
 
 
 @pytest.mark.ci
+@pytest.mark.fault("rm-rf-rollback")
 def test_rm_rf_is_taken_back_to_the_second_before(cluster, lab, rows):
-    """And the rollback itself is taken back: that brings the ruins, which no client is let in to."""
+    """The application's user removes the data on the active: a rollback brings back the second before."""
     old, new = cluster.wait_automatic_failover()
     before = rows.add(old, 2000)
     good_s = clock_s(lab, old)
-    wait_past(cluster, lab, old, good_s)
+    history.wait_past(cluster, old, good_s)
     lab.sh(old, f"runuser -u postgres -- rm -rf {postgres.DATA}/base {postgres.DATA}/pg_wal {postgres.DATA}/global")
     cluster.wait(lambda: cluster.recovery_point_s(new) is not None and cluster.recovery_point_s(new) < 2,
                  "the passive has lost the data too", 20)
@@ -161,9 +115,9 @@ def test_a_rollback_is_taken_back(cluster, lab, rows):
     old, new = cluster.wait_automatic_failover()
     first = rows.add(old, 100)
     good_s = clock_s(lab, old)
-    wait_past(cluster, lab, old, good_s)
+    history.wait_past(cluster, old, good_s)
     both = rows.add(old, 100)
-    wait_past(cluster, lab, old, clock_s(lab, old))
+    history.wait_past(cluster, old, clock_s(lab, old))
     cluster.cli(old, "rollback", "--to", iso(good_s), "--yes", timeout_s=ROLLBACK_LIMIT_S)
     cluster.wait_active(new)
     assert rows.count(new) == first
@@ -184,11 +138,11 @@ def test_a_failover_takes_over_at_an_earlier_point(cluster, lab, rows):
     old, new = cluster.wait_automatic_failover()
     before = rows.add(old, 500)
     good_s = clock_s(lab, old)
-    wait_past(cluster, lab, old, good_s)
+    history.wait_past(cluster, old, good_s)
     cluster.cli(old, "config", "set", "automatic_failover", "off")
     try:
         postgres.psql(lab, old, "DELETE FROM past", "ledger")
-        wait_past(cluster, lab, old, clock_s(lab, old))
+        history.wait_past(cluster, old, clock_s(lab, old))
         lab.power_cut(old)
         cluster.wait(lambda: not cluster.status_of(new)["lease"]["holder"], "the lease has lapsed", 20)
         cluster.cli(new, "failover", "--to", iso(good_s), "--yes", timeout_s=ROLLBACK_LIMIT_S)
@@ -209,9 +163,9 @@ def test_a_successor_that_dies_while_it_goes_back_loses_nothing(cluster, lab, ro
     old, new = cluster.wait_automatic_failover()
     first = rows.add(old, 3000)
     good_s = clock_s(lab, old)
-    wait_past(cluster, lab, old, good_s)
+    history.wait_past(cluster, old, good_s)
     both = rows.add(old, 3000)
-    wait_past(cluster, lab, old, clock_s(lab, old))
+    history.wait_past(cluster, old, clock_s(lab, old))
     plan = told(cluster, old, "rollback", "--to", iso(good_s), "--yes", "--no-wait")["plan"]
 
     def handed_over():
@@ -236,9 +190,9 @@ def test_the_old_active_dies_while_it_hands_over(cluster, lab, rows):
     old, new = cluster.wait_automatic_failover()
     first = rows.add(old, 100)
     good_s = clock_s(lab, old)
-    wait_past(cluster, lab, old, good_s)
+    history.wait_past(cluster, old, good_s)
     both = rows.add(old, 100)
-    wait_past(cluster, lab, old, clock_s(lab, old))
+    history.wait_past(cluster, old, clock_s(lab, old))
     told(cluster, old, "rollback", "--to", iso(good_s), "--yes", "--no-wait")
     lab.power_cut(old)
     try:
