@@ -170,6 +170,9 @@ void add_looking(CLI::App& app, Options& o) {
                              [&o](Session& s) { return status_command(s, o.status); });
   status->add_flag("--watch", o.status.watch, "Refresh every second until Ctrl-C; with --json one line a second");
 
+  command(app, o, "metrics", "The status as numbers, in Prometheus' text format", help::metrics,
+          [](Session& s) { return metrics_command(s); });
+
   CLI::App* wait = command(app, o, "wait", "Wait until every passive node is synchronized", help::wait,
                            [](Session& s) { return wait_command(s); });
   wait->add_option("--timeout", o.timeout_s, "Give up after so many seconds (exit status 5)")

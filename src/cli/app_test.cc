@@ -383,10 +383,17 @@ TEST_F(Cli, WrongUsageIsOneLineWithTheHelpToRead) {
   EXPECT_TRUE(fake.calls.empty());
 }
 
+TEST_F(Cli, MetricsAreText) {
+  const Outcome o = run({"metrics"});
+  EXPECT_EQ(o.status, exit_ok) << o.err;
+  EXPECT_TRUE(o.out.starts_with("# HELP holdfast_state ")) << o.out;
+  EXPECT_TRUE(json::parse(run({"metrics", "--json"}).out).contains("nodes"));
+}
+
 TEST_F(Cli, HelpOfEveryCommandHasExamples) {
-  for (const char* name :
-       {"init", "token", "join", "protect", "unprotect", "status", "wait", "make-active", "failover", "release",
-        "events", "config", "plan", "timeline", "shadow", "rollback", "look", "verify", "member"}) {
+  for (const char* name : {"init",        "token",    "join",     "protect", "unprotect", "status",  "wait",
+                           "make-active", "failover", "release",  "events",  "config",    "metrics", "plan",
+                           "timeline",    "shadow",   "rollback", "look",    "verify",    "member"}) {
     const Outcome o = run({name, "--help"});
     EXPECT_EQ(o.status, exit_ok) << name;
     EXPECT_NE(o.out.find("Example"), std::string::npos) << name;

@@ -73,6 +73,7 @@ int failover_command(Session& session, const FailoverOptions& options);
 int release_command(Session& session);
 int member_remove_command(Session& session, const std::string& name);
 int status_command(Session& session, const StatusOptions& options);
+int metrics_command(Session& session);
 int wait_command(Session& session);
 int events_command(Session& session, const EventsOptions& options);
 int config_get_command(Session& session, const std::string& key);

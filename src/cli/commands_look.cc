@@ -8,6 +8,7 @@
 
 #include "cli/commands.h"
 #include "cli/views.h"
+#include "control/metrics.h"
 
 namespace holdfast::cli {
 namespace {
@@ -158,6 +159,17 @@ int status_command(Session& session, const StatusOptions& options) {
     session.print_json(raw);
   else
     session.print(status_view(*status, session.around().look()));
+  return exit_ok;
+}
+
+int metrics_command(Session& session) {
+  json raw;
+  const auto status = fetch_status(session, &raw);
+  if (!status) return session.failure(status.error());
+  if (session.json)
+    session.print_json(raw);
+  else
+    session.print(prometheus_text(*status));
   return exit_ok;
 }
 

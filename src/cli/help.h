@@ -194,6 +194,15 @@ Examples
   holdfast status --watch
   holdfast status --json | jq '.nodes[] | {name, role, synchronized, recovery_point_s}')";
 
+inline constexpr const char* metrics = R"(
+One scrape, for Prometheus' node exporter (its textfile collector) or any agent that runs a command. Every node can
+tell about the whole cluster; unknown values are left out. The same text is at GET /v1/metrics.
+
+Examples
+  holdfast metrics
+  holdfast metrics > /var/lib/prometheus/node-exporter/holdfast.tmp &&
+    mv /var/lib/prometheus/node-exporter/holdfast.tmp /var/lib/prometheus/node-exporter/holdfast.prom)";
+
 inline constexpr const char* wait = R"(
 Shows the progress of the first copy or resynchronization and returns when all is synchronized.
 

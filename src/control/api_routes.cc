@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "control/metrics.h"
+
 namespace holdfast::control {
 namespace {
 
@@ -35,6 +37,11 @@ Result<json> get_events(ApiCall& c) {
   HF_ASSIGN(const int limit, number_of(c.request, "limit", 200, 1000));
   HF_ASSIGN(const int wait_s, number_of(c.request, "wait_s", 0, 25));
   return answer(c.handlers.events(cursor, static_cast<std::size_t>(limit), wait_s * 1000));
+}
+
+Result<json> get_metrics(ApiCall& c) {
+  HF_ASSIGN(const ClusterStatus status, c.handlers.status());
+  return json(prometheus_text(status));
 }
 
 Result<json> get_plan(ApiCall& c) {
@@ -191,6 +198,7 @@ const std::vector<ApiRoute>& api_routes() {
   //  method  path               local  peer   join   mutation
   static const std::vector<ApiRoute> table{
       {"GET", "/v1/status", true, true, false, nullptr, [](ApiCall& c) { return answer(c.handlers.status()); }},
+      {"GET", "/v1/metrics", true, true, false, nullptr, get_metrics},
       {"GET", "/v1/events", true, true, false, nullptr, get_events},
       {"GET", "/v1/config", true, true, false, nullptr, [](ApiCall& c) { return answer(c.handlers.config()); }},
       {"GET", "/v1/plan", true, true, false, nullptr, get_plan},

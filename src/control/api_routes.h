@@ -26,10 +26,10 @@ struct ApiCall {
 
 struct ApiRoute {
   const char* method;
-  const char* path;        // exact, or a prefix when it ends in '/'
-  bool local, peer, join;  // who may call it
-  const char* mutation;    // the event's code; null = only reads
-  std::function<Result<nlohmann::json>(ApiCall&)> run;
+  const char* path;                                     // exact, or a prefix when it ends in '/'
+  bool local, peer, join;                               // who may call it
+  const char* mutation;                                 // the event's code; null = only reads
+  std::function<Result<nlohmann::json>(ApiCall&)> run;  // a JSON string is answered as plain text
 };
 
 const std::vector<ApiRoute>& api_routes();

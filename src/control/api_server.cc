@@ -93,6 +93,7 @@ HttpResponse run_route(Handlers& handlers, const ApiRoute& route, const HttpRequ
   const Result<json> result = route.run(call);
   if (route.mutation != nullptr) audit(handlers, route, caller, call.subject, result ? nullptr : &result.error());
   if (!result) return error_response(result.error());
+  if (result->is_string()) return {200, result->get<std::string>(), true, "text/plain; version=0.0.4; charset=utf-8"};
   const auto plan = result->find("plan");
   const bool goes_on =
       route.mutation != nullptr && plan != result->end() && plan->is_string() && !plan->get<std::string>().empty();

@@ -123,6 +123,10 @@ TEST_F(Api, BodiesAreReadStrictly) {
 TEST_F(Api, WrongPathsAndMethods) {
   EXPECT_EQ(ask("GET", "/").status, 404);
   EXPECT_EQ(ask("DELETE", "/v1/status").status, 405);
+  const HttpResponse metrics = ask("GET", "/v1/metrics");
+  EXPECT_EQ(metrics.status, 200);
+  EXPECT_TRUE(metrics.body.starts_with("# HELP holdfast_state ")) << metrics.body;
+  EXPECT_TRUE(metrics.type.starts_with("text/plain; version=0.0.4"));
   EXPECT_EQ(ask("GET", "/v1/plans/a/b").status, 404);
   EXPECT_EQ(ask("GET", "/v1/plans/").status, 404);
 }

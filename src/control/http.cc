@@ -203,10 +203,10 @@ Result<HttpRequest> HttpConnection::read_request() {
 
 Status HttpConnection::write_response(const HttpResponse& response) {
   const std::string text = fmt::format(
-      "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nCache-Control: "
+      "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: "
       "no-store\r\nConnection: {}\r\n\r\n{}",
-      response.status, reason_of(response.status), response.body.size(), response.keep_alive ? "keep-alive" : "close",
-      response.body);
+      response.status, reason_of(response.status), response.type, response.body.size(),
+      response.keep_alive ? "keep-alive" : "close", response.body);
   return stream_.write_all(as_bytes(text), limits_.transfer_ms);
 }
 

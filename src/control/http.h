@@ -29,8 +29,9 @@ struct HttpRequest {
 
 struct HttpResponse {
   int status = 200;
-  std::string body;  // JSON
+  std::string body;
   bool keep_alive = true;
+  std::string type = "application/json";
 };
 
 // Keeps what was read beyond one message, for the next one on the same connection.
