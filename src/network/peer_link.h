@@ -65,6 +65,7 @@ struct LinkTimings {
   std::chrono::milliseconds connect{2000};  // for connect, handshake and hello together
   std::chrono::milliseconds redial_first{200};
   std::chrono::milliseconds redial_most{1500};
+  std::chrono::milliseconds certificates{60'000};  // how often it is looked whether one was replaced
 };
 
 class PeerLinks {

@@ -4,6 +4,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <csignal>
 
@@ -14,6 +15,12 @@ namespace {
 
 constexpr std::uint64_t wake_token = 0, listen_token = 1;
 constexpr std::size_t max_connections = 20000;
+
+std::string certificate_stamp(const std::string& dir) {
+  struct stat s {};
+  if (::stat((dir + "/node.crt").c_str(), &s) != 0) return {};
+  return fmt::format("{} {} {}.{:09}", s.st_ino, s.st_size, s.st_mtim.tv_sec, s.st_mtim.tv_nsec);
+}
 
 SteadyTime steady_now() { return std::chrono::steady_clock::now(); }
 
@@ -106,13 +113,29 @@ PeerLinks::Impl::Realm* PeerLinks::Impl::realm(const std::string& cluster) {
   return it == realms.end() ? nullptr : &it->second;
 }
 
+// A renewed certificate is used from the next connection on; the present ones go on with the one they began with.
+void PeerLinks::Impl::renew_contexts() {
+  for (auto& [cluster, r] : realms) {
+    const std::string stamp = certificate_stamp(r.info.tls_dir);
+    if (stamp.empty() || stamp == r.stamp) continue;
+    auto client = control_context(r.info.tls_dir, false);
+    auto server = control_context(r.info.tls_dir, true);
+    if (!client || !server) continue;  // in the middle of being replaced: looked at again
+    r.client = std::move(*client);
+    r.server = std::move(*server);
+    r.stamp = stamp;
+  }
+}
+
 Status PeerLinks::Impl::install_realm(const LinkRealm& info) {
+  const std::string stamp = certificate_stamp(info.tls_dir);  // before: what is replaced meanwhile is seen later
   HF_ASSIGN(SslContextPtr client, control_context(info.tls_dir, false));
   HF_ASSIGN(SslContextPtr server, control_context(info.tls_dir, true));
   Realm& r = realms[info.cluster];
   r.info = info;
   r.client = std::move(client);
   r.server = std::move(server);
+  r.stamp = stamp;
   return {};
 }
 
@@ -188,6 +211,10 @@ void PeerLinks::Impl::update_events(LinkConnection& c) {
 
 void PeerLinks::Impl::tick(SteadyTime now) {
   tick_connections(now);
+  if (now >= next_look) {
+    next_look = now + timings.certificates;
+    renew_contexts();
+  }
   tick_dials(now);
   std::vector<Responder> late;
   for (auto it = pending.begin(); it != pending.end();) {

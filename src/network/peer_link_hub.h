@@ -26,6 +26,7 @@ struct PeerLinks::Impl : std::enable_shared_from_this<PeerLinks::Impl> {
   struct Realm {
     LinkRealm info;
     SslContextPtr client, server;
+    std::string stamp;  // of the certificate they were made from
     bool only_listed = false;
     std::map<NodeId, Peer> peers;
     std::string summary;
@@ -36,6 +37,8 @@ struct PeerLinks::Impl : std::enable_shared_from_this<PeerLinks::Impl> {
     Responder done;
   };
 
+  void renew_contexts();
+  SteadyTime next_look{};  // at the certificates
   Impl(LinkEvents e, LinkTimings t);
   ~Impl();
 

@@ -27,12 +27,13 @@ struct Authority {
     X509_free(certificate);
     EVP_PKEY_free(key);
   }
-  X509* make(EVP_PKEY* subject_key, const std::string& name, const std::string& unit, const std::string& uri, bool ca) {
+  X509* make(EVP_PKEY* subject_key, const std::string& name, const std::string& unit, const std::string& uri, bool ca,
+             long lifetime_s = 3600) {
     X509* x = X509_new();
     X509_set_version(x, 2);
     ASN1_INTEGER_set(X509_get_serialNumber(x), static_cast<long>(std::hash<std::string>{}(name + uri) & 0xffffff));
     X509_gmtime_adj(X509_getm_notBefore(x), -60);
-    X509_gmtime_adj(X509_getm_notAfter(x), 3600);
+    X509_gmtime_adj(X509_getm_notAfter(x), lifetime_s);
     X509_set_pubkey(x, subject_key);
     X509_NAME* subject = X509_get_subject_name(x);
     X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>(name.c_str()), -1,
@@ -52,10 +53,11 @@ struct Authority {
     X509_sign(x, key, EVP_sha256());
     return x;
   }
-  void issue(const std::string& dir, const std::string& cluster, NodeId id, PeerKind kind) {
+  void issue(const std::string& dir, const std::string& cluster, NodeId id, PeerKind kind, long lifetime_s = 3600) {
     std::filesystem::create_directories(dir);
     EVP_PKEY* own = EVP_EC_gen("P-256");
-    X509* x = make(own, to_hex(id), to_string(kind), "holdfast:cluster/" + cluster + "/node/" + to_hex(id), false);
+    X509* x = make(own, to_hex(id), to_string(kind), "holdfast:cluster/" + cluster + "/node/" + to_hex(id), false,
+                   lifetime_s);
     const auto put = [&](const char* file, auto writer) {
       FILE* f = fopen((dir + "/" + file).c_str(), "w");
       writer(f);
@@ -99,6 +101,7 @@ struct Side {
 struct PeerLinkTest : ::testing::Test {
   std::string root = std::filesystem::temp_directory_path() / fmt::format("hf-links-{}", getpid());
   Authority a{cluster_a}, b{cluster_b};
+  long lifetime_s = 3600;  // of certificates from now on; below 0: expired
   ~PeerLinkTest() override { std::filesystem::remove_all(root); }
 
   std::unique_ptr<Side> side(Authority& authority, const std::string& cluster, NodeId id, PeerKind kind,
@@ -107,7 +110,7 @@ struct PeerLinkTest : ::testing::Test {
     s->cluster = cluster;
     s->id = id;
     s->dir = fmt::format("{}/{}-{}", root, cluster, id.value);
-    authority.issue(s->dir, cluster, id, kind);
+    authority.issue(s->dir, cluster, id, kind, lifetime_s);
     Side* raw = s.get();
     LinkEvents events;
     events.up = [raw](const std::string&, const Hello& h) { raw->bump([&] { raw->ups.push_back(h.name); }); };
@@ -129,6 +132,7 @@ struct PeerLinkTest : ::testing::Test {
     timings.silence = 400ms;
     timings.redial_first = 30ms;
     timings.redial_most = 100ms;
+    timings.certificates = 20ms;
     s->links = std::make_unique<PeerLinks>(events, timings);
     EXPECT_TRUE(join(*s, version, kind));
     return s;
@@ -226,6 +230,20 @@ TEST_F(PeerLinkTest, WrongClusterStrangersVersionsAndGarbageAreRefused) {
     EXPECT_EQ(witness->ups, std::vector<std::string>{"m1"});
   }
   for (const int fd : fds) close(fd);
+}
+
+TEST_F(PeerLinkTest, ARenewedCertificateIsUsedWithoutARestart) {
+  auto witness = side(a, cluster_a, NodeId(3), PeerKind::witness);
+  const std::string at = port_of(*witness);
+  lifetime_s = -30;
+  auto node = side(a, cluster_a, NodeId(1), PeerKind::node);
+  node->links->set_peers(cluster_a, {{NodeId(3), "w1", PeerKind::witness, {at}}});
+  ASSERT_TRUE(node->wait([&] {
+    const auto p = node->links->paths(cluster_a, NodeId(3));
+    return p.size() == 1 && !p[0].last_error.empty();
+  }));
+  a.issue(node->dir, cluster_a, NodeId(1), PeerKind::node);
+  EXPECT_TRUE(node->wait([&] { return node->ups.size() == 1; }));
 }
 
 TEST_F(PeerLinkTest, OneWitnessServesTwoClustersByServerName) {

@@ -8,6 +8,8 @@
 
 #include "base/log.h"
 #include "cluster/codec.h"
+#include "control/join_client.h"
+#include "control/pki.h"
 #include "platform/durable_file.h"
 
 namespace holdfast::witness {
@@ -15,6 +17,11 @@ namespace holdfast::witness {
 using namespace cluster;
 
 namespace {
+constexpr int renew_patience_ms = 10'000;
+constexpr auto first_look = std::chrono::seconds(60);  // by then its nodes have told it who they are
+constexpr auto between_looks = std::chrono::seconds(12 * 3600);
+constexpr auto after_trouble = std::chrono::seconds(600);
+
 std::uint64_t random_u64() {
   std::random_device source;
   return (static_cast<std::uint64_t>(source()) << 32) | source() | 1u;
@@ -50,6 +57,32 @@ Status store_new_voter(const ClusterFiles& files, const ClusterAbout& about, Inc
   return platform::write_file_durably(files.register_file(), encode(state));
 }
 
+std::vector<std::string> node_addresses(const Value& value) {
+  std::vector<std::string> all;
+  const auto config = nlohmann::json::parse(value.config, nullptr, false);
+  if (!config.is_object() || !config.contains("nodes") || !config["nodes"].is_object()) return all;
+  for (const auto& [id, node] : config["nodes"].items()) {
+    const auto member_id = node_id_from_hex(id);
+    const cluster::Member* m = member_id ? value.member(*member_id) : nullptr;
+    if (m == nullptr || m->kind != MemberKind::data || !node.is_object() || !node.contains("channel")) continue;
+    for (const auto& address : node["channel"])
+      if (address.is_string()) all.push_back(address.get<std::string>());
+  }
+  return all;
+}
+
+Result<bool> renew_certificate(const RenewalAsk& ask, std::int64_t now_s) {
+  HF_ASSIGN(const control::TlsMaterial present, control::load_tls({ask.tls}, now_s));
+  HF_ASSIGN(const control::CertificateInfo info, control::inspect_certificate(present.own.certificate_pem));
+  if (!control::renewal_due(info, now_s)) return false;
+  Status last = fail(ErrorCode::unavailable, "no node of the cluster is known here yet");
+  for (const std::string& address : ask.nodes) {
+    last = control::renew_through_member({ask.tls}, address, renew_patience_ms);
+    if (last) return true;
+  }
+  return tl::unexpected(last.error());
+}
+
 Witness::Witness(std::string dir, network::LinkTimings timings) : dir_(std::move(dir)) {
   network::LinkEvents events;
   events.up = [](const std::string&, const network::Hello&) {};
@@ -63,6 +96,7 @@ Witness::Witness(std::string dir, network::LinkTimings timings) : dir_(std::move
   };
   links_ = std::make_unique<network::PeerLinks>(std::move(events), timings);
   writer_ = std::thread([this] { write_loop(); });
+  renewer_ = std::thread([this] { renew_loop(); });
   post([this] { scan(); });
 }
 
@@ -74,6 +108,12 @@ Witness::~Witness() {
   }
   write_changed_.notify_one();
   writer_.join();
+  {
+    const std::lock_guard lock(renew_mutex_);
+    renew_stopping_ = true;
+  }
+  renew_changed_.notify_one();
+  renewer_.join();
 }
 
 Status Witness::listen(const std::string& address) { return links_->listen(address); }
@@ -221,6 +261,58 @@ void Witness::persist(Member& member, std::uint64_t id, const VoterState& state)
         });
   }
   write_changed_.notify_one();
+}
+
+// On the loop: what the renewer may know is copied for it.
+void Witness::look_at_certificates() {
+  std::vector<RenewalAsk> asks;
+  for (const auto& [id, m] : members_) {
+    const ValuePtr& value = m.core->accepted();
+    asks.push_back({m.about.cluster_name, m.files.tls(), value ? node_addresses(*value) : std::vector<std::string>{}});
+  }
+  {
+    const std::lock_guard lock(renew_mutex_);
+    renewals_ = std::move(asks);
+    renew_now_ = true;
+  }
+  renew_changed_.notify_one();
+}
+
+// A new certificate is used by itself: the links look at the file. Half a year is left when the first attempt is made.
+void Witness::renew_loop() {
+  std::map<std::string, std::string> told;
+  auto pause = first_look;
+  for (;;) {
+    {
+      std::unique_lock lock(renew_mutex_);
+      if (renew_changed_.wait_for(lock, pause, [this] { return renew_stopping_; })) return;
+    }
+    post([this] { look_at_certificates(); });
+    std::vector<RenewalAsk> asks;
+    {
+      std::unique_lock lock(renew_mutex_);
+      renew_changed_.wait(lock, [this] { return renew_stopping_ || renew_now_; });
+      if (renew_stopping_) return;
+      renew_now_ = false;
+      asks = renewals_;
+    }
+    pause = between_looks;
+    for (const RenewalAsk& ask : asks) {
+      {
+        const std::lock_guard lock(renew_mutex_);
+        if (renew_stopping_) return;
+      }
+      const auto renewed = renew_certificate(
+          ask, std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
+                   .count());
+      const std::string trouble = renewed ? "" : renewed.error().to_string();
+      if (renewed && *renewed) log_info("cluster {}: the certificate of this witness was renewed", ask.cluster_name);
+      if (!trouble.empty() && told[ask.cluster_name] != trouble)
+        log_error("cluster {}: the certificate of this witness can't be renewed: {}", ask.cluster_name, trouble);
+      told[ask.cluster_name] = trouble;
+      if (!renewed) pause = after_trouble;
+    }
+  }
 }
 
 void Witness::write_loop() {

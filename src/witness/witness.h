@@ -44,6 +44,16 @@ Status store_about(const std::string& file, const ClusterAbout& about);
 // What join leaves behind for run(): all durable, the register last, so that a half-made folder is not taken for a forgetful voter.
 Status store_new_voter(const ClusterFiles& files, const ClusterAbout& about, cluster::Incarnation incarnation);
 
+// What a renewal needs to know of a cluster: the nodes sign, by the addresses that the register's configuration names.
+struct RenewalAsk {
+  std::string cluster_name;
+  std::string tls;
+  std::vector<std::string> nodes;
+};
+// Any thread; waits for the network. False: not due yet. An error says why none of the nodes did.
+Result<bool> renew_certificate(const RenewalAsk& ask, std::int64_t now_s);
+std::vector<std::string> node_addresses(const cluster::Value& value);
+
 class Witness {
  public:
   Witness(std::string dir, network::LinkTimings timings = {});
@@ -70,6 +80,7 @@ class Witness {
   Status add(const std::string& cluster_id);
   void feed(Member& member, const cluster::Input& input);
   void received(const std::string& cluster, NodeId from, const Bytes& message);
+  void look_at_certificates();
   void persist(Member& member, std::uint64_t id, const cluster::VoterState& state);
   void write_loop();
   Now now();
@@ -91,6 +102,13 @@ class Witness {
   std::deque<std::function<void()>> writes_;
   bool write_stopping_ = false;
   std::thread writer_;
+
+  std::mutex renew_mutex_;
+  std::condition_variable renew_changed_;
+  bool renew_stopping_ = false, renew_now_ = false;
+  std::vector<RenewalAsk> renewals_;  // what the renewer has to look at; copies, it waits for the network
+  std::thread renewer_;
+  void renew_loop();
   std::unique_ptr<network::PeerLinks> links_;
 };
 

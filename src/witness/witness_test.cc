@@ -137,5 +137,36 @@ TEST_F(WitnessTest, DamagedFilesEndOneClusterNotTheProcess) {
   EXPECT_EQ(witness->clusters(), 1u);
 }
 
+TEST_F(WitnessTest, ACertificateThatIsDueIsRenewedThroughANode) {
+  const RenewalAsk ask{"erp", files().tls(), {}};
+  const std::int64_t now_s = std::time(nullptr);
+  const auto early = renew_certificate(ask, now_s);
+  ASSERT_TRUE(early) << early.error().message;
+  EXPECT_FALSE(*early);
+  const auto certificate = control::inspect_certificate(control::load_tls({files().tls()}, now_s)->own.certificate_pem);
+  const std::int64_t late_s = certificate->not_after_s - 3600;
+  ASSERT_TRUE(control::renewal_due(*certificate, late_s));
+  EXPECT_EQ(renew_certificate(ask, late_s).error().code, ErrorCode::unavailable) << "nobody to ask";
+  const auto refused = renew_certificate({"erp", files().tls(), {"127.0.0.1:1"}}, late_s);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("127.0.0.1"), std::string::npos) << refused.error().message;
+}
+
+TEST(WitnessRenewal, AsksTheNodesThatTheRegisterNames) {
+  Value value;
+  const auto member = [](std::uint64_t id, MemberKind kind) {
+    Member m;
+    m.id = NodeId(id);
+    m.kind = kind;
+    return m;
+  };
+  value.members = {member(1, MemberKind::data), member(2, MemberKind::data), member(3, MemberKind::witness)};
+  value.config = R"({"nodes":{"0000000000000001":{"channel":["10.0.0.1","10.1.0.1"]},"0000000000000002":{"channel":7},
+                    "0000000000000003":{"channel":["10.0.0.9"]},"0000000000000004":{"channel":["10.0.0.4"]},"x":{}}})";
+  EXPECT_EQ(node_addresses(value), (std::vector<std::string>{"10.0.0.1", "10.1.0.1"})) << "members that hold data";
+  value.config = "damaged";
+  EXPECT_TRUE(node_addresses(value).empty());
+}
+
 }  // namespace
 }  // namespace holdfast::witness
