@@ -465,5 +465,21 @@ TEST_F(MirrorPair, SparseFilesStaySparse) {
   EXPECT_LE(there.st_blocks, here.st_blocks + 64);
 }
 
+// Zero is a time, not the lack of one: whoever unpacks reproducible archives has whole trees of it.
+TEST_F(MirrorPair, ModificationTimesOf1970AreKept) {
+  ASSERT_TRUE(a.start() && b.start(false));
+  ASSERT_TRUE(a.log->promote(Epoch(1), true));
+  std::filesystem::create_directories(a.tree_path() + "/d");
+  std::ofstream(a.tree_path() + "/d/file") << "x";
+  const timespec times[2] = {{0, 0}, {0, 0}};
+  for (const char* name : {"/d/file", "/d"})
+    ASSERT_EQ(::utimensat(AT_FDCWD, (a.tree_path() + name).c_str(), times, 0), 0);
+  ASSERT_TRUE(b.add_set());
+  ASSERT_TRUE(b.log->follow(Epoch(1), a.id()));
+  connect(a, b);
+  ASSERT_TRUE(synchronized(a));
+  EXPECT_TRUE(equal(a, b));
+}
+
 }  // namespace
 }  // namespace holdfast::platform
