@@ -127,7 +127,12 @@ VerifyStatus Verifier::status() const {
   {
     const std::lock_guard lock(mutex_);
     s = status_;
-    s.state = too_old_ ? VerifyState::unsupported : status_.state;
+    // What was asked for is under way from that moment on: whoever asked must not be shown the end of something else.
+    if (!requests_.empty() && (!busy_ || status_.kind == VerifyKind::scrub)) {
+      s.state = VerifyState::waiting;
+      s.kind = requests_.front().plan.kind;
+    }
+    if (too_old_) s.state = VerifyState::unsupported;
   }
   s.peer = peer_;
   std::uint64_t known = 0;

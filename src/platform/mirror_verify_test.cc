@@ -206,6 +206,7 @@ TEST_F(MirrorVerify, ASampleLooksAtAllAttributesAndFewBytes) {
   sample.kind = VerifyKind::sample;
   sample.rate = 1ULL << 30;
   ASSERT_TRUE(a.log->verify(sample));
+  EXPECT_EQ(compared().kind, VerifyKind::sample) << "from this moment on: whoever waits for it must see it";
   ASSERT_TRUE(wait([&] { return compared().last_result != mirror::VerifyResult::none; }));
   EXPECT_EQ(compared().last_result, mirror::VerifyResult::repaired);
   EXPECT_LT(compared().counts.bytes, 900'000U);
