@@ -25,6 +25,7 @@ f.seek(int(sys.argv[2])); f.write(bytes(x ^ 0xff for x in b))""",
 @pytest.mark.fault("corrupt-receive")
 @pytest.mark.parametrize("how", DAMAGE)
 def test_damaged_segment_is_refused(cluster, lab, clients, how):
+    """A receive segment of the passive is damaged while it is down: it is named and refused, never guessed around."""
     active, passive = cluster.wait_automatic_failover()
     clients.wait_commits(500)
     lab.exec(passive, "systemctl", "mask", "--runtime", "--quiet", "holdfastd", "holdfast-mirror")
