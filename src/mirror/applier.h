@@ -116,6 +116,7 @@ class Applier {
   Status keep_limbo(const log::Record& record);
   Status settle_displaced(SetState& set);
   Status end_resync(const log::Record& record);
+  Result<bool> lacks_contents(SetState& set);
   std::size_t slice_end(std::span<const log::Record> records, std::size_t from) const;
   bool is_batch_m(Sequence first) const { return plan_.m_after && first > plan_.pass_to && first <= *plan_.m_after; }
   SetState* find(SetNumber set);

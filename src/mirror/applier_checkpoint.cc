@@ -76,7 +76,10 @@ Status Applier::note_shadow(const log::Record& r) {
 // the last (R16).
 Status Applier::keep_limbo(const log::Record& r) {
   SetState* set = find(r.set);
-  if (!set || !set->resync || set->memory.broken || !undo_.on() || !captured(r.set, *set)) return {};
+  if (!set || !set->resync) return {};
+  HF_ASSIGN(const bool lacks, lacks_contents(*set));
+  if (lacks) set->memory.broken = true;
+  if (set->memory.broken || !undo_.on() || !captured(r.set, *set)) return {};
   return settle_displaced(*set);
 }
 
@@ -132,12 +135,31 @@ Status Applier::begin_resync(const log::Record& r) {
     set->resync = true;
     set->complete = false;
     set->memory = {};
+    set->memory.partial = (r.flags & log::flag_partial_resync) != 0;
+    // What was done before a crash is not done again, and not asked for again.
+    set->memory.broken = set->memory.partial && r.sequence <= set->names.doubt_to;
+    // A file that has no name now can't be shipped. Should it get one, it must come whole, so it must not be known here with what it had.
+    if (set->memory.partial && !set->memory.broken) HF_TRY(set->tree->purge(ports::Grave::orphan));
     HF_ASSIGN(const bool empty, set->tree->is_empty());
-    if (empty) hooks_.nak({r.set, FileId{}, 0, 0});
+    if (empty && !set->memory.partial) hooks_.nak({r.set, FileId{}, 0, 0});
   }
   resyncing_.insert(r.set);
   complete_.erase(r.set);
   return {};
+}
+
+// A live record made something without its contents after everything was shipped; it was asked for too late. What has no place in the tree any more
+// needs none.
+Result<bool> Applier::lacks_contents(SetState& set) {
+  if (!set.memory.relist.empty()) return true;
+  if (set.memory.made.empty()) return false;
+  HF_ASSIGN(const auto displaced, set.tree->graves(ports::Grave::limbo));
+  for (const auto& grave : displaced) set.memory.made.erase(grave.id);
+  for (const FileId& id : set.memory.made) {
+    HF_ASSIGN(const auto there, set.tree->attributes(id));
+    if (there) return true;
+  }
+  return false;
 }
 
 // After the checkpoint that covers it: complete becomes durable, then what was displaced goes.

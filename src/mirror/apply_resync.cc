@@ -23,6 +23,19 @@ Result<bool> ResyncApply::known(const FileId& id) {
   return there.has_value();
 }
 
+// A change of, or in, something that is not here. In a full resync it comes with its folder.
+Status ResyncApply::skip(const FileId& unknown) {
+  if (memory_.partial && memory_.asked.insert(unknown).second) ask(unknown);
+  return {};
+}
+
+// The object was made without them.
+void ResyncApply::ask_for_contents(const FileId& id, std::uint64_t offset) {
+  if (!memory_.partial) return;
+  memory_.made.insert(id);
+  ask(id, offset);
+}
+
 void ResyncApply::note_name(const FileId& dir, std::string_view name, bool there) {
   const auto it = memory_.listings.find(dir);
   if (it == memory_.listings.end()) return;
@@ -50,8 +63,9 @@ Result<bool> ResyncApply::clear(const FileId& dir, std::string_view name, const 
 Status ResyncApply::bring(const FileId& id, const FileId& dir, std::string_view name) {
   Status done = tree_.bring(id, dir, name);
   if (done || done.error().code != ErrorCode::invalid) return done;
-  // `dir` still lies below the folder that must come into it: in this tree only. Its own place will be said by a listing.
+  // `dir` still lies below the folder that must come into it: in this tree only. Its own place is asked for: it may have been said already.
   HF_TRY(tree_.set_aside(dir));
+  ask(dir, nak_with_parent);
   return tree_.bring(id, dir, name);
 }
 
@@ -60,6 +74,7 @@ Status ResyncApply::make_placeholder(const FileId& id, std::uint32_t type, const
   node.mode = type | placeholder_mode;
   HF_TRY(tree_.stage(id, node));
   HF_TRY(tree_.commit_ids());
+  ask_for_contents(id);
   return tree_.place(id, dir, name);
 }
 
@@ -70,7 +85,11 @@ Status ResyncApply::put(const FileId& id, std::uint32_t type, const FileId& dir,
   HF_ASSIGN(const bool is_known, known(id));
   if (is_known) return bring(id, dir, name);
   if (is_regular(type) || is_folder(type)) return make_placeholder(id, type, dir, name);
-  nak_({tree_.set(), dir, 0, 0});
+  if (memory_.partial) {
+    ask(id);  // first: it must be known before it is named
+    memory_.relist.insert(dir);
+  }
+  ask(dir);
   return {};
 }
 
@@ -78,7 +97,7 @@ Status ResyncApply::put(const FileId& id, std::uint32_t type, const FileId& dir,
 Status ResyncApply::apply(const log::Record& r) {
   if (r.kind == Kind::write) {
     HF_ASSIGN(const bool there, known(r.file));
-    return there ? batch_.write(r) : Status{};
+    return there ? batch_.write(r) : skip(r.file);
   }
   HF_TRY(batch_.flush_write());
   if (changes_names(r.kind) || r.kind == Kind::ship_dir) {
@@ -97,7 +116,7 @@ Status ResyncApply::apply(const log::Record& r) {
       break;
   }
   HF_ASSIGN(const bool there, known(r.file));
-  if (!there) return {};
+  if (!there) return skip(r.file);
   // Bytes that are not what they should be yet move to where the copy, or an answer to a NAK, has been already: the file comes again. One that
   // has not its size yet stays as it is: the range may lie beyond its end.
   if (r.kind == Kind::fallocate && shifts_range(r.mode_flags)) {
@@ -155,7 +174,7 @@ Status ResyncApply::make(const log::Record& r) {
   const bool staged = staged_.contains(r.file);
   if (r.flags & log::flag_orphan) return staged ? tree_.place_in_grave(r.file, Grave::orphan) : Status{};
   HF_ASSIGN(const bool parent_known, known(r.parent));
-  if (!parent_known) return {};
+  if (!parent_known) return skip(r.parent);
   HF_ASSIGN(const bool there, clear(r.parent, r.name, r.file));
   note_name(r.parent, r.name, true);
   batch_.touched(r.parent, r.parent_mtime_ns);
@@ -172,7 +191,7 @@ Status ResyncApply::make(const log::Record& r) {
 
 Status ResyncApply::link(const log::Record& r) {
   HF_ASSIGN(const bool parent_known, known(r.parent));
-  if (!parent_known) return {};
+  if (!parent_known) return skip(r.parent);
   note_name(r.parent, r.name, true);
   batch_.touched(r.parent, r.parent_mtime_ns);
   return put(r.file, r.mode, r.parent, r.name);
@@ -180,7 +199,7 @@ Status ResyncApply::link(const log::Record& r) {
 
 Status ResyncApply::remove(const log::Record& r) {
   HF_ASSIGN(const bool parent_known, known(r.parent));
-  if (!parent_known) return {};
+  if (!parent_known) return skip(r.parent);
   note_name(r.parent, r.name, false);
   batch_.touched(r.parent, r.parent_mtime_ns);
   HF_ASSIGN([[maybe_unused]] const bool there, clear(r.parent, r.name, FileId{}));
@@ -192,6 +211,8 @@ Status ResyncApply::rename(const log::Record& r) {
   HF_ASSIGN(const bool from_known, known(r.parent));
   HF_ASSIGN(const bool to_known, known(r.parent2));
   const bool exchange = (r.flags & log::flag_rename_exchange) != 0;
+  if (!from_known) HF_TRY(skip(r.parent));
+  if (!to_known) HF_TRY(skip(r.parent2));
   if (from_known) {
     note_name(r.parent, r.name, exchange);
     batch_.touched(r.parent, r.parent_mtime_ns);
@@ -216,6 +237,7 @@ Status ResyncApply::ship_node(const log::Record& r) {
   if (!there) {
     ports::NewNode node = new_node(r);
     node.mode = r.mode;
+    if (is_regular(r.mode)) node.rdev = 0;
     node.target = r.name2;
     node.xattrs = r.payload;
     HF_TRY(tree_.stage(r.file, node));
@@ -239,6 +261,11 @@ Status ResyncApply::ship_node(const log::Record& r) {
     HF_ASSIGN(const auto now, tree_.attributes(r.file));
     if (!now || now->mode != r.mode) HF_TRY(tree_.set_attributes(r.file, log::valid_mode, to));
   }
+  memory_.asked.erase(r.file);
+  memory_.made.erase(r.file);
+  // The active took it for known here, and ships only a part.
+  if (!there && is_regular(r.mode) && r.length > 0 && r.rdev != log::rdev_all_follows)
+    ask_for_contents(r.file, nak_contents);
   batch_.touched(r.file, r.mtime_ns);
   return {};
 }
@@ -249,7 +276,10 @@ Status ResyncApply::ship_dir(const log::Record& r) {
     nak_({r.set, r.file, 0, 0});
     return {};
   }
-  if (r.flags & log::flag_first_chunk) memory_.listings[r.file].clear();
+  if (r.flags & log::flag_first_chunk) {
+    memory_.listings[r.file].clear();
+    memory_.relist.erase(r.file);
+  }
   const auto listing = memory_.listings.find(r.file);
   if (listing == memory_.listings.end()) {
     memory_.broken = true;
@@ -273,6 +303,7 @@ Status ResyncApply::ship_dir(const log::Record& r) {
     if (found && found->id.is_none() && !is_known && found->mode == entry->mode &&
         (is_regular(entry->mode) || is_folder(entry->mode))) {
       HF_TRY(tree_.adopt(r.file, entry->name, entry->id));
+      ask_for_contents(entry->id);
       continue;
     }
     if (again || (!is_known && (is_regular(entry->mode) || is_folder(entry->mode)))) {
@@ -281,6 +312,7 @@ Status ResyncApply::ship_dir(const log::Record& r) {
         ports::NewNode node;
         node.mode = entry->mode | placeholder_mode;
         HF_TRY(tree_.stage(entry->id, node));
+        ask_for_contents(entry->id);
       }
       to_make.push_back(*entry);
       continue;

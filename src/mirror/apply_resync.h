@@ -2,6 +2,7 @@
 // Apply while a set is being (re)synchronized: the tree may be empty, identical, or anything else. Shipped objects are made as they are said to
 // be; live operations do what they can: on unknown objects nothing (they are shipped later), on names they make the postcondition true.
 // Nothing that is in the way is deleted: it goes to limbo by id, and a later listing may pull it back. Limbo is emptied at resync_end.
+// A partial resync (changed_walk.h) ships no tree: what is missing here, and what is made here without its contents, is asked for.
 #pragma once
 
 #include <functional>
@@ -18,6 +19,11 @@ namespace holdfast::mirror {
 // What outlives a batch: listings whose last chunk has not come yet.
 struct ResyncMemory {
   std::unordered_map<FileId, std::unordered_set<std::string>> listings;
+  bool partial = false;
+  // Partial. A question may come after the last thing that was to be shipped; then this resync can't make the set complete.
+  std::unordered_set<FileId> asked;   // unknown here, and asked for since
+  std::unordered_set<FileId> made;    // without their contents: asked for, and not shipped since
+  std::unordered_set<FileId> relist;  // folders that lack a name, which was asked for
   bool broken = false;  // a chunk came whose beginning this process never saw: this resync can't make the set complete
 };
 
@@ -44,6 +50,9 @@ class ResyncApply {
   Status ship_hash(const log::Record& r);
 
   Result<bool> known(const FileId& id);
+  Status skip(const FileId& unknown);
+  void ask(const FileId& id, std::uint64_t offset = 0) { nak_({tree_.set(), id, offset, 0}); }
+  void ask_for_contents(const FileId& id, std::uint64_t offset = 0);
   Status make_placeholder(const FileId& id, std::uint32_t type, const FileId& dir, std::string_view name);
   // Whatever stands at the name leaves it, unless it is `keep`. True: `keep` stands there.
   Result<bool> clear(const FileId& dir, std::string_view name, const FileId& keep);

@@ -11,7 +11,7 @@ using log::Kind;
 
 namespace {
 
-constexpr std::uint8_t flag_listing = 1, flag_by_hash = 2;
+constexpr std::uint8_t flag_listing = 1, flag_by_hash = 2, flag_place = 4, all_flags = 7;
 // What a node of a hash table, its bucket and the allocator take.
 constexpr std::size_t object_memory = sizeof(ObjectKey) + sizeof(ObjectChange) + 32;
 constexpr std::size_t name_memory = sizeof(NameKey) + 48;
@@ -31,7 +31,7 @@ void join_closest(std::vector<Extent>& list) {
 Bytes encode_object(const ObjectChange& change) {
   Bytes out;
   ByteWriter w(out);
-  w.u8((change.listing ? flag_listing : 0) | (change.by_hash ? flag_by_hash : 0));
+  w.u8((change.listing ? flag_listing : 0) | (change.by_hash ? flag_by_hash : 0) | (change.place ? flag_place : 0));
   w.varint(change.extents.size());
   for (const Extent& e : change.extents) {
     w.varint(e.begin);
@@ -68,6 +68,7 @@ void ObjectChange::add(std::uint64_t begin, std::uint64_t end) {
 void ObjectChange::add(const ObjectChange& other) {
   listing |= other.listing;
   by_hash |= other.by_hash;
+  place |= other.place;
   for (const Extent& e : other.extents) add(e.begin, e.end);
 }
 
@@ -88,8 +89,19 @@ void ChangeSet::created(const log::Record& r) {
   if ((r.flags & log::flag_orphan) == 0) name(r.set, r.parent, r.name);
 }
 
-void ChangeSet::fold(const log::Record& r) {
+// The peer may not have it, or may have had to take the folder away from below it.
+void ChangeSet::named(SetNumber set, const FileId& id, const FileId& folder) {
+  note_file(set, id);
+  note_folder(set, id);
+  object(set, folder).place = true;
+}
+
+void ChangeSet::fold(const log::Record& r, bool may_be_unknown) {
   if (r.addressed_to != NodeId(0)) return;
+  if (may_be_unknown && (r.kind == Kind::link || r.kind == Kind::rename)) {
+    named(r.set, r.file, r.kind == Kind::link ? r.parent : r.parent2);
+    if (r.flags & log::flag_rename_exchange) named(r.set, r.replaced, r.parent);
+  }
   switch (r.kind) {
     case Kind::write:
       return content(r, r.offset, end_of(r.offset, r.payload.size()));
@@ -228,8 +240,8 @@ Result<ObjectChange> decode_object_change(ByteView value) {
   ByteReader r(value);
   const std::uint8_t flags = r.u8();
   const std::uint64_t count = r.varint();
-  ObjectChange change{(flags & flag_listing) != 0, (flags & flag_by_hash) != 0, {}};
-  bool sound = r.ok() && (flags & ~(flag_listing | flag_by_hash)) == 0 && count <= max_extents;
+  ObjectChange change{(flags & flag_listing) != 0, (flags & flag_by_hash) != 0, (flags & flag_place) != 0, {}};
+  bool sound = r.ok() && (flags & ~all_flags) == 0 && count <= max_extents;
   for (std::uint64_t i = 0; sound && i < count; ++i) {
     const std::uint64_t begin = r.varint(), length = r.varint();
     sound = r.ok() && length > 0 && length <= end_of_file - begin &&

@@ -3,7 +3,7 @@
 // date (changed_walk.h). A set may name more than what changed (that costs bytes), never less (that costs the copy).
 //
 //   key (sorted by kind, then set)          value
-//   O set object                            attributes (implied); flags: listing, by_hash; extents of content, at most max_extents
+//   O set object                            attributes (implied); flags: listing, by_hash, place; extents of content, at most max_extents
 //   N set folder name                       -         what this name means
 //   B set block                             -         every object whose id was taken from this block (hot set: new objects)
 //   S set                                   -         everything: the whole tree, by hashes
@@ -16,7 +16,6 @@
 #include <compare>
 #include <cstdint>
 #include <functional>
-#include <optional>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -25,6 +24,7 @@
 #include "base/bytes.h"
 #include "base/types.h"
 #include "log/record.h"
+#include "ports/change_store.h"
 
 namespace holdfast::mirror {
 
@@ -37,8 +37,9 @@ struct Extent {
 };
 
 struct ObjectChange {
-  bool listing = false;         // a folder: compare all of its names
-  bool by_hash = false;         // the peer may have these contents already: compare before sending
+  bool listing = false;  // a folder: compare all of its names
+  bool by_hash = false;  // the peer may have these contents already: compare before sending
+  bool place = false;    // a folder: it may have been taken from its place: compare the names of the one that holds it
   std::vector<Extent> extents;  // ascending, disjoint, not touching
 
   void add(std::uint64_t begin, std::uint64_t end);
@@ -66,16 +67,13 @@ struct NameKey {
   auto operator<=>(const NameKey&) const = default;
 };
 
-// One key and what is said of it, encoded.
-struct ChangeEntry {
-  Bytes key, value;
-  bool operator==(const ChangeEntry&) const = default;
-};
+using ports::ChangeEntry;  // one key and what is said of it, encoded
 
 class ChangeSet {
  public:
   // The change that a record makes. Nothing for marks, and for records addressed to a peer: what a resync ships is repeated from the set.
-  void fold(const log::Record& record);
+  // `may_be_unknown`: the peer may never have had what is named (it is being brought up to date), and make it empty to name it: all of it, then.
+  void fold(const log::Record& record, bool may_be_unknown = false);
 
   // --- what the hot set notes (an active that died may or may not have had these on disk, or sent)
   void note_file(SetNumber set, const FileId& id);    // contents and attributes, by hash
@@ -112,6 +110,7 @@ class ChangeSet {
   };
   void content(const log::Record& r, std::uint64_t begin, std::uint64_t end);
   void created(const log::Record& r);
+  void named(SetNumber set, const FileId& id, const FileId& folder);
 
   std::unordered_map<ObjectKey, ObjectChange, Hash> objects_;
   std::unordered_set<NameKey, Hash> names_;

@@ -96,6 +96,19 @@ TEST(ChangeSet, NamesAreKeysOfTheirOwn) {
   EXPECT_NE(changes.find(set, id_of(1)), nullptr);
 }
 
+TEST(ChangeSet, WhatAPeerMayNeverHaveHadIsNotedAsAWhole) {
+  ChangeSet changes;
+  log::Record r = record(Kind::rename, 1);
+  r.replaced = id_of(2);
+  changes.fold(r, true);
+  EXPECT_EQ(*changes.find(set, id_of(1)), (ObjectChange{true, true, false, whole}));
+  EXPECT_TRUE(changes.find(set, id_of(101))->place) << "it may be taken from its place, to come into what is below it";
+  EXPECT_EQ(changes.find(set, id_of(2)), nullptr) << "what a rename replaced has no name any more";
+  r.flags = log::flag_rename_exchange;
+  changes.fold(r, true);
+  EXPECT_NE(changes.find(set, id_of(2)), nullptr);
+}
+
 TEST(ChangeSet, MarksAndWhatIsAddressedChangeNothing) {
   ChangeSet changes;
   for (const Kind kind : {Kind::epoch_begin, Kind::epoch_end, Kind::consistent, Kind::noop, Kind::shadow})
@@ -169,8 +182,8 @@ TEST(ChangeSet, HotNotesCompareWhatTheyName) {
   changes.note_block(set, block);
   changes.note_set(4);
   EXPECT_EQ(changes.size(), 4U);
-  EXPECT_EQ(*changes.find(set, id_of(1)), (ObjectChange{false, true, whole}));
-  EXPECT_EQ(*changes.find(set, id_of(2)), (ObjectChange{true, false, {}}));
+  EXPECT_EQ(*changes.find(set, id_of(1)), (ObjectChange{false, true, false, whole}));
+  EXPECT_EQ(*changes.find(set, id_of(2)), (ObjectChange{true, false, false, {}}));
   EXPECT_TRUE(changes.contains_set(4));
 }
 

@@ -78,7 +78,11 @@ struct BatchHead {
 struct Ack {
   Sequence durable, applied;
 };
-// These bytes differ from what a ship_hash said; length 0: the object itself is not known here and must be shipped again.
+// These bytes differ from what a ship_hash said; length 0: the object itself is not known here, or not its contents, and must be shipped again.
+constexpr std::uint64_t nak_with_parent =
+    1;  // as offset, length 0: a folder that was taken from its place, which must be named again too
+constexpr std::uint64_t nak_contents =
+    2;  // a file that its ship_node has just made; perhaps all that follows it is on its way
 struct Nak {
   SetNumber set = 0;
   FileId file;

@@ -1,22 +1,56 @@
 // SPDX-License-Identifier: Apache-2.0
-// holdfast-model [--verify] --seed N | --runs N [--first N]: random lives of a passive (mirror/test_model.h).
+// holdfast-model [--verify | --changes] --seed N | --runs N [--first N]: random lives of a passive (mirror/test_model.h), or of one that keeps
+// falling behind (mirror/test_change_model.h).
 #include <cstdlib>
 #include <string>
 
 #include <fmt/core.h>
 
 #include "base/log.h"
+#include "mirror/test_change_model.h"
 #include "mirror/test_model.h"
 
 using namespace holdfast::mirror::testing;
 
+namespace {
+
+int run_all_changes(std::uint64_t first, std::uint64_t runs, bool trace, int flaw) {
+  ChangeReport sum;
+  std::uint64_t failures = 0;
+  for (std::uint64_t seed = first; seed < first + runs; ++seed) {
+    const ChangeReport r = run_changes({seed, trace, static_cast<ChangeOptions::Flaw>(flaw)});
+    sum.records += r.records;
+    sum.crashes += r.crashes;
+    sum.cuts += r.cuts;
+    sum.partials += r.partials;
+    sum.completed += r.completed;
+    sum.compared += r.compared;
+    if (r.failure.empty()) continue;
+    if (++failures <= 12)
+      fmt::print("seed {}: {}\n  replay: holdfast-model --changes --seed {}\n", seed, r.failure, seed);
+  }
+  fmt::print(
+      "changes: {} lives, {} records, {} crashes, {} cuts, {} partial resyncs begun, {} ended, {} comparisons, {} "
+      "failures\n",
+      runs, sum.records, sum.crashes, sum.cuts, sum.partials, sum.completed, sum.compared, failures);
+  return failures > 0 ? 1 : 0;
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   std::uint64_t first = 1, runs = 0;
   ModelOptions options;
+  bool changes = false;
+  int flaw = 0;
   for (int i = 1; i < argc; ++i) {
     const std::string a = argv[i];
     const bool more = i + 1 < argc;
-    if (a == "--seed" && more) {
+    if (a == "--changes") {
+      changes = true;
+    } else if (a == "--flaw" && more) {
+      flaw = std::atoi(argv[++i]);
+    } else if (a == "--seed" && more) {
       first = std::strtoull(argv[++i], nullptr, 10);
       runs = 1;
       options.trace = true;
@@ -32,10 +66,11 @@ int main(int argc, char** argv) {
     }
   }
   if (runs == 0) {
-    fmt::print("usage: holdfast-model [--verify] --seed N | --runs N [--first N]\n");
+    fmt::print("usage: holdfast-model [--verify | --changes [--flaw N]] --seed N | --runs N [--first N]\n");
     return 2;
   }
   holdfast::set_log_level(options.trace ? holdfast::LogLevel::info : holdfast::LogLevel::error);
+  if (changes) return run_all_changes(first, runs, options.trace, flaw);
   ModelReport sum;
   std::uint64_t failures = 0;
   for (options.seed = first; options.seed < first + runs; ++options.seed) {

@@ -58,6 +58,7 @@ struct NodeLogConfig {
   std::uint64_t send_limit_bytes = default_send_limit_bytes;  // of each peer's queue on disk; 0: none
   HotSetOptions hot;
   std::int64_t hot_generation_ns = 120'000'000'000;
+  std::uint32_t features = 0;  // of the channel, that this node names to its peers
 };
 
 struct NodeLogPorts {
@@ -75,6 +76,7 @@ struct NodeLogPorts {
   std::function<Result<FileId>()> unused_block;  // as HotSetPorts; needed with `hot`
   ports::DurableCell* compared =
       nullptr;  // where the scrub stands (mirror/verify_store.h); null: forgotten with the process
+  ports::ChangeStores* changes = nullptr;  // what changed while a peer's queue was given up; null: it is not noted
 };
 
 // A disk that is full: the node waits for room and goes on by itself. Or, in `send`, a peer's queue that was given up, for want of room or for a bound.
@@ -288,6 +290,7 @@ class NodeLog {
   void keep_shadows();     // what they hold, and what is gone of them
   Status resume_rewind();  // of an earlier life, when all its sets are here
   Result<Rewind> make_rewind(const std::set<SetNumber>& sets);
+  std::shared_ptr<ChangeMap> open_map(NodeId peer, const std::string& name);
   void fault(const Error& why);
   void changed();
   void wake_applier();
@@ -319,6 +322,8 @@ class NodeLog {
   VerifyStore compared_;
   ScrubSettings scrub_;
   std::map<NodeId, std::shared_ptr<Sender>> senders_;
+  std::mutex maps_mutex_;                              // of maps_
+  std::map<NodeId, std::shared_ptr<ChangeMap>> maps_;  // one a peer and process: each has a table of its own
   std::uint64_t send_limit_bytes_;
   // What the welcome says: it changes when a resynchronization can't be completed here, as it does with a new process.
   std::atomic<std::uint64_t> life_;

@@ -14,8 +14,26 @@ constexpr int spooler_idle_ms = 60'000;
 
 }  // namespace
 
+// A map that can't be kept is no reason to be without a peer: who falls behind its queue is compared as a whole then.
+std::shared_ptr<ChangeMap> NodeLog::open_map(NodeId peer, const std::string& name) {
+  if (!ports_.changes || (config_.features & feature_partial_resync) == 0) return nullptr;
+  const std::lock_guard lock(maps_mutex_);
+  if (const auto it = maps_.find(peer); it != maps_.end()) return it->second;
+  auto store = ports_.changes->of_peer(peer);
+  if (!store) {
+    log_warning("peer {}: what changes while it is away can't be noted: {}", name, store.error().to_string());
+    return nullptr;
+  }
+  return maps_[peer] = std::make_shared<ChangeMap>(std::move(*store), name);
+}
+
 void NodeLog::set_peers(const std::vector<std::pair<NodeId, std::string>>& peers) {
   std::vector<std::shared_ptr<Sender>> gone;
+  std::map<NodeId, std::shared_ptr<ChangeMap>> maps;
+  const auto old = senders();
+  for (const auto& [id, name] : peers)
+    if (std::none_of(old.begin(), old.end(), [&, peer = id](const auto& s) { return s->peer() == peer; }))
+      maps[id] = open_map(id, name);
   {
     const std::lock_guard lock(mutex_);
     std::map<NodeId, std::shared_ptr<Sender>> next;
@@ -40,7 +58,8 @@ void NodeLog::set_peers(const std::vector<std::pair<NodeId, std::string>>& peers
                            progress_cv_.notify_all();
                          },
                          [this](const Error& why) { fault(why); }, config_.linger_ms, ports_.open_spill,
-                         log::default_segment_bytes, nullptr, &compared_, events_.verified},
+                         log::default_segment_bytes, &compared_, events_.verified,
+                         [map = maps[id]](NodeId) { return map; }, config_.features},
           id, name);
       next[id]->queue().set_limit(send_limit_bytes_);
     }

@@ -70,6 +70,7 @@ Result<Welcome> NodeLog::admit(const Hello& hello) {
     state = state_;
   }
   welcome.highest_kind = log::highest_kind;
+  welcome.features = config_.features;
   welcome.node = config_.node;
   welcome.clean = state.clean;
   welcome.life = life_;

@@ -81,9 +81,9 @@ Status Receiver::session(ports::ByteStream& stream, const std::string& identity)
     const std::lock_guard lock(mutex_);
     welcomed_ = true;
     from_ = hello.node;
-    if (start.restart) unanswered_.clear();
+    if (start.restart) questions_.clear();
     answers_.clear();
-    for (const Nak& n : unanswered_) answers_.push_back(encode_frame(n));
+    for (const Nak& n : questions_.all()) answers_.push_back(encode_frame(n));
   }
   send_ack();
   for (;;) {
@@ -144,7 +144,8 @@ Status Receiver::take_batch(ByteView payload, Epoch epoch) {
     if (done || done.error().code != ErrorCode::no_space) hooks_.full({});
   }
   if (!done) return done;
-  note_answers(records);
+  const std::lock_guard lock(mutex_);
+  questions_.answered_by(records);
   return {};
 }
 
@@ -169,32 +170,6 @@ Status Receiver::append(ByteView records, const BatchHead& batch, Position last,
   unsynced_bytes_ += records.size();
   appended_bytes_ += records.size();
   return {};
-}
-
-// Everything appended now is later than any record that was NAKed, so what it says of an object holds for the question too.
-void Receiver::note_answers(ByteView records) {
-  const std::lock_guard lock(mutex_);
-  while (!unanswered_.empty() && !records.empty()) {
-    const log::RecordHead head = log::head_of(records.data());
-    const ByteView bytes = records.first(head.length);
-    records = records.subspan(head.length);
-    if (head.kind == log::Kind::resync_begin && head.addressed_to.value != 0) {
-      std::erase_if(unanswered_, [&](const Nak& n) { return n.set == head.set; });
-      continue;
-    }
-    if (head.kind != log::Kind::ship_node && head.kind != log::Kind::ship_data) continue;
-    const auto record = log::decode(bytes);
-    if (!record) continue;  // apply will say so
-    if (head.kind == log::Kind::ship_node) {
-      unanswered_.erase({head.set, record->file, 0, 0});
-      unanswered_.erase({head.set, FileId{}, 0, 0});  // that the set is empty: nothing is shipped before it is heard
-    } else {
-      auto it = unanswered_.lower_bound({head.set, record->file, record->offset, 1});
-      while (it != unanswered_.end() && it->set == head.set && it->file == record->file &&
-             it->offset == record->offset && it->length <= record->length)
-        it = unanswered_.erase(it);
-    }
-  }
 }
 
 Status Receiver::sync_and_ack() {
@@ -236,7 +211,7 @@ void Receiver::disconnect() {
 
 void Receiver::nak(const Nak& nak) {
   const std::lock_guard lock(mutex_);
-  unanswered_.insert(nak);
+  questions_.ask(nak);
   if (welcomed_) answers_.push_back(encode_frame(nak));
 }
 

@@ -10,11 +10,11 @@
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <string>
 
 #include "log/segment_log.h"
 #include "mirror/channel.h"
+#include "mirror/open_questions.h"
 #include "ports/stream.h"
 
 namespace holdfast::mirror {
@@ -70,7 +70,6 @@ class Receiver {
   Status append(ByteView records, const BatchHead& batch, Position last, Epoch epoch);
   Status wait_for_room();
   Status sync_and_ack();
-  void note_answers(ByteView records);
   Status refuse(ports::ByteStream& stream, const Error& why);
 
   log::SegmentLog& log_;
@@ -85,8 +84,7 @@ class Receiver {
   NodeId from_;
   bool welcomed_ = false;
   std::deque<Bytes> answers_;  // NAKs and what differs, as frames, not sent in this session
-  std::set<Nak>
-      unanswered_;  // of this process's life: an active that meets another life begins the resynchronization anew
+  OpenQuestions questions_;
   std::atomic<std::uint64_t> sealed_{0}, appended_bytes_{0};
   std::size_t unsynced_bytes_ = 0;
 };

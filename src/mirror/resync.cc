@@ -1,58 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
+// The course of a resynchronization: space, acknowledgements, what comes next. What is read and appended is in resync_ship.cc.
 #include "mirror/resync.h"
 
 #include <algorithm>
-#include <memory>
 
 #include "base/check.h"
-#include "log/hash.h"
-#include "log/ship.h"
-#include "log/xattrs.h"
-#include "mirror/file_type.h"
-#include "mirror/node_record.h"
 
 namespace holdfast::mirror {
 
 using log::Kind;
 using log::Record;
 
-namespace {
-
-constexpr std::size_t objects_ahead = 32;
-// Attributes of one object: the file system's limit for one value is 64 KiB, and few have more than one big one.
-constexpr std::size_t node_piece_bytes = 16 * 1024;
-constexpr std::size_t big_node_piece_bytes = log::max_payload_bytes;
-// Any write takes it away from a file, shipped bytes too: it is said again after them.
-constexpr std::string_view capability_attribute = "security.capability";
-constexpr std::size_t capability_piece_bytes = 256;
-
-Result<bool> has_capability(ByteView xattrs) {
-  if (xattrs.empty()) return false;
-  HF_ASSIGN(const auto list, log::decode_xattrs(xattrs));
-  return std::any_of(list.begin(), list.end(), [](const auto& x) { return x.name == capability_attribute; });
-}
-
-}  // namespace
-
-Resync::Resync(ActiveLog& log, ports::LiveTree& tree, NodeId peer, SetNumber set, bool peer_empty)
+Resync::Resync(ActiveLog& log, ports::LiveTree& tree, NodeId peer, SetNumber set, std::unique_ptr<ResyncPlan> plan)
     : log_(log),
       tree_(tree),
       peer_(peer),
       set_(set),
-      peer_empty_(peer_empty),
+      plan_(std::move(plan)),
+      partial_(plan_->is_partial()),
       buffer_(std::max(hash_chunk_bytes, data_chunk_bytes)) {
+  progress_.partial = partial_;
   ++log_.resyncs();
 }
 
+Resync::~Resync() { --log_.resyncs(); }
+
 void Resync::moved(const FileId& id) {
+  if (partial_) return;
   const std::lock_guard lock(mutex_);
   if (moved_once_.insert(id).second) moved_.push_back(id);
 }
+
 void Resync::nak(const Nak& nak) {
   const std::lock_guard lock(mutex_);
   naks_.push_back(nak);
   changed_.notify_all();
 }
+
 void Resync::acked(const Ack& ack) {
   const std::lock_guard lock(mutex_);
   ack_ = ack;
@@ -61,16 +45,30 @@ void Resync::acked(const Ack& ack) {
     outstanding_bytes_ -= outstanding_.front().second;
     outstanding_.pop_front();
   }
+  // One that is cancelled hears nothing more: the peer may be another process by now, which has applied and has not asked.
+  while (!cancelled_ && !unsettled_.empty() && unsettled_.front().first <= ack.applied) unsettled_.pop_front();
   changed_.notify_all();
 }
+
 void Resync::cancel() {
   const std::lock_guard lock(mutex_);
   cancelled_ = true;
   changed_.notify_all();
 }
+
 ResyncProgress Resync::progress() const {
   const std::lock_guard lock(mutex_);
   return progress_;
+}
+
+std::vector<Resync::Doubt> Resync::unsettled() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<Doubt> all;
+  for (const auto& [sequence, doubt] : unsettled_) all.push_back(doubt);
+  for (const Nak& nak : naks_)
+    if (!nak.file.is_none() && nak.length == 0)
+      all.push_back({nak.file, nak.offset == nak_with_parent ? nak.file : FileId{}});
+  return all;
 }
 
 Status Resync::reserve(std::vector<std::size_t> pieces) {
@@ -107,6 +105,8 @@ void Resync::append(Record& r, std::size_t piece) {
   const std::lock_guard lock(mutex_);
   outstanding_.emplace_back(last_, r.payload.size() + log::record_overhead_bytes);
   outstanding_bytes_ += r.payload.size() + log::record_overhead_bytes;
+  progress_.sent_bytes += r.payload.size() + log::record_overhead_bytes;
+  if (partial_ && r.kind == Kind::link) unsettled_.emplace_back(last_, Doubt{r.file, r.parent});
 }
 
 void Resync::give_back_rest() {
@@ -114,272 +114,143 @@ void Resync::give_back_rest() {
   pieces_.clear();
 }
 
-Status Resync::append_mark(Kind kind) {
+Status Resync::append_mark(Kind kind, std::uint32_t flags) {
   HF_TRY(reserve({0}));
   Record r;
   r.kind = kind;
+  r.flags = flags;
   append(r, 0);
   return {};
 }
 
 Status Resync::run() {
-  Status status = walk();
-  give_back_rest();
-  --log_.resyncs();
-  return status;
+  for (;;) {
+    HF_ASSIGN(const Turn turn, step());
+    if (turn == Turn::ended) return {};
+    if (turn == Turn::more) continue;
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return cancelled_ || has_news(); });
+  }
 }
 
-// Whether the peer holds nothing of the set is known at the latest when it has begun: it says so (channel.h, Nak) before it acknowledges that.
-Status Resync::begin() {
-  HF_TRY(append_mark(Kind::resync_begin));
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return cancelled_ || ack_.applied >= last_; });
-  if (cancelled_) return fail(ErrorCode::unavailable, "the resynchronization was interrupted");
-  const auto is_for_all = [](const Nak& nak) { return nak.file.is_none(); };
-  if (std::any_of(naks_.begin(), naks_.end(), is_for_all)) peer_empty_ = true;
-  std::erase_if(naks_, is_for_all);
-  return {};
+// Under mutex_. Partial: all before it was taken from the queue, and noted. Else: whether the peer holds nothing of the set is known at the latest
+// when it has begun: it says so (channel.h, Nak) before it acknowledges that.
+bool Resync::may_begin() const { return (partial_ ? ack_.durable : ack_.applied) >= begin_; }
+
+// Under mutex_: there is something to do, or to end.
+bool Resync::has_news() const {
+  if (!begun_) return may_begin();
+  return !naks_.empty() || ack_.applied >= last_;
 }
 
-Status Resync::walk() {
-  HF_TRY(begin());
-  stack_.push_back(FileId::root(set_));
+Result<Resync::Turn> Resync::step() {
+  if (ended_) return Turn::ended;
+  if (begin_ == Sequence(0)) {
+    HF_TRY(append_mark(Kind::resync_begin, partial_ ? log::flag_partial_resync : 0));
+    begin_ = last_;
+    return Turn::more;
+  }
+  HF_ASSIGN(const bool found, find_work());
+  if (found) {
+    Status done = advance();
+    give_back_rest();
+    if (!done && done.error().code != ErrorCode::not_found) return tl::unexpected(std::move(done).error());
+    if (!done) {
+      if (work_.back().job.what == ShipJob::What::object) plan_->gone(work_.back().job.id);
+      finished();
+    }
+    return Turn::more;
+  }
   {
     const std::lock_guard lock(mutex_);
-    progress_.total = 1;
+    if (!begun_ || !naks_.empty() || ack_.applied < last_) return Turn::waits;
   }
-  for (FileId id;;) {
-    HF_ASSIGN(const bool more, next(id));
-    if (!more) break;
-    if (id.is_none()) continue;
-    look_ahead(1);
-    Status status = ship(id);
-    give_back_rest();
-    if (!status && status.error().code != ErrorCode::not_found) return status;
-    const std::lock_guard lock(mutex_);
-    ++progress_.done;
-  }
-  return append_mark(Kind::resync_end);
+  HF_TRY(append_mark(Kind::resync_end));
+  ended_ = true;
+  return Turn::ended;
 }
 
-// The next object to ship (none: a NAK was served instead). False: everything is shipped, applied and confirmed.
-Result<bool> Resync::next(FileId& id) {
-  id = {};
-  std::unique_lock lock(mutex_);
+// The job under way first, then answers, then what the plan says.
+Result<bool> Resync::find_work() {
   for (;;) {
-    if (cancelled_) return fail(ErrorCode::unavailable, "the resynchronization was interrupted");
-    if (!naks_.empty()) {
-      const Nak nak = naks_.front();
-      naks_.pop_front();
-      lock.unlock();
-      if (nak.length == 0) {
-        shipped_.erase(nak.file);
-        again_.insert(nak.file);
-        stack_.push_back(nak.file);
-        return true;
-      }
-      Status status = ship_bytes_again(nak);
-      give_back_rest();
-      if (!status && status.error().code != ErrorCode::not_found) return tl::unexpected(std::move(status).error());
-      return true;
-    }
-    for (; !moved_.empty(); moved_.pop_front())
-      if (!shipped_.contains(moved_.front())) stack_.push_back(moved_.front());
-    moved_once_.clear();
-    while (!stack_.empty()) {
-      id = stack_.back();
-      stack_.pop_back();
-      if (shipped_.insert(id).second) return true;
-    }
-    id = {};
-    if (ack_.applied >= last_) return false;
-    changed_.wait(lock, [&] { return cancelled_ || !naks_.empty() || ack_.applied >= last_; });
-  }
-}
-
-// Disks are asked for what is shipped next while this is shipped: of the objects that are waiting, those that newly belong to the next few.
-void Resync::look_ahead(std::size_t came_nearer) {
-  const std::size_t near = std::min(objects_ahead, stack_.size());
-  for (std::size_t back = near; back > near - std::min(near, came_nearer); --back)
-    tree_.will_read(set_, stack_[stack_.size() - back]);
-}
-
-// A folder's listing names its children's types; symlinks and special files must be known to the peer before they are named, because
-// they can't be made empty and filled later.
-Status Resync::ship(const FileId& id) {
-  std::uint64_t offset = 0;
-  After after = After::done;
-  bool folder = false;
-  std::size_t node_piece = node_piece_bytes;
-  for (bool shipped = false; !shipped;) {
-    HF_TRY(reserve({node_piece, data_chunk_bytes, capability_piece_bytes}));
-    HF_TRY(tree_.with_object(set_, id, [&](ports::LiveObject& object) -> Status {
-      HF_ASSIGN(const auto attributes, object.attributes());
-      HF_ASSIGN(const Bytes xattrs, object.xattrs());
-      if (xattrs.size() + log::max_target_bytes > node_piece) {
-        node_piece = big_node_piece_bytes;
-        return {};
-      }
-      folder = is_folder(attributes.mode);
-      shipped = true;
-      std::string target;
-      HF_ASSIGN(Record r, node_record(Kind::ship_node, id, attributes, xattrs, object, target));
-      append(r, node_piece);
-      HF_ASSIGN(const bool capable, has_capability(xattrs));
-      if (!is_regular(attributes.mode)) return {};
-      HF_ASSIGN(after, append_extent(object, id, attributes, offset, capable));
-      return {};
-    }));
-    give_back_rest();
-  }
-  if (folder) return ship_folder(id);
-  while (after == After::more) {
-    HF_TRY(reserve({data_chunk_bytes, capability_piece_bytes}));
-    HF_TRY(tree_.with_object(set_, id, [&](ports::LiveObject& object) -> Status {
-      HF_ASSIGN(const auto attributes, object.attributes());
-      HF_ASSIGN(const Bytes xattrs, object.xattrs());
-      HF_ASSIGN(const bool capable, has_capability(xattrs));
-      HF_ASSIGN(after, append_extent(object, id, attributes, offset, capable));
-      return {};
-    }));
-    give_back_rest();
-  }
-  return {};
-}
-
-Status Resync::ship_folder(const FileId& id) {
-  std::uint64_t cookie = 0;
-  for (bool first = true, end = false; !end;) {
-    std::vector<FileId> before;  // must be shipped before this chunk can be
-    ports::TreeListing listing;
-    HF_TRY(reserve({listing_bytes}));
-    HF_TRY(tree_.with_object(set_, id, [&](ports::LiveObject& object) -> Status {
-      HF_ASSIGN(listing, object.list(cookie, log::max_ship_entries, listing_bytes));
-      for (const auto& e : listing.entries)
-        if (!is_regular(e.mode) && !is_folder(e.mode) && !shipped_.contains(e.id)) before.push_back(e.id);
-      if (!before.empty()) return {};
-      HF_ASSIGN(const auto attributes, object.attributes());
-      Bytes payload;
-      for (const auto& e : listing.entries) log::append_ship_entry(payload, {e.id, e.mode & type_mask, e.name});
-      Record r;
-      r.kind = Kind::ship_dir;
-      r.file = id;
-      r.flags = (first ? log::flag_first_chunk : 0) | (listing.end ? log::flag_last_chunk : 0);
-      r.mtime_ns = attributes.mtime_ns;
-      r.payload = payload;
-      append(r, listing_bytes);
-      return {};
-    }));
-    give_back_rest();
-    for (const FileId& special : before) {
-      if (!shipped_.insert(special).second) continue;
-      Status status = ship(special);
-      give_back_rest();
-      if (!status && status.error().code != ErrorCode::not_found) return status;
-    }
-    if (!before.empty()) continue;                                             // the same chunk again
-    for (auto e = listing.entries.rbegin(); e != listing.entries.rend(); ++e)  // the first is taken first
-      if (!shipped_.contains(e->id)) stack_.push_back(e->id);
-    look_ahead(listing.entries.size());
+    std::optional<Nak> nak;
+    std::deque<FileId> moved;
     {
       const std::lock_guard lock(mutex_);
-      progress_.total += listing.entries.size();
+      if (cancelled_) return fail(ErrorCode::unavailable, "the resynchronization was interrupted");
+      if (!begun_ && !may_begin()) return false;
+      if (!work_.empty()) return true;
+      if (begun_ && !naks_.empty()) {
+        nak = naks_.front();
+        naks_.pop_front();
+      }
+      if (begun_) {
+        moved.swap(moved_);
+        moved_once_.clear();
+      }
     }
-    first = false;
-    cookie = listing.cookie;
-    end = listing.end;
+    if (!begun_) {
+      HF_TRY(begin_plan());
+      continue;
+    }
+    for (const FileId& id : moved) plan_->moved(id);
+    if (!nak) break;
+    HF_TRY(take_asked(*nak));
+    if (!work_.empty()) return true;
   }
-  return {};
+  return start_next();
 }
 
-// One extent from `offset` on: a hole, bytes or a hash, in the space reserved as data_chunk_bytes. After the last one, in capability_piece_bytes,
-// what they may have taken away.
-Result<Resync::After> Resync::append_extent(ports::LiveObject& object, const FileId& id,
-                                            const ports::NodeAttributes& attributes, std::uint64_t& offset,
-                                            bool capable) {
-  if (offset >= attributes.size) return After::done;
-  const bool peer_empty = peer_empty_ && !again_.contains(id);
-  HF_ASSIGN(const std::uint64_t data, object.next_data(offset));
-  if (data > offset) {
-    if (!peer_empty) {
-      Record r;
-      r.kind = Kind::ship_data;
-      r.file = id;
-      r.offset = offset;
-      r.length = std::min(data, attributes.size) - offset;
-      r.mtime_ns = attributes.mtime_ns;
-      append(r, data_chunk_bytes);
-    }
-    offset = data;
-    if (offset < attributes.size) return After::more;
-    if (capable) HF_TRY(append_capability(object, id));
-    return After::done;
-  }
-  HF_ASSIGN(const std::uint64_t hole, object.next_hole(offset));
-  const std::uint64_t length = std::min<std::uint64_t>(std::min(hole, attributes.size) - offset,
-                                                       peer_empty ? data_chunk_bytes : hash_chunk_bytes);
-  if (peer_empty) {
-    HF_TRY(append_bytes(object, id, attributes, offset, length));
-  } else {
-    HF_ASSIGN(const std::size_t n, object.read(offset, std::span(buffer_).first(length)));
-    const auto hash = log::content_hash(ByteView(buffer_).first(n));
-    Record r;
-    r.kind = Kind::ship_hash;
-    r.file = id;
-    r.offset = offset;
-    r.length = n;
-    r.payload = hash;
-    append(r, data_chunk_bytes);
-  }
-  offset += length;
+Status Resync::begin_plan() {
   {
     const std::lock_guard lock(mutex_);
-    progress_.bytes += length;
+    const auto is_for_all = [](const Nak& nak) { return nak.file.is_none(); };
+    if (std::any_of(naks_.begin(), naks_.end(), is_for_all)) plan_->peer_is_empty();
+    std::erase_if(naks_, is_for_all);
   }
-  if (offset < attributes.size) return After::more;
-  if (capable) HF_TRY(append_capability(object, id));
-  return After::done;
-}
-
-Status Resync::append_capability(ports::LiveObject& object, const FileId& id) {
-  HF_ASSIGN(const Bytes xattrs, object.xattrs());
-  HF_ASSIGN(const auto list, log::decode_xattrs(xattrs));
-  const auto it = std::find_if(list.begin(), list.end(), [](const auto& x) { return x.name == capability_attribute; });
-  if (it == list.end()) return {};
-  if (it->name.size() + it->value.size() > capability_piece_bytes)
-    return fail(ErrorCode::corrupt, "a capability of {} bytes", it->value.size());
-  Record r;
-  r.kind = Kind::set_xattr;
-  r.file = id;
-  r.name = it->name;
-  r.payload = it->value;
-  append(r, capability_piece_bytes);
+  HF_ASSIGN(const std::uint64_t total, plan_->begin());
+  begun_ = true;
+  const std::lock_guard lock(mutex_);
+  progress_.total = total;
   return {};
 }
 
-Status Resync::append_bytes(ports::LiveObject& object, const FileId& id, const ports::NodeAttributes& attributes,
-                            std::uint64_t offset, std::uint64_t length) {
-  HF_ASSIGN(const std::size_t n, object.read(offset, std::span(buffer_).first(length)));
-  if (n == 0) return {};
-  Record r;
-  r.kind = Kind::ship_data;
-  r.file = id;
-  r.offset = offset;
-  r.length = n;
-  r.mtime_ns = attributes.mtime_ns;
-  r.payload = ByteView(buffer_).first(n);
-  append(r, data_chunk_bytes);
-  return {};
-}
-
-Status Resync::ship_bytes_again(const Nak& nak) {
+Status Resync::take_asked(const Nak& nak) {
+  if (nak.file.is_none()) return {};  // too late to make use of
+  if (nak.length == 0) return plan_->again(nak);
   if (nak.length > data_chunk_bytes) return fail(ErrorCode::corrupt, "a peer asks for {} bytes at once", nak.length);
-  HF_TRY(reserve({data_chunk_bytes, capability_piece_bytes}));
-  return tree_.with_object(set_, nak.file, [&](ports::LiveObject& object) -> Status {
-    HF_ASSIGN(const auto attributes, object.attributes());
-    HF_TRY(append_bytes(object, nak.file, attributes, nak.offset, nak.length));
-    return append_capability(object, nak.file);
-  });
+  if (nak.offset > end_of_file - nak.length) return fail(ErrorCode::corrupt, "a peer asks for bytes beyond any file");
+  Work work;
+  work.job.what = ShipJob::What::bytes;
+  work.job.id = nak.file;
+  work.job.content = ShipJob::Content::bytes;
+  work.job.extents = {{nak.offset, nak.offset + nak.length}};
+  work.at = Work::At::content;
+  work_.push_back(std::move(work));
+  return {};
+}
+
+Result<bool> Resync::start_next() {
+  HF_ASSIGN(auto job, plan_->next());
+  if (!job) return false;
+  ask_ahead();
+  const std::lock_guard lock(mutex_);
+  progress_.total = std::max(progress_.total, progress_.done + 1);
+  work_.push_back({});
+  work_.back().job = std::move(*job);
+  return true;
+}
+
+void Resync::ask_ahead() {
+  for (const FileId& id : plan_->take_soon()) tree_.will_read(set_, id);
+}
+
+void Resync::finished() {
+  const ShipJob::What what = work_.back().job.what;
+  const bool counts = what != ShipJob::What::bytes && what != ShipJob::What::name_gone;
+  work_.pop_back();
+  const std::lock_guard lock(mutex_);
+  if (counts) ++progress_.done;
 }
 
 }  // namespace holdfast::mirror

@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// The active's side of a first copy or resynchronization of one set for one peer: a walk by id, each object shipped under its lock as records
-// of the same log, addressed to the peer, while the application goes on. Children are queued by id, so moves don't matter; a live rename or
-// link queues the object again if it was not shipped yet. An empty peer gets bytes; another gets hashes, and bytes where it says NAK.
+// The active's side of a first copy or resynchronization of one set for one peer: what its plan names (resync_plan.h) is read object by object
+// under the object's lock, and shipped as records of the same log, addressed to the peer, while the application goes on.
 // It outlives a connection: what it shipped waits in the peer's queue, and it waits for acknowledgements; the peer repeats NAKs that were not answered.
-// Threads: run() in one; moved(), nak(), acked(), cancel() and progress() from any.
+// Threads: run() (or step()) in one; moved(), nak(), acked(), cancel() and progress() from any.
 #pragma once
 
 #include <condition_variable>
 #include <deque>
+#include <memory>
 #include <mutex>
 #include <unordered_set>
 #include <vector>
 
 #include "mirror/active_log.h"
 #include "mirror/channel.h"
+#include "mirror/resync_plan.h"
 #include "ports/live_tree.h"
 
 namespace holdfast::mirror {
@@ -25,38 +26,72 @@ constexpr std::size_t resync_window_bytes =
     std::size_t{16} << 20;  // shipped and not yet acknowledged; also at most a quarter of the ring
 
 struct ResyncProgress {
-  std::uint64_t done = 0, total = 0;  // objects; total grows as folders are read
+  std::uint64_t done = 0, total = 0;  // objects and names; total grows as folders are read
   std::uint64_t bytes = 0;            // of content, shipped or compared
+  std::uint64_t sent_bytes = 0;       // in records
+  bool partial = false;               // only what changed
 };
 
 class Resync {
  public:
-  Resync(ActiveLog& log, ports::LiveTree& tree, NodeId peer, SetNumber set, bool peer_empty);
+  Resync(ActiveLog& log, ports::LiveTree& tree, NodeId peer, SetNumber set, std::unique_ptr<ResyncPlan> plan);
+  ~Resync();
   // ErrorCode::unavailable when cancelled. Returns when resync_end was appended.
   Status run();
+  // What run() repeats: at most a few records about one object. `waits`: nothing to do before the peer says something.
+  enum class Turn { more, waits, ended };
+  Result<Turn> step();
   void moved(const FileId& id);
   void nak(const Nak& nak);
   void acked(const Ack& ack);
   void cancel();
   ResyncProgress progress() const;
   SetNumber set() const { return set_; }
+  bool is_partial() const { return partial_; }
   Sequence end() const { return last_; }  // of resync_end, once run() has succeeded
+  // Partial, and cancelled: objects of which the peer may lack more than the change set says. Those that were named to it, or shipped in part, and
+  // that it had not confirmed to know; and those that it asked for.
+  struct Doubt {
+    FileId id, folder;  // the folder: perhaps it was taken from its place for the object's sake; or none
+  };
+  std::vector<Doubt> unsettled() const;
 
  private:
-  enum class After { done, more };
-  Status begin();
-  Status walk();
-  Result<bool> next(FileId& id);
-  Status ship(const FileId& id);
-  Status ship_folder(const FileId& id);
-  void look_ahead(std::size_t came_nearer);
-  Status ship_bytes_again(const Nak& nak);
-  Result<After> append_extent(ports::LiveObject& object, const FileId& id, const ports::NodeAttributes& attributes,
-                              std::uint64_t& offset, bool capable);
+  // A job under way.
+  struct Work {
+    ShipJob job;
+    enum class At { node, content, listing } at = At::node;
+    std::size_t node_piece = 0;
+    std::uint64_t offset = 0;  // of content
+    std::size_t extent = 0;    // of the job's, in which offset lies
+    std::uint64_t cookie = 0;
+    bool first = true;
+  };
+  Result<bool> find_work();
+  Result<bool> start_next();
+  Status begin_plan();
+  Status take_asked(const Nak& nak);
+  Status advance();
+  Status ship_object();
+  Status ship_content();
+  Status ship_names();
+  Status ship_name();
+  Status ship_parent();
+  Status append_node(ports::LiveObject& object, const Work& work, const ports::NodeAttributes& attributes,
+                     ByteView xattrs);
+  // `xattrs` if they are known already.
+  Status append_extent(ports::LiveObject& object, Work& work, const ports::NodeAttributes& attributes,
+                       const Bytes* xattrs);
   Status append_bytes(ports::LiveObject& object, const FileId& id, const ports::NodeAttributes& attributes,
                       std::uint64_t offset, std::uint64_t length);
-  Status append_capability(ports::LiveObject& object, const FileId& id);
-  Status append_mark(log::Kind kind);
+  Status append_hash(ports::LiveObject& object, const FileId& id, std::uint64_t offset, std::uint64_t length);
+  Status append_capability(ports::LiveObject& object, const FileId& id, const Bytes* xattrs);
+  Status append_mark(log::Kind kind, std::uint32_t flags = 0);
+  void append_name(const Work& work, const ports::TreeEntry* there, std::int64_t parent_mtime_ns);
+  void finished();
+  void ask_ahead();
+  bool may_begin() const;
+  bool has_news() const;
   // Space for one step, before any lock (R22): what append_* use comes out of it; the rest is given back when the step ends.
   Status reserve(std::vector<std::size_t> pieces);
   void append(log::Record& record, std::size_t piece);
@@ -66,14 +101,14 @@ class Resync {
   ports::LiveTree& tree_;
   const NodeId peer_;
   const SetNumber set_;
-  bool peer_empty_;  // nothing is compared, and no holes are said
+  const std::unique_ptr<ResyncPlan> plan_;
+  const bool partial_;
 
   std::vector<std::size_t> pieces_;  // reserved, not used yet
   Bytes buffer_;
-  std::vector<FileId> stack_;
-  std::unordered_set<FileId> shipped_;
-  std::unordered_set<FileId> again_;  // the peer asked for all of it, so it has something there
-  Sequence last_;                     // last record of ours
+  std::vector<Work> work_;              // the last one is being done; the others wait for it
+  Sequence begin_, last_;               // resync_begin; the last record of ours
+  bool begun_ = false, ended_ = false;  // the plan is at work; resync_end is appended
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
@@ -85,6 +120,7 @@ class Resync {
   std::uint64_t acks_ = 0;
   std::deque<std::pair<Sequence, std::size_t>> outstanding_;
   std::size_t outstanding_bytes_ = 0;
+  std::deque<std::pair<Sequence, Doubt>> unsettled_;
   ResyncProgress progress_;
 };
 

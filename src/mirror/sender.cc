@@ -39,9 +39,10 @@ Sender::Sender(Shared shared, NodeId peer, std::string name)
     : shared_(std::move(shared)),
       peer_(peer),
       name_(std::move(name)),
+      map_(shared_.change_map ? shared_.change_map(peer_) : nullptr),
       queue_(shared_.log.ring(), peer_, name_,
              shared_.open_spill ? PeerQueue::OpenStore([this] { return shared_.open_spill(peer_); }) : nullptr,
-             shared_.change_sink ? shared_.change_sink(peer_) : nullptr, shared_.spill_segment_bytes),
+             map_.get(), shared_.spill_segment_bytes),
       verifier_({shared_.log, shared_.live, shared_.times, shared_.compared ? *shared_.compared : forgetful_,
                  shared_.log.resyncs(), shared_.sets,
                  [this] {
@@ -51,78 +52,13 @@ Sender::Sender(Shared shared, NodeId peer, std::string name)
                  shared_.verified},
                 peer) {}
 
-// Truth table of where a session begins (the queue knows the history of this epoch and what it continues):
-//   tree clean, position in the queue          -> go on there; sets that are not complete are resynchronized
-//   tree clean, position elsewhere             -> restart: the log begins anew at the ring's end, all sets are resynchronized
-//   tree not clean (a fenced or dead active)   -> restart
-Status Sender::find_place(const Welcome& welcome, Start& start) {
-  if (welcome.clean && queue_.resume(welcome.position) == PeerQueue::Source::queue) {
-    start = {false, welcome.position};
-  } else {
-    const std::string why = queue_.status().given_up;
-    start = {true, queue_.restart()};
-    if (!welcome.clean)
-      log_info("peer {}: was active and did not hand over: it is resynchronized", name_);
-    else
-      log_info("peer {}: epoch {} sequence {} is not in its queue{}{}: it is resynchronized", name_,
-               welcome.position.epoch.value, welcome.position.sequence.value,
-               why.empty() ? "" : ", which was given up: ", why);
-  }
-  find_needs(welcome, start);
-  return {};
-}
-
-// What the peer lacks. A resynchronization outlives its connection: its records wait in the queue, and the peer repeats what it asked for. It
-// does not outlive the peer's process, which forgets that, nor a log that begins anew.
-void Sender::find_needs(const Welcome& welcome, const Start& start) {
-  std::set<SetNumber> whole, empty;
-  for (const auto& s : welcome.sets) {
-    if (s.complete && !start.restart) whole.insert(s.set);
-    if (s.empty) empty.insert(s.set);
-  }
-  const std::set<SetNumber> protected_here = shared_.sets();
-  const std::lock_guard lock(mutex_);
-  if (start.restart || welcome.life != life_) {
-    drop_resync();
-    shipped_.clear();
-  }
-  life_ = welcome.life;
-  sent_ = acked_ = start.base.sequence;
-  applied_ = Sequence(0);
-  caught_up_at_ = shared_.log.ring().last_sequence();
-  counts_from_ = Sequence(0);
-  for (auto it = shipped_.begin(); it != shipped_.end();) {
-    if (whole.contains(it->first)) {
-      it = shipped_.erase(it);
-      continue;
-    }
-    whole.insert(it->first);
-    counts_from_ = std::max(counts_from_, it->second);
-    ++it;
-  }
-  // What set_added() put there since open() began stays: `protected_here` may be older.
-  for (const SetNumber set : protected_here) {
-    const bool noted = std::any_of(needs_.begin(), needs_.end(), [&](const Need& n) { return n.set == set; });
-    if (!whole.contains(set) && !noted) needs_.push_back({set, empty.contains(set)});
-  }
-  complete_ = needs_.empty();
-  if (!complete_ || counts_from_ != Sequence(0)) shared_.log.incomplete(peer_);
-}
-
-// mutex_ is held.
-void Sender::drop_resync() {
-  if (!resync_ || !resync_counts_) return;
-  resync_counts_ = false;
-  resync_->cancel();
-  if (!needs_.empty()) needs_.pop_front();
-}
-
 Status Sender::open(ports::ByteStream& stream, Epoch epoch) {
   {
     const std::lock_guard lock(mutex_);
     connecting_ = true;
     ending_ = false;
     needs_.resize(resync_ && resync_counts_ ? 1 : 0);
+    ++needs_found_;
   }
   update_state();
   Hello hello;
@@ -130,6 +66,7 @@ Status Sender::open(ports::ByteStream& stream, Epoch epoch) {
   hello.cluster_id = shared_.cluster_id;
   hello.node = shared_.self;
   hello.epoch = epoch;
+  hello.features = shared_.features;
   HF_TRY(stream.write_all(encode_frame(hello)));
   FrameReader reader(stream);
   HF_ASSIGN(const FrameReader::Frame frame, reader.next());
@@ -147,7 +84,7 @@ Status Sender::open(ports::ByteStream& stream, Epoch epoch) {
                 "peer {} speaks version {} of the data channel, this node {} to {}: upgrade one of them", name_,
                 welcome.version, channel_version_min, channel_version_max);
   Start start;
-  HF_TRY(find_place(welcome, start));
+  find_place(welcome, start);
   HF_TRY(stream.write_all(encode_frame(start)));
   bool holds_copy = false;
   {
@@ -160,7 +97,10 @@ Status Sender::open(ports::ByteStream& stream, Epoch epoch) {
     resync_work_.notify_all();
   }
   if (holds_copy) shared_.log.acknowledged(peer_, start.base.sequence);
-  log_info("peer {}: connected, {} after epoch {} sequence {}", name_, start.restart ? "resynchronized" : "continues",
+  log_info("peer {}: connected, {} after epoch {} sequence {}", name_,
+           start.drained   ? "gets what changed, and continues"
+           : start.restart ? "resynchronized"
+                           : "continues",
            start.base.epoch.value, start.base.sequence.value);
   update_state();
   return {};
@@ -172,6 +112,7 @@ Status Sender::send_batch(ports::ByteStream& stream, Bytes& records) {
   {
     const std::lock_guard lock(mutex_);
     sent_ = batch.last;
+    sent_bytes_ += records.size() + frame_head_bytes + batch_head_bytes;
   }
   if (batch.carries_ids) {
     if (Status durable = shared_.ids.make_ids_durable(); !durable) {
@@ -258,7 +199,10 @@ void Sender::on_ack(const Ack& ack) {
     return;
   }
   queue_.acked(ack.durable);
-  if (counts) shared_.log.acknowledged(peer_, ack.durable);
+  if (counts) {
+    partial_ends();
+    shared_.log.acknowledged(peer_, ack.durable);
+  }
   if (resync) resync->acked(ack);
   update_state();
   verifier_.acked(ack);
@@ -274,60 +218,10 @@ void Sender::close() {
   update_state();
 }
 
-void Sender::end_epoch() {
-  end_session();
-  {
-    const std::lock_guard lock(mutex_);
-    resync_barred_ = true;
-    drop_resync();
-  }
-  queue_.end();
-}
-
 void Sender::end_session() {
   const std::lock_guard lock(mutex_);
   ending_ = true;
   queue_.kick();
-}
-
-void Sender::resync_loop() {
-  for (;;) {
-    std::shared_ptr<Resync> resync;
-    {
-      std::unique_lock lock(mutex_);
-      resync_work_.wait(lock, [&] { return stopped_ || (connected_ && !resync_barred_ && !needs_.empty()); });
-      if (stopped_) return;
-      resync_ = resync =
-          std::make_shared<Resync>(shared_.log, shared_.live, peer_, needs_.front().set, needs_.front().empty);
-      resync_counts_ = true;
-      ++resyncs_;
-    }
-    update_state();
-    log_info("peer {}: set {} is being copied", name_, resync->set());
-    Status done = resync->run();
-    {
-      const std::lock_guard lock(mutex_);
-      resync_.reset();
-      resync_work_.notify_all();
-      const bool counts = std::exchange(resync_counts_, false) && done;
-      if (counts) {
-        needs_.pop_front();
-        shipped_[resync->set()] = resync->end();
-      }
-      if (counts && needs_.empty()) {
-        complete_ = true;
-        counts_from_ = resync->end();
-        caught_up_at_ = shared_.log.last_sequence();
-      }
-    }
-    if (!done && done.error().code != ErrorCode::unavailable) {
-      log_error("peer {}: the copy of set {} failed: {}", name_, resync->set(), done.error().message);
-      shared_.fault(done.error());
-      return;
-    }
-    if (done) verifier_.copied(resync->set());
-    update_state();
-  }
 }
 
 void Sender::stop() {
@@ -347,6 +241,7 @@ void Sender::set_added(SetNumber set) {
   {
     const std::lock_guard lock(mutex_);
     if (!connected_ && !connecting_ && !resync_) return;  // the next session sees it
+    if (partial_) partial_->sets.erase(set);
     needs_.push_back({set, false});
     complete_ = false;
     resync_work_.notify_all();
@@ -370,14 +265,6 @@ void Sender::moved(SetNumber set, const FileId& id) {
   verifier_.moved(set, id);
 }
 
-void Sender::cancel_resync() {
-  verifier_.bar();
-  std::unique_lock lock(mutex_);
-  resync_barred_ = true;
-  drop_resync();
-  resync_work_.wait(lock, [&] { return !resync_; });
-}
-
 void Sender::pushed(Sequence mark, std::int64_t began_ns) {
   const std::lock_guard lock(mutex_);
   rounds_used_ = true;
@@ -388,6 +275,7 @@ void Sender::pushed(Sequence mark, std::int64_t began_ns) {
 
 void Sender::epoch_began() {
   verifier_.unbar();
+  if (map_) map_->forget();
   const std::lock_guard lock(mutex_);
   rounds_.clear();
   rounds_used_ = false;
@@ -395,6 +283,8 @@ void Sender::epoch_began() {
   resync_barred_ = false;
   complete_ = false;
   needs_.clear();
+  ++needs_found_;
+  partial_.reset();
   shipped_.clear();
   life_ = 0;
   sent_ = acked_ = applied_ = Sequence(0);
@@ -461,7 +351,8 @@ PeerStatus Sender::status() const {
   const LogRing& ring = shared_.log.ring();
   if (s.queue.mode != PeerQueue::Mode::lost && acked_ < ring.last_sequence())
     s.oldest_ns = std::max<std::int64_t>(0, shared_.times.steady_ns() - ring.appended_at(acked_.next()));
-  if (resync_) s.resync = resync_->progress();
+  s.resync = resync_ ? resync_->progress() : last_resync_;
+  s.sent_bytes = sent_bytes_;
   s.resyncs = resyncs_;
   return s;
 }

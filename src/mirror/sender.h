@@ -11,10 +11,12 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 
 #include "mirror/active_log.h"
+#include "mirror/change_map.h"
 #include "mirror/channel.h"
 #include "mirror/peer_queue.h"
 #include "mirror/resync.h"
@@ -37,9 +39,10 @@ struct PeerStatus {
   std::int64_t recovery_point_ns =
       -1;  // upper bound of the age of the oldest change it does not hold durably; -1: it holds no whole copy
   PeerQueue::Status queue;
-  std::int64_t oldest_ns = 0;  // age of the oldest change that it has not acknowledged; 0: none
-  ResyncProgress resync;
-  std::uint64_t resyncs = 0;  // how many were begun, sets counted one by one
+  std::int64_t oldest_ns = 0;    // age of the oldest change that it has not acknowledged; 0: none
+  ResyncProgress resync;         // the one that runs, or the last one
+  std::uint64_t resyncs = 0;     // how many were begun, sets counted one by one
+  std::uint64_t sent_bytes = 0;  // in batches, since this process began
 };
 
 class Sender {
@@ -59,9 +62,11 @@ class Sender {
     int linger_ms = 2;
     std::function<Result<std::unique_ptr<ports::SegmentStore>>(NodeId)> open_spill;  // null: nothing is put aside
     std::uint64_t spill_segment_bytes = log::default_segment_bytes;
-    std::function<ChangeSink*(NodeId)> change_sink;  // null: none; who is given up is resynchronized as a whole
-    VerifyStore* compared = nullptr;                 // what is remembered of comparisons; null: of this process only
+    VerifyStore* compared = nullptr;  // what is remembered of comparisons; null: of this process only
     std::function<void(const VerifyStatus&)> verified;
+    // Null, or gives null: none; who is given up is resynchronized as a whole.
+    std::function<std::shared_ptr<ChangeMap>(NodeId)> change_map;
+    std::uint32_t features = 0;  // of the channel, that this node names
   };
   Sender(Shared shared, NodeId peer, std::string name);
 
@@ -92,9 +97,20 @@ class Sender {
   bool covers(Sequence sequence) const;
 
  private:
-  Status find_place(const Welcome& welcome, Start& start);
+  struct Need {
+    SetNumber set;
+    bool empty;
+    bool partial = false;  // it was whole when it fell behind: what changed is enough
+  };
+  void find_place(const Welcome& welcome, Start& start);
+  bool find_in_map(const Welcome& welcome, Start& start, PeerQueue::Source source);
   void find_needs(const Welcome& welcome, const Start& start);
   void drop_resync();
+  bool map_suffices(const Need& need);
+  std::shared_ptr<Resync> next_resync();
+  bool wait_for_need(Need& need, std::uint64_t& asked);
+  void keep_doubts(const Resync& resync);
+  void partial_ends();
   Status send_batch(ports::ByteStream& stream, Bytes& records);
   void on_ack(const Ack& ack);
   void update_state();
@@ -103,6 +119,7 @@ class Sender {
   Shared shared_;
   const NodeId peer_;
   const std::string name_;
+  const std::shared_ptr<ChangeMap> map_;  // or none
   PeerQueue queue_;
 
   mutable std::mutex mutex_;
@@ -115,14 +132,20 @@ class Sender {
   std::int64_t last_round_ns_ = 0;
   bool rounds_used_ = false;
   bool connected_ = false, connecting_ = false, ending_ = false, stopped_ = false, resync_barred_ = false;
-  struct Need {
-    SetNumber set;
-    bool empty;
-  };
   std::deque<Need> needs_;
+  std::uint64_t needs_found_ = 0;   // counts how often they were, or were dropped
   std::shared_ptr<Resync> resync_;  // of needs_.front(), whether the peer is connected or not
   bool resync_counts_ = false;      // false: the peer is another one by now, or the epoch is over: it comes to nothing
-  std::uint64_t resyncs_ = 0;
+  // From the moment the peer is told to restart with what the map names (start 2), until it is whole. While it lasts, all that is taken from the
+  // queue is noted too: whatever comes between, the map goes on naming all that may differ.
+  struct Partial {
+    std::set<SetNumber> sets;  // that were whole until then; the others are compared as a whole
+    Position from, base;       // where the peer stood, and where its log begins anew
+  };
+  std::optional<Partial> partial_;
+  bool flush_failed_ = false;  // said once
+  std::uint64_t resyncs_ = 0, sent_bytes_ = 0;
+  ResyncProgress last_resync_;
   // What was shipped to the end in this life of the peer: it is whole when it has applied that.
   std::map<SetNumber, Sequence> shipped_;
   std::uint64_t life_ = 0;  // of the peer's process, in the last session

@@ -49,6 +49,7 @@ class ModelTree {
     return *node;
   }
   void erase(const FileId& id) { nodes_.erase(id); }
+  FileId parent_of(const FileId& folder) const;
   std::size_t size() const { return nodes_.size(); }
 
   // The first few differences; empty: equal. Link counts of what stands below the root count too.
@@ -114,6 +115,13 @@ inline std::string ModelTree::difference(const MemoryTree& tree) const {
     }
   }
   return out;
+}
+
+inline FileId ModelTree::parent_of(const FileId& folder) const {
+  for (const auto& [id, node] : nodes_)
+    for (const auto& [name, child] : node->names)
+      if (child == folder) return id;
+  return {};
 }
 
 // Owns what a record's views point to.

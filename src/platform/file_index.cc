@@ -7,6 +7,7 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <vector>
@@ -20,6 +21,8 @@ namespace {
 
 constexpr std::size_t map_bytes = std::size_t{64}
                                   << 30;  // address space, not memory: the file grows with what is in it
+
+std::atomic<std::uint64_t> opened{0};
 
 tl::unexpected<Error> fail_lmdb(int rc, const char* what) {
   if (rc > 0) return fail_errno(rc, "file index: cannot {}", what);
@@ -92,7 +95,11 @@ Result<FileHandle> handle_of(int fd, std::uint32_t type_bits) {
   return h;
 }
 
+std::uint64_t objects_opened() { return opened.load(std::memory_order_relaxed); }
+void note_object_opened() { opened.fetch_add(1, std::memory_order_relaxed); }
+
 Result<UniqueFd> open_by_handle(int mount_fd, const FileHandle& handle, int flags) {
+  note_object_opened();
   HandleBuffer buffer{};
   buffer.head.handle_bytes = handle.size;
   buffer.head.handle_type = handle.handle_type;

@@ -35,6 +35,11 @@ Result<FileHandle> handle_of(int fd, std::uint32_t type_bits);
 // Opens by handle on the file system of `mount_fd`; an empty descriptor: ESTALE, the object is gone. O_PATH for what has no data.
 Result<UniqueFd> open_by_handle(int mount_fd, const FileHandle& handle, int flags);
 
+// Objects of protected folders that this process has opened by handle or looked at in a listing, ever: tests see by it what a resynchronization
+// touches.
+std::uint64_t objects_opened();
+void note_object_opened();
+
 class FileIndex final : public ports::IdBarrier {
  public:
   // `dir` is made when missing.

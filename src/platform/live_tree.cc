@@ -79,6 +79,7 @@ class Object final : public ports::LiveObject {
     if (error != 0) return fail_errno(error, "cannot read the folder {}", id_.to_hex());
     std::sort(names.begin(), names.end());
     for (auto& [ino, name] : names) {
+      note_object_opened();
       const UniqueFd child = open_child(fd_.get(), name.c_str());
       if (!child && errno == ENOENT) continue;
       struct stat st {};
@@ -88,6 +89,26 @@ class Object final : public ports::LiveObject {
       listing.entries.push_back({std::move(name), id, st.st_mode & S_IFMT});
     }
     return listing;
+  }
+
+  Result<std::optional<ports::TreeEntry>> lookup(std::string_view name) override {
+    using Found = std::optional<ports::TreeEntry>;
+    if (id_.is_root() && name == ports::hidden_name) return Found{};
+    const std::string child_name(name);
+    const UniqueFd child = open_child(fd_.get(), child_name.c_str());
+    if (!child && errno == ENOENT) return Found{};
+    struct stat st {};
+    if (!child || ::fstatat(child.get(), "", &st, AT_EMPTY_PATH) != 0)
+      return fail_errno(errno, "cannot open \"{}\"", name);
+    HF_ASSIGN(const FileId id, index_.identify(child.get(), set_));
+    return Found(ports::TreeEntry{child_name, id, st.st_mode & S_IFMT});
+  }
+
+  Result<FileId> parent() override {
+    if (id_.is_root()) return FileId{};
+    const UniqueFd above(::openat(fd_.get(), "..", O_PATH | O_CLOEXEC));
+    if (!above) return fail_errno(errno, "cannot open the folder that holds {}", id_.to_hex());
+    return index_.identify(above.get(), set_);
   }
 
   Result<std::size_t> read(std::uint64_t offset, std::span<std::uint8_t> into) override {

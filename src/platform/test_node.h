@@ -18,6 +18,7 @@
 
 #include "base/log.h"
 #include "mirror/node_log.h"
+#include "platform/change_store.h"
 #include "platform/durable_slots.h"
 #include "platform/file_index.h"
 #include "platform/live_tree.h"
@@ -60,6 +61,7 @@ class TestNode {
     config.segment_bytes = segment_bytes;
     config.checkpoint_ms = checkpoint_ms;
     config.send_limit_bytes = send_limit_bytes;
+    config.features = features;
     config.life = std::random_device{}();
     mirror::NodeLogEvents events;
     events.fault = [this](const Error& why) {
@@ -70,6 +72,7 @@ class TestNode {
       const std::lock_guard lock(fault_mutex);
       peer_states.insert(now);
     };
+    HF_ASSIGN(changes, LmdbChangeStores::open(dir_ + "/changes"));
     HF_ASSIGN(undo_segments, FolderSegmentStore::open(dir_ + "/undo", segment_bytes));
     HF_ASSIGN(undo, mirror::UndoJournal::open(*undo_segments, times, {undo_bytes, 0, mirror::default_undo_age_ns},
                                               segment_bytes));
@@ -83,11 +86,11 @@ class TestNode {
     config.hot.slots = 4096;
     config.hot.kept_slots = 256;
     config.hot.coarse_after = 1'000'000;  // generations are short here
-    HF_ASSIGN(log,
-              mirror::NodeLog::open(config,
-                                    {*segments, *state, times, *live, *index, *undo, undo.get(), open_spill, nullptr,
-                                     hot_file.get(), [this] { return index->unused_block(); }, compared.get()},
-                                    events));
+    HF_ASSIGN(log, mirror::NodeLog::open(
+                       config,
+                       {*segments, *state, times, *live, *index, *undo, undo.get(), open_spill, nullptr, hot_file.get(),
+                        [this] { return index->unused_block(); }, compared.get(), changes.get()},
+                       events));
     index->around_identify(
         [gate = log->capture_log().hot()](SetNumber set, const auto& body) { return gate->with_whole_set(set, body); });
     if (with_set) HF_TRY(add_set());
@@ -155,6 +158,7 @@ class TestNode {
   void stop() {
     runtime.reset();
     log.reset();
+    changes.reset();
     undo.reset();
     undo_segments.reset();
     live.reset();
@@ -178,6 +182,8 @@ class TestNode {
 
   std::uint64_t segment_bytes = 5U << 20;
   std::size_t ring_bytes = 32U << 20;
+  std::uint32_t features = 0;
+  std::unique_ptr<LmdbChangeStores> changes;
   std::uint16_t listen_port = 0;
   std::mutex object_mutex;  // stands for capture's object locks
   std::mutex fault_mutex;

@@ -6,8 +6,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "ports/tree.h"
 
@@ -21,6 +23,10 @@ class LiveObject {
   virtual Result<std::string> target() = 0;  // symlink
   // Children without an accepted id get one here. A chunk is in the order of the disk where the file system tells one: it is read in that order.
   virtual Result<TreeListing> list(std::uint64_t cookie, std::size_t max_entries, std::size_t max_bytes) = 0;
+  // Of a folder: what the name means, or nothing. A child without an accepted id gets one here.
+  virtual Result<std::optional<TreeEntry>> lookup(std::string_view name) = 0;
+  // Of a folder: the one it stands in; none: it is the root.
+  virtual Result<FileId> parent() = 0;
   virtual Result<std::size_t> read(std::uint64_t offset, std::span<std::uint8_t> into) = 0;
   // As read(), for who reads everything once: what was not in the page cache does not stay there.
   virtual Result<std::size_t> read_aside(std::uint64_t offset, std::span<std::uint8_t> into) {

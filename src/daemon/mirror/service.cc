@@ -398,26 +398,33 @@ Result<nlohmann::json> Service::status() {
   for (const auto& v : log_->verify_status()) differences[v.peer] = v.open;
   Json peers = Json::array();
   for (const auto& p : s.peers) {
-    peers.push_back(
-        {{"node_id", to_hex(p.node)},
-         {"name", p.name},
-         {"path", runtime_ ? runtime_->path(p.node) : ""},
-         {"connected", p.state != mirror::PeerState::lost && p.state != mirror::PeerState::connecting},
-         {"state", mirror::to_string(p.state)},
-         {"complete", p.complete},
-         {"sent_seq", p.sent.value},
-         {"acked_seq", p.acked.value},
-         {"applied_seq", p.applied.value},
-         {"recovery_point_s", p.recovery_point_ns < 0 ? Json() : Json(seconds(p.recovery_point_ns))},
-         {"mode", mirror::to_string(p.queue.mode)},
-         {"queue_bytes", p.queue.ring_bytes + p.queue.disk_bytes},
-         {"disk_bytes", p.queue.disk_bytes},
-         {"disk_segments", p.queue.disk_segments},
-         {"given_up", p.queue.given_up},
-         {"oldest_s", seconds(p.oldest_ns)},
-         {"differences", differences[p.node]},
-         {"resync",
-          {{"done", p.resync.done}, {"total", p.resync.total}, {"bytes", p.resync.bytes}, {"begun", p.resyncs}}}});
+    peers.push_back({{"node_id", to_hex(p.node)},
+                     {"name", p.name},
+                     {"path", runtime_ ? runtime_->path(p.node) : ""},
+                     {"connected", p.state != mirror::PeerState::lost && p.state != mirror::PeerState::connecting},
+                     {"state", mirror::to_string(p.state)},
+                     {"complete", p.complete},
+                     {"sent_seq", p.sent.value},
+                     {"acked_seq", p.acked.value},
+                     {"applied_seq", p.applied.value},
+                     {"recovery_point_s", p.recovery_point_ns < 0 ? Json() : Json(seconds(p.recovery_point_ns))},
+                     {"mode", mirror::to_string(p.queue.mode)},
+                     {"queue_bytes", p.queue.ring_bytes + p.queue.disk_bytes},
+                     {"disk_bytes", p.queue.disk_bytes},
+                     {"disk_segments", p.queue.disk_segments},
+                     {"given_up", p.queue.given_up},
+                     {"oldest_s", seconds(p.oldest_ns)},
+                     {"differences", differences[p.node]},
+                     {"sent_bytes", p.sent_bytes},
+                     {"resync",
+                      {{"done", p.resync.done},
+                       {"total", p.resync.total},
+                       {"bytes", p.resync.bytes},
+                       {"sent_bytes", p.resync.sent_bytes},
+                       {"begun", p.resyncs},
+                       {"kind", p.resyncs == 0     ? "none"
+                                : p.resync.partial ? "partial"
+                                                   : "full"}}}});
   }
   Json waits = Json::array(), space = Json::array();
   for (const auto& shortage : s.shortages) {

@@ -21,6 +21,7 @@
 #include "daemon/mirror/pusher.h"
 #include "mirror/node_log.h"
 #include "mirror/undo.h"
+#include "platform/change_store.h"
 #include "platform/control_socket.h"
 #include "platform/durable_slots.h"
 #include "platform/live_tree.h"
@@ -134,6 +135,7 @@ class Service {
   // Made by the first `configure`; they live as long as the process. In the order of their dependence.
   mutable platform::SystemTimes times_;
   std::unique_ptr<platform::FileIndex> index_;
+  std::unique_ptr<platform::LmdbChangeStores> changes_;
   std::unique_ptr<platform::FolderSegmentStore> segments_;
   std::unique_ptr<platform::DurableSlots> state_;
   std::unique_ptr<ports::SegmentFile> hot_;

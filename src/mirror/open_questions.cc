@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "mirror/open_questions.h"
+
+#include "log/record_codec.h"
+
+namespace holdfast::mirror {
+
+void OpenQuestions::answered_by(ByteView records) {
+  while (!open_.empty() && !records.empty()) {
+    const log::RecordHead head = log::head_of(records.data());
+    const ByteView bytes = records.first(head.length);
+    records = records.subspan(head.length);
+    if (head.kind == log::Kind::resync_begin && head.addressed_to.value != 0)
+      std::erase_if(open_, [&](const Nak& n) { return n.set == head.set; });
+    if (head.kind != log::Kind::ship_node && head.kind != log::Kind::ship_data) continue;
+    const auto record = log::decode(bytes);
+    if (!record) continue;  // apply will say so
+    if (head.kind == log::Kind::ship_node)
+      answered_by_object(head.set, record->file);
+    else
+      answered_by_bytes(head.set, record->file, record->offset, record->length);
+  }
+}
+
+void OpenQuestions::answered_by_object(SetNumber set, const FileId& id) {
+  for (const std::uint64_t how : {std::uint64_t{0}, nak_with_parent, nak_contents}) open_.erase({set, id, how, 0});
+  open_.erase({set, FileId{}, 0, 0});  // that the set is empty: nothing is shipped before it is heard
+}
+
+void OpenQuestions::answered_by_bytes(SetNumber set, const FileId& id, std::uint64_t offset, std::uint64_t length) {
+  auto it = open_.lower_bound({set, id, offset, 1});
+  while (it != open_.end() && it->set == set && it->file == id && it->offset == offset && it->length <= length)
+    it = open_.erase(it);
+}
+
+}  // namespace holdfast::mirror

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a sender does for a peer that is not whole, or that fell behind further than its queue.
+#include <algorithm>
+#include <chrono>
+
+#include "base/log.h"
+#include "mirror/changed_walk.h"
+#include "mirror/full_walk.h"
+#include "mirror/sender.h"
+
+namespace holdfast::mirror {
+namespace {
+
+constexpr std::chrono::seconds map_look_every{1};
+
+}  // namespace
+
+// Truth table of where a session begins (the queue knows the history of this epoch and what it continues):
+//   tree clean, position in the queue          -> go on there; sets that are not complete are resynchronized
+//   tree clean, position in the map            -> restart where the map ends, the tree drained: sets that were complete get what changed
+//   tree clean, position elsewhere             -> restart: the log begins anew at the ring's end, all sets are resynchronized
+//   tree not clean (a fenced or dead active)   -> restart
+void Sender::find_place(const Welcome& welcome, Start& start) {
+  PeerQueue::Source source = PeerQueue::Source::stale;
+  if (welcome.clean) source = queue_.resume(welcome.position);
+  if (source == PeerQueue::Source::queue) {
+    start = {false, welcome.position, false};
+  } else if (!welcome.clean || !find_in_map(welcome, start, source)) {
+    const std::string why = queue_.status().given_up;
+    start = {true, queue_.restart(), false};
+    {
+      const std::lock_guard lock(mutex_);
+      partial_.reset();
+    }
+    if (!welcome.clean)
+      log_info("peer {}: was active and did not hand over: it is resynchronized", name_);
+    else
+      log_info("peer {}: epoch {} sequence {} is not in its queue{}{}: it is resynchronized", name_,
+               welcome.position.epoch.value, welcome.position.sequence.value,
+               why.empty() ? "" : ", which was given up: ", why);
+  }
+  find_needs(welcome, start);
+}
+
+// The map says what the peer lacks after its position: it stands where the map begins or after, or where it stood when it was told so before.
+bool Sender::find_in_map(const Welcome& welcome, Start& start, PeerQueue::Source source) {
+  if (!map_ || (welcome.features & shared_.features & feature_partial_resync) == 0 || map_->overflowed()) return false;
+  std::optional<Partial> before;
+  {
+    const std::lock_guard lock(mutex_);
+    before = partial_;
+  }
+  Position base;
+  // It was told so already, and was not ready, or never heard it.
+  if (source != PeerQueue::Source::map && before && welcome.position == before->from) {
+    base = before->base;
+    source = queue_.resume(base);
+  }
+  if (source == PeerQueue::Source::map) {
+    const auto from_map = queue_.resume_from_map();
+    if (!from_map) return false;
+    base = *from_map;
+  } else if (source != PeerQueue::Source::queue) {
+    return false;
+  }
+  map_->begin_partial();
+  queue_.fold_taken_until(Sequence(~std::uint64_t{0}));
+  start = {true, base, true};
+  Partial partial{{}, welcome.position, base};
+  for (const auto& s : welcome.sets)
+    if (s.complete || (before && before->sets.contains(s.set))) partial.sets.insert(s.set);
+  log_info("peer {}: it is too far behind for its queue: it gets what changed since epoch {} sequence {}", name_,
+           welcome.position.epoch.value, welcome.position.sequence.value);
+  const std::lock_guard lock(mutex_);
+  partial_ = std::move(partial);
+  return true;
+}
+
+// What the peer lacks. A resynchronization outlives its connection: its records wait in the queue, and the peer repeats what it asked for. It
+// does not outlive the peer's process, which forgets that, nor a log that begins anew.
+void Sender::find_needs(const Welcome& welcome, const Start& start) {
+  std::set<SetNumber> whole, empty;
+  for (const auto& s : welcome.sets) {
+    if (s.complete && !start.restart) whole.insert(s.set);
+    if (s.empty) empty.insert(s.set);
+  }
+  const std::set<SetNumber> protected_here = shared_.sets();
+  const std::lock_guard lock(mutex_);
+  if (start.restart || welcome.life != life_) {
+    drop_resync();
+    shipped_.clear();
+  }
+  life_ = welcome.life;
+  sent_ = acked_ = start.base.sequence;
+  applied_ = Sequence(0);
+  caught_up_at_ = shared_.log.ring().last_sequence();
+  counts_from_ = Sequence(0);
+  for (auto it = shipped_.begin(); it != shipped_.end();) {
+    if (whole.contains(it->first)) {
+      it = shipped_.erase(it);
+      continue;
+    }
+    whole.insert(it->first);
+    counts_from_ = std::max(counts_from_, it->second);
+    ++it;
+  }
+  // What set_added() put there since open() began stays: `protected_here` may be older.
+  for (const SetNumber set : protected_here) {
+    const bool noted = std::any_of(needs_.begin(), needs_.end(), [&](const Need& n) { return n.set == set; });
+    const bool partial = partial_ && partial_->sets.contains(set) && !empty.contains(set);
+    if (!whole.contains(set) && !noted) needs_.push_back({set, empty.contains(set), partial});
+  }
+  complete_ = needs_.empty();
+  if (!complete_ || counts_from_ != Sequence(0)) shared_.log.incomplete(peer_);
+}
+
+// mutex_ is held.
+void Sender::drop_resync() {
+  ++needs_found_;
+  if (!resync_ || !resync_counts_) return;
+  resync_counts_ = false;
+  resync_->cancel();
+  if (!needs_.empty()) needs_.pop_front();
+}
+
+// The peer is whole again, and nothing that was noted concerns it any more.
+void Sender::partial_ends() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!partial_) return;
+    partial_.reset();
+  }
+  queue_.fold_taken_until(Sequence(0));
+  queue_.settled();
+}
+
+// May wait for the disk of the map. One that can't be read or written is no reason to be without a copy.
+bool Sender::map_suffices(const Need& need) {
+  if (!need.partial) return false;
+  const auto whole = map_->is_whole(need.set);
+  if (!whole) map_->give_up(whole.error());
+  return whole && !*whole;
+}
+
+// Meanwhile what is noted of a peer that is away moves from memory to the disk. False: it is over.
+bool Sender::wait_for_need(Need& need, std::uint64_t& asked) {
+  std::unique_lock lock(mutex_);
+  const auto wanted = [&] { return stopped_ || (connected_ && !resync_barred_ && !needs_.empty()); };
+  if (!map_) resync_work_.wait(lock, wanted);
+  while (map_ && !resync_work_.wait_for(lock, map_look_every, wanted)) {
+    if (!map_->wants_flush()) continue;
+    lock.unlock();
+    const Status flushed = map_->flush();
+    lock.lock();
+    if (!flushed && !flush_failed_)
+      log_warning("peer {}: what changed can't be put on disk: {}", name_, flushed.error().to_string());
+    flush_failed_ = !flushed;
+  }
+  if (stopped_) return false;
+  need = needs_.front();
+  asked = needs_found_;
+  return true;
+}
+
+// Nothing: it is over.
+std::shared_ptr<Resync> Sender::next_resync() {
+  for (;;) {
+    Need need{};
+    std::uint64_t asked = 0;
+    if (!wait_for_need(need, asked)) return nullptr;
+    std::unique_ptr<ResyncPlan> plan;
+    if (map_suffices(need))
+      plan = std::make_unique<ChangedWalk>(*map_, need.set, name_);
+    else
+      plan = std::make_unique<FullWalk>(need.set, need.empty);
+    const std::lock_guard lock(mutex_);
+    if (asked != needs_found_ || stopped_ || resync_barred_ || needs_.empty()) continue;  // it is another peer by now
+    resync_ = std::make_shared<Resync>(shared_.log, shared_.live, peer_, need.set, std::move(plan));
+    resync_counts_ = true;
+    ++resyncs_;
+    return resync_;
+  }
+}
+
+// What the peer may lack beyond what is noted: the next one ships it.
+void Sender::keep_doubts(const Resync& resync) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!partial_ || !resync.is_partial()) return;
+  }
+  for (const auto& [id, folder] : resync.unsettled()) {
+    map_->note_object(resync.set(), id);
+    if (!folder.is_none()) map_->note_place(resync.set(), folder);
+  }
+}
+
+void Sender::resync_loop() {
+  while (const std::shared_ptr<Resync> resync = next_resync()) {
+    update_state();
+    log_info("peer {}: set {} is being {}", name_, resync->set(),
+             resync->is_partial() ? "brought up to date with what changed" : "copied");
+    Status done = resync->run();
+    keep_doubts(*resync);
+    {
+      const std::lock_guard lock(mutex_);
+      last_resync_ = resync->progress();
+      resync_.reset();
+      resync_work_.notify_all();
+      const bool counts = std::exchange(resync_counts_, false) && done;
+      if (counts) {
+        needs_.pop_front();
+        ++needs_found_;
+        shipped_[resync->set()] = resync->end();
+      }
+      if (counts && needs_.empty()) {
+        complete_ = true;
+        counts_from_ = resync->end();
+        caught_up_at_ = shared_.log.last_sequence();
+      }
+    }
+    if (!done && done.error().code != ErrorCode::unavailable) {
+      log_error("peer {}: the copy of set {} failed: {}", name_, resync->set(), done.error().message);
+      shared_.fault(done.error());
+      return;
+    }
+    if (done) verifier_.copied(resync->set());
+    update_state();
+  }
+}
+
+void Sender::cancel_resync() {
+  verifier_.bar();
+  std::unique_lock lock(mutex_);
+  resync_barred_ = true;
+  drop_resync();
+  resync_work_.wait(lock, [&] { return !resync_; });
+}
+
+void Sender::end_epoch() {
+  end_session();
+  {
+    const std::lock_guard lock(mutex_);
+    resync_barred_ = true;
+    drop_resync();
+  }
+  queue_.end();
+}
+
+}  // namespace holdfast::mirror
