@@ -43,6 +43,9 @@ TEST_F(ChangeModel, OldFailures) {
       {912, "a symlink that was asked for before its turn came, and whose folder was asked for again and again"},
       {14489, "a file without a name when its turn came, that got one later"},
       {33345, "a folder that was taken from its place, so that a live rename could be done, as the connection broke"},
+      {43503, "a file without a name that got one after all was shipped: asked for after the end"},
+      {7258, "a file without a name of which the peer had an old part, when it got one"},
+      {16728, "another one"},
       {20440, "a folder that a live rename had made empty, asked for as the connection broke"},
   };
   for (const auto& [seed, what] : seeds)

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+// A partial resynchronization, case by case, where random lives (test_change_model.h) hardly come: what the peer asks for, when it may call its
+// copy whole, and what the active keeps in doubt when one is broken off.
+#include <gtest/gtest.h>
+
+#include "base/log.h"
+#include "log/record_codec.h"
+#include "log/segment_log.h"
+#include "log/ship.h"
+#include "mirror/active_log.h"
+#include "mirror/applier.h"
+#include "mirror/changed_walk.h"
+#include "mirror/resync.h"
+#include "mirror/test_change_store.h"
+#include "mirror/test_live_tree.h"
+#include "mirror/test_machine.h"
+#include "ports/times.h"
+
+namespace holdfast::mirror::testing {
+namespace {
+
+using log::Kind;
+using log::Record;
+constexpr SetNumber set = 1;
+constexpr NodeId self{7};
+
+FileId id_of(std::uint8_t n) {
+  FileId id;
+  id.bytes.fill(n);
+  return id;
+}
+const FileId root = FileId::root(set);
+
+// The passive: what is appended is applied at once.
+class PartialPeer : public ::testing::Test {
+ protected:
+  PartialPeer() { set_log_level(LogLevel::error); }
+  void SetUp() override {
+    state_.applied = end_;
+    state_.complete.insert(set);
+    ASSERT_TRUE(log_.reset(end_));
+    Applier::Hooks hooks;
+    hooks.update_state = [this](const auto& change) {
+      change(state_);
+      return Status{};
+    };
+    hooks.nak = [this](const Nak& nak) { naks_.push_back(nak); };
+    hooks.applied = [](std::uint64_t) {};
+    hooks.resync_broken = [this] { ++broken_; };
+    hooks.unknown_set = [](SetNumber) {};
+    applier_ = std::make_unique<Applier>(log_, no_undo_, std::move(hooks));
+    ASSERT_TRUE(applier_->begin(state_));
+    ASSERT_TRUE(applier_->add_tree(tree_));
+  }
+  void apply(Record r, bool addressed = false) {
+    end_ = {Epoch(1), end_.sequence.next()};
+    r.set = set;
+    r.epoch = end_.epoch;
+    r.sequence = end_.sequence;
+    if (addressed) r.addressed_to = self;
+    ASSERT_TRUE(log_.append(log::encode(r), 1, end_));
+    ASSERT_TRUE(log_.sync());
+    for (;;) {
+      const auto more = applier_->step();
+      ASSERT_TRUE(more) << more.error().to_string();
+      if (!*more) break;
+    }
+  }
+  void mark(Kind kind, std::uint32_t flags = 0) {
+    Record r;
+    r.kind = kind;
+    r.flags = flags;
+    apply(r, true);
+  }
+  void begin() { mark(Kind::resync_begin, log::flag_partial_resync); }
+  // Start 2.
+  void restart() {
+    ASSERT_TRUE(applier_->checkpoint());
+    state_.complete.clear();
+    state_.resyncing.clear();
+    ++state_.log_life;
+    end_.sequence = Sequence(end_.sequence.value + 10);
+    state_.applied = end_;
+    ASSERT_TRUE(log_.reset(end_));
+    ASSERT_TRUE(applier_->begin(state_));
+    naks_.clear();
+  }
+  void make(Kind kind, const FileId& id, const FileId& parent, std::string_view name, std::uint32_t flags = 0) {
+    Record r;
+    r.kind = kind;
+    r.file = id;
+    r.parent = parent;
+    r.name = name;
+    r.mode = (kind == Kind::mkdir ? folder_type : regular_type) | 0644;
+    r.flags = flags;
+    apply(r);
+  }
+  void link(const FileId& id, std::string_view name, const FileId& parent = root) {
+    Record r;
+    r.kind = Kind::link;
+    r.file = id;
+    r.parent = parent;
+    r.name = name;
+    r.mode = regular_type;
+    apply(r);
+  }
+  void write(const FileId& id, std::uint64_t offset, std::string_view text) {
+    Record r;
+    r.kind = Kind::write;
+    r.file = id;
+    r.offset = offset;
+    r.payload = ByteView(reinterpret_cast<const std::uint8_t*>(text.data()), text.size());
+    apply(r);
+  }
+  void ship_node(const FileId& id, std::uint32_t mode, std::uint64_t length, std::uint64_t rdev = 0) {
+    Record r;
+    r.kind = Kind::ship_node;
+    r.file = id;
+    r.mode = mode;
+    r.length = length;
+    r.rdev = rdev;
+    apply(r, true);
+  }
+  bool asked(const FileId& id, std::uint64_t how) const {
+    return std::find(naks_.begin(), naks_.end(), Nak{set, id, how, 0}) != naks_.end();
+  }
+  bool whole() const { return state_.complete.contains(set) && !state_.resyncing.contains(set); }
+
+  static constexpr std::uint32_t regular_type = 0100000, folder_type = 0040000;
+  Fuse fuse_;
+  ModelSegments segments_{fuse_};
+  std::shared_ptr<MemoryTree> tree_ = std::make_shared<MemoryTree>(set, fuse_);
+  log::SegmentLog log_{segments_};
+  NoUndo no_undo_;
+  NodeState state_;
+  Position end_{Epoch(1), Sequence(100)};
+  std::unique_ptr<Applier> applier_;
+  std::vector<Nak> naks_;
+  int broken_ = 0;
+};
+
+// Here /p/c, on the active /c by now; then p is moved into c, which for the peer lies below it.
+TEST_F(PartialPeer, AFolderThatIsTakenFromItsPlaceIsAskedForWithTheOneThatHoldsIt) {
+  const FileId p = id_of(1), c = id_of(2);
+  make(Kind::mkdir, p, root, "p");
+  make(Kind::mkdir, c, p, "c");
+  restart();
+  begin();
+  Record r;
+  r.kind = Kind::rename;
+  r.file = p;
+  r.parent = root;
+  r.name = "p";
+  r.parent2 = c;
+  r.name2 = "p";
+  r.mode = folder_type;
+  apply(r);
+  EXPECT_TRUE(asked(c, nak_with_parent));
+  // Which is answered by what the root holds.
+  Bytes listing;
+  log::append_ship_entry(listing, {c, folder_type, "c"});
+  Record names;
+  names.kind = Kind::ship_dir;
+  names.file = root;
+  names.flags = log::flag_first_chunk | log::flag_last_chunk;
+  names.payload = listing;
+  apply(names, true);
+  mark(Kind::resync_end);
+  EXPECT_TRUE(whole());
+  EXPECT_EQ(tree_->lookup(root, "c").value()->id, c);
+  EXPECT_EQ(tree_->lookup(c, "p").value()->id, p);
+  EXPECT_FALSE(tree_->lookup(root, "p").value());
+  EXPECT_EQ(tree_->in_grave_count(ports::Grave::limbo), 0U);
+}
+
+TEST_F(PartialPeer, AQuestionThatComesTooLateKeepsTheCopyFromBeingWhole) {
+  restart();
+  begin();
+  link(id_of(1), "f");  // made without a name before this copy was told of it
+  EXPECT_TRUE(asked(id_of(1), 0));
+  mark(Kind::resync_end);
+  EXPECT_FALSE(whole());
+  EXPECT_EQ(broken_, 1);
+  begin();
+  ship_node(id_of(1), regular_type | 0600, 0, log::rdev_all_follows);
+  mark(Kind::resync_end);
+  EXPECT_TRUE(whole());
+  EXPECT_EQ(broken_, 1);
+}
+
+TEST_F(PartialPeer, WhatIsGoneAgainNeedsNoContents) {
+  restart();
+  begin();
+  link(id_of(1), "f");
+  Record r;
+  r.kind = Kind::unlink;
+  r.parent = root;
+  r.name = "f";
+  r.file = id_of(1);
+  apply(r);
+  mark(Kind::resync_end);
+  EXPECT_TRUE(whole());
+}
+
+// What it holds of a file that had no name when it fell behind is old, and can't be shipped.
+TEST_F(PartialPeer, AFileThatHadNoNameComesAsAWholeWhenItGetsOne) {
+  make(Kind::create, id_of(1), {}, "", log::flag_orphan);
+  write(id_of(1), 0, "old");
+  restart();
+  write(id_of(1), 3, "missed");
+  begin();
+  link(id_of(1), "f");
+  EXPECT_TRUE(asked(id_of(1), 0));
+  mark(Kind::resync_end);
+  EXPECT_FALSE(whole());
+}
+
+TEST_F(PartialPeer, AFileThatItsNodeMadeIsAskedForUnlessAllOfItFollows) {
+  restart();
+  begin();
+  ship_node(id_of(1), regular_type | 0600, 10, log::rdev_all_follows);
+  EXPECT_TRUE(naks_.empty());
+  ship_node(id_of(2), regular_type | 0600, 10);
+  EXPECT_TRUE(asked(id_of(2), nak_contents));
+  EXPECT_EQ(tree_->attributes(id_of(1)).value()->rdev, 0U);
+}
+
+// The same set, on the active.
+class PartialActive : public ::testing::Test {
+ protected:
+  struct Times final : ports::Times {
+    std::int64_t realtime_ns() override { return ++now; }
+    std::int64_t steady_ns() override { return ++now; }
+    std::int64_t now = 1;
+  };
+  PartialActive() : model_(set), live_(model_), application_(model_, random_, set) {
+    set_log_level(LogLevel::error);
+    active_.begin_epoch();
+    active_.ring().open(Epoch(2), {Epoch(1), Sequence(100)});
+  }
+  // All that can be said before the peer answers.
+  void step() {
+    while (resync_.step().value() == Resync::Turn::more) {
+    }
+  }
+
+  Times times_;
+  std::mt19937 random_{5};
+  ModelTree model_;
+  ModelLiveTree live_;
+  RandomModelApplication application_;
+  ActiveLog active_{least_ring_bytes, times_};
+  MemoryChangeStore* store_ = new MemoryChangeStore;
+  ChangeMap map_{std::unique_ptr<ports::ChangeStore>(store_), "peer"};
+  Resync resync_{active_, live_, self, set, std::make_unique<ChangedWalk>(map_, set, "peer")};
+};
+
+TEST_F(PartialActive, OneThatIsBrokenOffKeepsInDoubtWhatWasNamedAndWhatWasAskedFor) {
+  std::vector<OwnedRecord> made;
+  while (model_.find(root)->names.empty()) {
+    OwnedRecord r;
+    application_.step(r);
+  }
+  const auto& [name, id] = *model_.find(root)->names.begin();
+  ChangeSet changes;
+  changes.name(set, root, name);
+  ASSERT_TRUE(map_.note(changes));
+  step();
+  resync_.acked({Sequence(101), Sequence(101)});  // it has the beginning
+  step();
+  ASSERT_EQ(resync_.unsettled().size(), 1U);
+  EXPECT_EQ(resync_.unsettled()[0].id, id);
+  EXPECT_EQ(resync_.unsettled()[0].folder, root);
+  resync_.nak({set, id_of(9), nak_with_parent, 0});
+  resync_.cancel();
+  // The peer is another process by now: it applied what it had, and asked nobody.
+  resync_.acked({Sequence(102), Sequence(102)});
+  ASSERT_EQ(resync_.unsettled().size(), 2U);
+  EXPECT_EQ(resync_.unsettled()[1].id, id_of(9));
+  EXPECT_EQ(resync_.unsettled()[1].folder, id_of(9));
+}
+
+TEST_F(PartialActive, AMapThatCannotBeKeptIsNone) {
+  store_->no_space = true;
+  map_.note_object(set, id_of(1));
+  step();
+  resync_.acked({Sequence(101), Sequence(101)});
+  const auto turn = resync_.step();
+  ASSERT_FALSE(turn);
+  EXPECT_EQ(turn.error().code, ErrorCode::unavailable);
+  EXPECT_TRUE(map_.overflowed());
+  EXPECT_TRUE(map_.is_whole(set).value()) << "it is compared as a whole";
+}
+
+TEST_F(PartialActive, AMapThatOverflowsUnderItsWalkEndsIt) {
+  for (std::uint8_t n = 1; n < 10; ++n) map_.note_object(set, id_of(n));
+  step();
+  resync_.acked({Sequence(101), Sequence(101)});
+  ASSERT_EQ(resync_.step().value(), Resync::Turn::more);
+  map_.give_up({ErrorCode::no_space, "says the test", {}, 0});
+  Result<Resync::Turn> turn = Resync::Turn::more;
+  while (turn && *turn == Resync::Turn::more) turn = resync_.step();
+  ASSERT_FALSE(turn) << "half of the keys were taken for all";
+  EXPECT_EQ(turn.error().code, ErrorCode::unavailable);
+}
+
+}  // namespace
+}  // namespace holdfast::mirror::testing
