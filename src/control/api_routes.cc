@@ -210,7 +210,7 @@ const std::vector<ApiRoute>& api_routes() {
       {"POST", "/v1/token", true, true, false, "token", post_token},
       {"POST", "/v1/join", true, true, true, "join", post_join},
       {"POST", "/v1/join/asks", false, true, true, nullptr, post_join_asks},
-      {"POST", "/v1/renew", false, true, false, "renew", post_renew},
+      {"POST", "/v1/renew", false, true, false, "renew", post_renew, true},
       {"POST", "/v1/protect", true, true, false, "protect", post_protect},
       {"POST", "/v1/unprotect", true, true, false, "unprotect", post_unprotect},
       {"POST", "/v1/make-active", true, true, false, "make_active", post_make_active},

@@ -30,6 +30,7 @@ struct ApiRoute {
   bool local, peer, join;                               // who may call it
   const char* mutation;                                 // the event's code; null = only reads
   std::function<Result<nlohmann::json>(ApiCall&)> run;  // a JSON string is answered as plain text
+  bool witness = false;                                 // may a witness call it?
 };
 
 const std::vector<ApiRoute>& api_routes();

@@ -49,6 +49,8 @@ bool allowed(const ApiRoute& route, Origin origin) {
       return route.local;
     case Origin::peer:
       return route.peer;
+    case Origin::witness:
+      return route.witness;
     case Origin::join:
       return route.join;
   }

@@ -47,6 +47,7 @@ TEST_F(Api, EveryRouteByOrigin) {
     };
     EXPECT_EQ(open_to(Origin::local), route.local) << path;
     EXPECT_EQ(open_to(Origin::peer), route.peer) << path;
+    EXPECT_EQ(open_to(Origin::witness), path == "/v1/renew") << path << ": a witness votes, and nothing else";
     if (!route.join) {
       EXPECT_FALSE(open_to(Origin::join)) << path;
     }

@@ -20,9 +20,10 @@
 namespace holdfast::control {
 
 enum class Origin {
-  local,  // the Unix socket: root on this machine
-  peer,   // TLS with a certificate of this cluster
-  join,   // TLS without a certificate: may only ask to be admitted
+  local,    // the Unix socket: root on this machine
+  peer,     // TLS with a node's certificate of this cluster
+  witness,  // TLS with its witness's: may only renew it
+  join,     // TLS without a certificate: may only ask to be admitted
 };
 
 struct Caller {

@@ -18,7 +18,7 @@ using namespace cluster;
 
 namespace {
 constexpr int renew_patience_ms = 10'000;
-constexpr auto first_look = std::chrono::seconds(60);  // by then its nodes have told it who they are
+constexpr auto first_look = std::chrono::seconds(20);  // by then its nodes have told it who they are
 constexpr auto between_looks = std::chrono::seconds(12 * 3600);
 constexpr auto after_trouble = std::chrono::seconds(600);
 

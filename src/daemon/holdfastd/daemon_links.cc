@@ -82,8 +82,8 @@ void Daemon::serve_http(network::BlockingTls& tls, const std::optional<network::
   caller.address = address;
   caller.origin = control::Origin::join;
   if (peer) {
-    if (peer->cluster != node_.cluster_id || peer->kind != network::PeerKind::node) return;
-    caller.origin = control::Origin::peer;
+    if (peer->cluster != node_.cluster_id) return;
+    caller.origin = peer->kind == network::PeerKind::node ? control::Origin::peer : control::Origin::witness;
     caller.peer_node_id = to_hex(peer->id);
   }
   TlsHttpStream stream(tls);

@@ -154,6 +154,10 @@ void ApiHandlers::serve_peer(NodeId from, std::string op, std::string body, netw
 }
 
 Result<std::string> ApiHandlers::answer_peer(NodeId from, const std::string& op, const json& body) {
+  const Snapshot s = d_.snapshot();
+  const cluster::Member* asker = s.value ? s.value->member(from) : nullptr;
+  if (asker != nullptr && asker->kind == cluster::MemberKind::witness)
+    return fail(ErrorCode::denied, "a witness votes, and asks for nothing");
   if (op == "events") {
     if (d_.event_store() == nullptr) return fail(ErrorCode::unavailable, "no events here");
     HF_ASSIGN(const control::EventCursor since, control::event_cursor_from_text(text_of(body, "since")));
