@@ -7,9 +7,11 @@ namespace holdfast::mirror {
 
 using log::Kind;
 
-Result<CellMap> CellMap::merge(UndoJournal& journal, std::uint64_t from) {
+Result<std::optional<CellMap>> CellMap::merge(UndoJournal& journal, std::uint64_t from, CellPart part,
+                                              std::size_t most) {
   CellMap map;
-  HF_TRY(journal.read(from, [&](const UndoBatch&, const log::Record& r) -> Status {
+  const Status read = journal.read(from, [&](const UndoBatch&, const log::Record& r) -> Status {
+    if (r.kind == Kind::undo_name ? !part.has(r.parent, r.name) : !part.has(r.file)) return {};
     if (r.kind == Kind::undo_name) {
       if (map.sets[r.set].names.try_emplace({r.parent, std::string(r.name)}, SetCells::Name{r.file, r.mode}).second)
         ++map.cells;
@@ -32,12 +34,12 @@ Result<CellMap> CellMap::merge(UndoJournal& journal, std::uint64_t from) {
       map.cells += object.data.size() - std::min(before, object.data.size());
       map.data_bytes += r.payload.size();
     }
-    if (map.cells > max_merged_cells)
-      return fail(ErrorCode::refused, "more than {} names, objects and ranges changed since then: go back in two steps",
-                  max_merged_cells);
+    if (map.cells > most) return fail(ErrorCode::busy, "more than {} cells", most);
     return {};
-  }));
-  return map;
+  });
+  if (map.cells > most) return std::optional<CellMap>();
+  HF_TRY(read);
+  return std::optional<CellMap>(std::move(map));
 }
 
 }  // namespace holdfast::mirror

@@ -14,20 +14,48 @@ using ports::Grave;
 
 namespace {
 constexpr std::uint64_t tree_reserve_bytes = std::uint64_t{64} << 20;
+
+Result<UndoBatch> target_of(const UndoJournal& journal, std::uint64_t batch) {
+  for (const auto& b : journal.batches())
+    if (b.number >= batch) return b;
+  return fail(ErrorCode::not_found, "the undo history does not hold point {}", batch);
 }
+}  // namespace
 
 Status Rewind::read_again(std::uint64_t batch) {
-  bool found = false;
-  for (const auto& b : journal_.batches()) {
-    if (b.number < batch) continue;
-    plan_.target = b;
-    found = true;
-    break;
+  HF_ASSIGN(plan_.target, target_of(journal_, batch));
+  return plan_parts(false);
+}
+
+// In as few parts as will do. All of them are read: what can't be is known before anything is touched.
+Status Rewind::plan_parts(bool with_estimate) {
+  for (parts_ = 1; parts_ <= most_cell_parts; parts_ *= 2) {
+    map_.reset();
+    plan_.cells = 0;
+    plan_.data_bytes = 0;
+    plan_.new_bytes.clear();
+    unsigned read = 0;
+    for (; read < parts_; ++read) {
+      HF_ASSIGN(map_, CellMap::merge(journal_, plan_.target.number, {read, parts_}, most_cells_));
+      if (!map_) break;
+      part_ = {read, parts_};
+      plan_.cells += map_->cells;
+      plan_.data_bytes += map_->data_bytes;
+      if (with_estimate) HF_TRY(estimate());
+    }
+    if (read == parts_) return {};
   }
-  if (!found) return fail(ErrorCode::not_found, "the undo history does not hold point {}", batch);
-  HF_ASSIGN(map_, CellMap::merge(journal_, plan_.target.number));
-  plan_.cells = map_.cells;
-  plan_.data_bytes = map_.data_bytes;
+  return fail(ErrorCode::refused,
+              "a file has more than {} separate ranges that changed since then: go back in two steps", most_cells_);
+}
+
+Status Rewind::load_part(unsigned index) {
+  if (const CellPart wanted{index, parts_}; !map_ || !(part_ == wanted)) {
+    map_.reset();
+    HF_ASSIGN(map_, CellMap::merge(journal_, plan_.target.number, wanted));
+    if (!map_) return fail(ErrorCode::internal, "part {} of {} of the undo history has grown", index, parts_);
+    part_ = wanted;
+  }
   return {};
 }
 
@@ -42,16 +70,16 @@ Result<RewindPlan> Rewind::look(std::uint64_t batch) {
   for (const auto& [set, tree] : trees_)
     if (!journal_.reaches(batch, set))
       return fail(ErrorCode::not_found, "set {} has no undo history from point {} on", set, batch);
-  HF_TRY(read_again(batch));
-  HF_TRY(estimate());
+  HF_ASSIGN(plan_.target, target_of(journal_, batch));
+  HF_TRY(plan_parts(true));
   return plan_;
 }
 
 // Bytes that come back to where nothing is stored now: into what was cut, punched, or never long enough.
 Status Rewind::estimate() {
   for (const auto& [set, tree] : trees_) {
-    const auto cells = map_.sets.find(set);
-    if (cells == map_.sets.end()) continue;
+    const auto cells = map_->sets.find(set);
+    if (cells == map_->sets.end()) continue;
     for (const auto& [id, object] : cells->second.objects) {
       if (object.absent || object.data.begin() == object.data.end()) continue;
       std::uint64_t old_bytes = 0;
@@ -89,10 +117,19 @@ Status Rewind::reverse(Position before, std::uint64_t life, std::int64_t now_of_
   head.target = plan_.target.number;
   for (const auto& [set, tree] : trees_) head.sets.insert(set);
   HF_TRY(journal_.begin(head));
+  for (unsigned i = 0; i < parts_; ++i) {
+    HF_TRY(load_part(i));
+    HF_TRY(reverse_part());
+  }
+  return journal_.seal();
+}
+
+// What another part covered is covered again: the same value once more.
+Status Rewind::reverse_part() {
   Covered covered;
   for (const auto& [set, tree] : trees_) {
-    const auto cells = map_.sets.find(set);
-    if (cells == map_.sets.end()) continue;
+    const auto cells = map_->sets.find(set);
+    if (cells == map_->sets.end()) continue;
     CellCapture capture(*tree, journal_, covered);
     for (const auto& [id, object] : cells->second.objects) {
       HF_TRY(capture.object(id));
@@ -102,23 +139,35 @@ Status Rewind::reverse(Position before, std::uint64_t life, std::int64_t now_of_
     }
     for (const auto& [name, value] : cells->second.names) HF_TRY(capture.entry(name.first, name.second));
   }
-  return journal_.seal();
+  return {};
 }
 
-Status Rewind::for_each(Status (Rewind::*step)(ports::Tree&, const SetCells&)) {
+Status Rewind::for_each(Step step) {
   for (const auto& [set, tree] : trees_)
-    if (const auto cells = map_.sets.find(set); cells != map_.sets.end()) HF_TRY((this->*step)(*tree, cells->second));
+    if (const auto cells = map_->sets.find(set); cells != map_->sets.end()) HF_TRY((this->*step)(*tree, cells->second));
+  return {};
+}
+
+Status Rewind::for_all(Step step) {
+  for (unsigned i = 0; i < parts_; ++i) {
+    HF_TRY(load_part(i));
+    HF_TRY(for_each(step));
+  }
   return {};
 }
 
 Status Rewind::execute() {
   for (const auto& [set, tree] : trees_) tree->burial_stamp(journal_.current_batch());
-  HF_TRY(for_each(&Rewind::lift));
-  HF_TRY(for_each(&Rewind::bring));
-  HF_TRY(for_each(&Rewind::cut));
-  HF_TRY(restore_data());
-  HF_TRY(for_each(&Rewind::dress));
-  HF_TRY(for_each(&Rewind::restore_times));
+  // No name is given back before all have been lifted, and no time before all names of its folder were.
+  HF_TRY(for_all(&Rewind::lift));
+  HF_TRY(for_all(&Rewind::bring));
+  for (unsigned i = 0; i < parts_; ++i) {
+    HF_TRY(load_part(i));
+    HF_TRY(for_each(&Rewind::cut));
+    HF_TRY(restore_data());
+    HF_TRY(for_each(&Rewind::dress));
+    HF_TRY(for_each(&Rewind::restore_times));
+  }
   for (const auto& [set, tree] : trees_) {
     HF_TRY(tree->settle_limbo(journal_.current_batch()));
     HF_TRY(tree->sync());
@@ -190,8 +239,8 @@ Status Rewind::restore_data() {
   return journal_.read(plan_.target.number, [&](const UndoBatch&, const log::Record& r) -> Status {
     if (r.kind != Kind::undo_bytes && r.kind != Kind::undo_hole) return {};
     const auto tree = trees_.find(r.set);
-    if (tree == trees_.end()) return {};
-    const auto& object = map_.sets[r.set].objects[r.file];
+    if (tree == trees_.end() || !part_.has(r.file)) return {};
+    const auto& object = map_->sets[r.set].objects[r.file];
     if (object.absent) return {};
     HF_ASSIGN(const auto there, tree->second->attributes(r.file));
     if (!there) return {};  // without a name then as now; nobody can see it

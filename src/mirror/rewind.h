@@ -29,7 +29,9 @@ struct RewindPlan {
 class Rewind {
  public:
   using Trees = std::map<SetNumber, ports::Tree*>;
-  Rewind(UndoJournal& journal, Trees trees) : journal_(journal), trees_(std::move(trees)) {}
+  // `most_cells`: in memory at a time; with more, the history is read several times.
+  Rewind(UndoJournal& journal, Trees trees, std::size_t most_cells = max_merged_cells)
+      : journal_(journal), trees_(std::move(trees)), most_cells_(most_cells) {}
 
   // `batch`: the first one from this number on. ErrorCode::not_found: the history does not reach so far for one of the trees; ::corrupt: it can't be read.
   Result<RewindPlan> look(std::uint64_t batch);
@@ -44,19 +46,27 @@ class Rewind {
   Status execute();
 
  private:
+  Status plan_parts(bool with_estimate);
+  Status load_part(unsigned index);
   Status estimate();
+  Status reverse_part();
   Status lift(ports::Tree& tree, const SetCells& cells);
   Status bring(ports::Tree& tree, const SetCells& cells);
   Status cut(ports::Tree& tree, const SetCells& cells);
   Status restore_data();
   Status dress(ports::Tree& tree, const SetCells& cells);
   Status restore_times(ports::Tree& tree, const SetCells& cells);
-  Status for_each(Status (Rewind::*step)(ports::Tree&, const SetCells&));
+  using Step = Status (Rewind::*)(ports::Tree&, const SetCells&);
+  Status for_each(Step step);
+  Status for_all(Step step);
 
   UndoJournal& journal_;
   const Trees trees_;
+  const std::size_t most_cells_;
   RewindPlan plan_;
-  CellMap map_;
+  unsigned parts_ = 1;
+  CellPart part_;  // that map_ is
+  std::optional<CellMap> map_;
 };
 
 }  // namespace holdfast::mirror

@@ -212,11 +212,12 @@ TEST(Rewind, BackToAnyBatchAndForthAgainWithCrashes) {
       ASSERT_TRUE(m.tree->sync());
     };
     work();
+    const std::size_t most_cells = m.pick(2) ? max_merged_cells : 40;  // in parts
     for (int round = 0; round < 3; ++round) {
       auto target = points.begin();
       std::advance(target, m.pick(points.size()));
       const auto end = m.snapshot();
-      Rewind rewind(*m.journal, {{set, m.tree.get()}});
+      Rewind rewind(*m.journal, {{set, m.tree.get()}}, most_cells);
       const auto looked = rewind.look(target->first);
       ASSERT_TRUE(looked) << what << " " << looked.error().to_string();
       expect_same(m.snapshot(), end, what + " look changes nothing");
@@ -228,7 +229,7 @@ TEST(Rewind, BackToAnyBatchAndForthAgainWithCrashes) {
       while (!done) {
         ASSERT_TRUE(m.fuse.burnt) << what << " " << done.error().to_string();
         m.crash();
-        Rewind again(*m.journal, {{set, m.tree.get()}});
+        Rewind again(*m.journal, {{set, m.tree.get()}}, m.pick(2) ? max_merged_cells : 30);
         ASSERT_TRUE(again.look(target->first)) << what;
         if (m.pick(3) == 0) m.fuse.left = m.pick(60);
         done = again.execute();
@@ -268,6 +269,29 @@ TEST(Rewind, HolesComeBackAsHoles) {
   ASSERT_TRUE(rewind.execute());
   expect_same(m.snapshot(), before, "sparse");
   EXPECT_EQ(m.tree->look(id)->data.sectors(), 1U);
+}
+
+// One file whose ranges alone are too many can't be told in parts.
+TEST(Rewind, MoreThanMemoryHoldsIsReadInParts) {
+  Machine m(1);
+  m.begin_batch();
+  for (int i = 0; i < 300; ++i) m.change();
+  m.begin_batch();
+  const auto point = m.journal->current_batch();
+  for (int i = 0; i < 300; ++i) m.change();
+  ASSERT_TRUE(m.tree->sync());
+  Rewind whole(*m.journal, {{set, m.tree.get()}}), parts(*m.journal, {{set, m.tree.get()}}, 30),
+      none(*m.journal, {{set, m.tree.get()}}, 0);
+  const auto all = whole.look(point), split = parts.look(point);
+  ASSERT_TRUE(all);
+  ASSERT_TRUE(split);
+  EXPECT_GT(all->cells, 90U);
+  EXPECT_EQ(split->cells, all->cells);
+  EXPECT_EQ(split->data_bytes, all->data_bytes);
+  EXPECT_EQ(split->new_bytes, all->new_bytes);
+  const auto refused = none.look(point);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::refused);
 }
 
 TEST(Rewind, IsRefusedBeforeAnythingIsTouched) {
