@@ -49,6 +49,7 @@ Status Applier::for_each_tree(const std::function<Status(ports::Tree&)>& look) {
 
 Status Applier::begin_held(const NodeState& state) {
   HF_ASSIGN(plan_, undo_.redo(state.applied, state.log_life, {state.applied.epoch, log_.durable()}));
+  doubt_to_ = log_.durable();
   again_ = batch_is_sealed_ = after_consistent_ = false;
   waits_for_space_ = false;
   staged_.clear();
@@ -91,14 +92,13 @@ Status Applier::add_tree(std::shared_ptr<ports::Tree> tree) {
   removed_.erase(number);
   SetState& set = sets_[number];
   set.tree = std::make_shared<UndoTree>(std::move(tree), undo_, covered_);
-  if (undo_.on()) {
-    HF_TRY(set.graves.load(*set.tree));
-    set.tree->on_burial([this, &set](const FileId& id) -> Status {
-      HF_ASSIGN(const auto there, set.tree->attributes(id));
-      set.graves.add({id, undo_.current_batch(), there ? there->allocated_bytes : 0});
-      return {};
-    });
-  }
+  if (undo_.on()) HF_TRY(set.graves.load(*set.tree));
+  set.tree->on_burial([this, &set](const FileId& id) -> Status {
+    if (!undo_.on()) return {};
+    HF_ASSIGN(const auto there, set.tree->attributes(id));
+    set.graves.add({id, undo_.current_batch(), there ? there->allocated_bytes : 0});
+    return {};
+  });
   return adopt_state(number, set);
 }
 
@@ -250,7 +250,7 @@ Status Applier::open_batch(std::span<const log::Record> slice) {
 }
 
 // A batch covers for itself. But in mid-resync there are no points, only the way back to the one before: there the first old value of each cell is
-// enough (R14), so what was covered since that point stays covered.
+// enough (R14), so what was covered since that point stays covered, as far as memory goes: a cell that is captured again does no harm.
 Status Applier::begin_covering() {
   std::set<SetNumber> since_point;
   for (const auto& [number, set] : sets_)
@@ -261,7 +261,13 @@ Status Applier::begin_covering() {
   std::erase_if(covered_, [&](const auto& c) {
     return !covered_since_point_.contains(c.first) || !since_point.contains(c.first);
   });
-  if (!missing.empty()) HF_TRY(undo_.load(kept_from_, missing, covered_));
+  std::uint64_t captured = 0;
+  for (const auto& [number, set] : sets_) captured += set.tree->captured();
+  if (since_point.empty() || captured - covered_began_ > most_covered_) {
+    covered_.clear();
+    covered_began_ = captured;
+  }
+  if (!missing.empty()) HF_TRY(undo_.load(kept_from_, missing, covered_, most_covered_));
   covered_since_point_ = std::move(since_point);
   return {};
 }

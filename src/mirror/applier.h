@@ -33,6 +33,7 @@ namespace holdfast::mirror {
 
 constexpr std::size_t apply_batch_bytes = std::size_t{4} << 20;
 constexpr std::size_t apply_batch_creates = 256;
+constexpr std::size_t most_covered_cells = 4'000'000;  // remembered from batch to batch in mid-resync
 
 class Applier {
  public:
@@ -49,8 +50,9 @@ class Applier {
     std::function<void(SetNumber)> unknown_set;  // a record of a set that is not here yet: waits
   };
   // `batch_bytes`: about how much of the log one step takes.
-  Applier(log::SegmentLog& log, UndoWriter& undo, Hooks hooks, std::size_t batch_bytes = apply_batch_bytes)
-      : log_(log), undo_(undo), hooks_(std::move(hooks)), batch_bytes_(batch_bytes) {}
+  Applier(log::SegmentLog& log, UndoWriter& undo, Hooks hooks, std::size_t batch_bytes = apply_batch_bytes,
+          std::size_t most_covered = most_covered_cells)
+      : log_(log), undo_(undo), hooks_(std::move(hooks)), batch_bytes_(batch_bytes), most_covered_(most_covered) {}
 
   // Where to go on, before the first step or after the log was reset.
   Status begin(const NodeState& state);
@@ -69,6 +71,8 @@ class Applier {
   Status jump_held(UndoHead head);
   // The trees are about to be changed past the history.
   Status leave_history(std::string_view why);
+  // Switches the history on or off, with what is applied now as its beginning. ErrorCode::busy: something needs it still.
+  Status set_history(bool on);
 
   // One batch. False: nothing to do now (all applied, or a set is missing). An error is final (I7).
   Result<bool> step();
@@ -126,7 +130,7 @@ class Applier {
   log::SegmentLog& log_;
   UndoWriter& undo_;
   Hooks hooks_;
-  const std::size_t batch_bytes_;
+  const std::size_t batch_bytes_, most_covered_;
   std::mutex work_mutex_;     // held while a slice is applied or synced; taken before mutex_
   mutable std::mutex mutex_;  // for readers of sets_, removed_, applied_; writers hold both
   std::map<SetNumber, SetState> sets_;
@@ -134,6 +138,7 @@ class Applier {
   Position applied_;
   std::uint64_t log_life_ = 0;
   bool purge_orphans_ = false;
+  Sequence doubt_to_;  // at begin(): the trees may be ahead of what is applied, up to here
   // --- undo
   RedoPlan plan_;
   Covered covered_;                // by the batch that is open
@@ -143,6 +148,7 @@ class Applier {
   std::set<SetNumber> kept_,
       covered_since_point_;  // sets whose history is kept through a resync; that covered_ holds from kept_from_ on
   std::uint64_t kept_from_ = 0;
+  std::uint64_t covered_began_ = 0;                         // cells ever captured when covered_ was last emptied
   std::uint64_t checkpoint_batch_ = 0;                      // graves of later ones may be needed by redo
   std::map<SetNumber, std::unordered_set<FileId>> staged_;  // of the slice in work
   std::atomic<bool> waits_for_space_{false};

@@ -219,6 +219,34 @@ Status Applier::checkpoint_now() {
   return {};
 }
 
+// The trees may be ahead of where they stand, in a redo or in a slice that waits for space: what is done until they are not has no old values. So
+// it is after a crash, too, for the gap that is written here is then the last thing that counts, or the first batch after it has all that was
+// done since.
+Status Applier::set_history(bool on) {
+  const std::lock_guard work(work_mutex_);
+  if (undo_.on() == on) return {};
+  if (!on && undo_.pinned()) return fail(ErrorCode::busy, "the undo history is needed to go back");
+  HF_TRY(checkpoint_now());
+  HF_TRY(undo_.turn(on));
+  again_ = batch_is_sealed_ = after_consistent_ = false;
+  covered_.clear();
+  covered_since_point_.clear();
+  checkpoint_batch_ = undo_.current_batch();
+  plan_ = {};
+  Sequence doubt_to = std::max(doubt_to_, applied().sequence);
+  for (auto& [number, set] : sets_) {
+    set.tree->set_capturing(false);
+    set.tree->burial_stamp(0);
+    doubt_to = std::max(doubt_to, set.names.doubt_to);
+    if (on)
+      HF_TRY(set.graves.load(*set.tree));
+    else
+      set.graves.clear();
+  }
+  if (on) plan_ = {doubt_to, {}};
+  return purge_graves(on ? undo_.oldest_batch() : std::numeric_limits<std::uint64_t>::max());
+}
+
 Status Applier::purge_graves(std::uint64_t below) {
   const Position position = applied();
   std::uint64_t bytes = 0;

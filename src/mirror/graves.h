@@ -42,6 +42,10 @@ class Graves {
     }
     return {};
   }
+  void clear() {
+    list_.clear();
+    bytes_ = 0;
+  }
   std::uint64_t bytes() const { return bytes_; }
   std::size_t size() const { return list_.size(); }
 

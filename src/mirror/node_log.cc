@@ -104,7 +104,8 @@ NodeLog::NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events)
       shadows_(ports.shadows),
       compared_(ports_.compared),
       send_limit_bytes_(config_.send_limit_bytes),
-      life_(config_.life) {
+      life_(config_.life),
+      wants_history_(ports.undo.on()) {
   active_.on_hurry([this](Sequence to) {
     for (const auto& s : senders()) s->hurry(to);
   });
@@ -195,7 +196,7 @@ void NodeLog::pin_point() {
 
 // A passive's copy is about to be replaced by another: what it stood at, and how it got there, is kept until the new one is whole.
 void NodeLog::note_point(const NodeState& before, NodeState& next) const {
-  if (!ports_.journal || next.point) return;
+  if (!history() || next.point) return;
   const bool was_active = before.active_epoch != Epoch(0);
   const std::set<SetNumber>& whole = before.complete;
   if (whole.empty() || std::includes(next.complete.begin(), next.complete.end(), whole.begin(), whole.end())) return;
@@ -210,7 +211,7 @@ void NodeLog::note_point(const NodeState& before, NodeState& next) const {
 Status NodeLog::drain_for_restart(bool must) {
   const NodeState state = snapshot();
   if (state.active_epoch != Epoch(0)) return {};  // its log ends where it was promoted
-  if (!must && (!ports_.journal || state.complete.empty() || state.point)) return {};
+  if (!must && (!history() || state.complete.empty() || state.point)) return {};
   const std::int64_t patience = ports_.times.steady_ns() + drain_patience_ns;
   for (bool more = true; more;) {
     if (must && ports_.times.steady_ns() > patience) break;
@@ -241,7 +242,7 @@ Status NodeLog::restart_log(Position base, const std::function<void(NodeState&)>
 // Both locks are held. Nobody could redo what is lost from the trees once the log is gone, and history that spans this needs it all: sync first.
 Status NodeLog::restart_log_held(Position base, const std::function<void(NodeState&)>& change) {
   const NodeState before = snapshot();
-  if (ports_.journal) {
+  if (history()) {
     if (Status synced = applier_.sync_held(); !synced) {
       fault(synced.error());
       return synced;
@@ -341,6 +342,20 @@ Epoch NodeLog::active_epoch() const {
   return role_ == Role::active ? epoch_ : Epoch(0);
 }
 
+Epoch NodeLog::dial_epoch() const {
+  const std::lock_guard lock(mutex_);
+  return role_ == Role::active && !hold_peers_ ? epoch_ : Epoch(0);
+}
+
+void NodeLog::let_peers_in(Epoch epoch) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (role_ != Role::active || epoch_ != epoch || !hold_peers_) return;
+    hold_peers_ = false;
+  }
+  changed();
+}
+
 bool NodeLog::complete_locked() const {
   return !state_.rewind && state_.resyncing.empty() &&
          std::includes(state_.complete.begin(), state_.complete.end(), sets_.begin(), sets_.end());
@@ -400,6 +415,7 @@ void NodeLog::tick() {
   }
   if (++shadow_ticks_ >= shadow_every_ticks) {
     shadow_ticks_ = 0;
+    if (const std::unique_lock one(transition_mutex_, std::try_to_lock); one.owns_lock()) turn_history();
     keep_shadows();
   }
   look_for_shortages();

@@ -117,6 +117,8 @@ struct PromoteOptions {
   std::string plan;
   // Asked before anything is touched, and before the epoch opens: does nobody want it any more?
   std::function<bool()> given_up;
+  // Peers stay as they are until let_peers_in(): while the cluster still counts on their copies, none of them may be begun anew for this epoch.
+  bool hold_peers = false;
 };
 struct Promotion {
   Position base;                       // the last record of the history that was taken over
@@ -168,6 +170,9 @@ class NodeLog {
   // Of each peer's queue on disk (0: none), and of the receive log.
   void set_queue_limits(std::uint64_t send_bytes, std::uint64_t receive_bytes);
 
+  // Undo history from now on, or none: at once, or by tick() as soon as nobody needs what there is to go back.
+  void set_history(bool on);
+
   // --- role changes
   // R1; an active is fenced by it. `look_back`: somebody may want to promote this node at its consistent point: can it be reached? Reads the
   // history from there on.
@@ -177,7 +182,7 @@ class NodeLog {
   // otherwise. An error after the way back began leaves the node at its end, not complete, with a consistent point there.
   Result<Promotion> promote(Epoch epoch, const PromoteOptions& options);
   Result<Promotion> promote(Epoch epoch, bool as_origin = false, bool allow_older = false) {
-    return promote(epoch, PromoteOptions{as_origin, allow_older, 0, {}, {}});
+    return promote(epoch, PromoteOptions{as_origin, allow_older, 0, {}, {}, false});
   }
   // As passive: the trees become what they were at the start of this batch of the undo history, and the log begins anew there. Refused, before
   // anything is touched, when the history does not reach so far or the reversal can't be written. `irreversible`: without a way back.
@@ -206,6 +211,8 @@ class NodeLog {
   // --- as active
   CaptureLog& capture_log() { return active_; }
   void set_wait_set(std::set<NodeId> peers) { active_.set_wait_set(std::move(peers)); }
+  // A majority has recorded that in this epoch only this node counts (PromoteOptions::hold_peers).
+  void let_peers_in(Epoch epoch);
   // Mode fsync: fsyncs wait for the wait set; mode async: nothing of the application does.
   void set_application_waits(bool waits) { active_.set_application_waits(waits); }
   // `done` when every peer of the wait set holds everything up to `sequence`, in both modes.
@@ -230,6 +237,7 @@ class NodeLog {
   std::vector<std::shared_ptr<Sender>> senders() const;
   Receiver& receiver() { return receiver_; }
   Epoch active_epoch() const;                                 // 0: not active
+  Epoch dial_epoch() const;                                   // the same, or 0 while peers are held off
   void run_applier();                                         // until stop(); one thread
   void run_spooler();                                         // the same
   void run_hot();                                             // until stop(); one thread
@@ -249,7 +257,7 @@ class NodeLog {
   Status check_promotable(Epoch epoch, const PromoteOptions& options) const;
   Status check_way_back(const PromoteOptions& options) const;
   Result<Position> make_base(Epoch epoch, const PromoteOptions& options, Promotion& promotion);
-  Status open_epoch(Epoch epoch, const Promotion& promotion, std::optional<Position> exact);
+  Status open_epoch(Epoch epoch, const Promotion& promotion, std::optional<Position> exact, bool hold_peers);
   Status restart_log_held(Position base, const std::function<void(NodeState&)>& change);
   void note_point(const NodeState& before, NodeState& next) const;
   Status drain_for_restart(bool must);
@@ -287,7 +295,10 @@ class NodeLog {
   // --- node_shadows.cc
   Status note_shadow(const log::Record& record, std::uint64_t batch);
   Status name_point(const NodeState& state);
-  void keep_shadows();     // what they hold, and what is gone of them
+  void keep_shadows();  // what they hold, and what is gone of them
+  void turn_history();
+  // Null: there is none now. It changes only while nobody changes roles and nothing is applied.
+  UndoJournal* history() const { return ports_.journal && ports_.journal->on() ? ports_.journal : nullptr; }
   Status resume_rewind();  // of an earlier life, when all its sets are here
   Result<Rewind> make_rewind(const std::set<SetNumber>& sets);
   std::shared_ptr<ChangeMap> open_map(NodeId peer, const std::string& name);
@@ -333,6 +344,7 @@ class NodeLog {
   NodeState state_;                  // under mutex_
   mutable Position log_end_seen_;    // by status()
   bool ended_ = false;               // end_epoch was called; the role is active until step_down
+  bool hold_peers_ = false;          // in the epoch that is led
   SetNumber missing_set_ = 0;        // the log is about a set that is not here yet
   std::uint64_t applied_bytes_ = 0;  // compared with the receiver's appended_bytes
   std::condition_variable apply_cv_;
@@ -351,6 +363,7 @@ class NodeLog {
   int ticks_ = 0, shadow_ticks_ = 0;
   std::atomic<std::int64_t> hold_until_ns_{0};  // hold_for_plan()
   std::atomic<bool> way_back_waits_for_space_{false};
+  std::atomic<bool> wants_history_;
 };
 
 }  // namespace holdfast::mirror

@@ -14,6 +14,32 @@
 
 namespace holdfast::mirror {
 
+void NodeLog::set_history(bool on) {
+  const std::lock_guard one(transition_mutex_);
+  wants_history_ = on;
+  turn_history();
+}
+
+// The transition is held.
+void NodeLog::turn_history() {
+  const bool on = wants_history_;
+  if (!ports_.journal || ports_.journal->on() == on) return;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!fault_.empty() || state_.rewind) return;
+  }
+  const Status turned = applier_.set_history(on);
+  if (turned) {
+    log_info("undo history: {}", on ? "on" : "off");
+    keep_shadows();
+    changed();
+  } else if (turned.error().code == ErrorCode::no_space) {
+    log_warning("no undo history yet: {}", turned.error().to_string());
+  } else if (turned.error().code != ErrorCode::busy) {
+    fault(turned.error());
+  }
+}
+
 Result<Rewind> NodeLog::make_rewind(const std::set<SetNumber>& sets) {
   Rewind::Trees trees;
   for (const auto& tree : applier_.trees())
@@ -186,7 +212,7 @@ Status NodeLog::empty_first_copies() {
 }
 
 Result<RewindPlan> NodeLog::look_back(std::uint64_t batch) {
-  if (!ports_.journal) return fail(ErrorCode::refused, "this node keeps no undo history");
+  if (!history()) return fail(ErrorCode::refused, "this node keeps no undo history");
   HF_ASSIGN(const PastState past, past_of(batch));
   HF_ASSIGN(Rewind rewind, make_rewind(past.complete));
   HF_ASSIGN(const RewindPlan plan, rewind.look(batch));
@@ -204,7 +230,7 @@ void NodeLog::hold_for_plan(std::uint64_t batch, std::int64_t until_ns) {
 Status NodeLog::look_at_point() {
   const NodeState state = snapshot();
   if (state.rewind) return fail(ErrorCode::busy, "its folders are on their way back to an earlier point");
-  if (!state.point || !ports_.journal) return fail(ErrorCode::not_found, "it knows no consistent point");
+  if (!state.point || !history()) return fail(ErrorCode::not_found, "it knows no consistent point");
   HF_ASSIGN(Rewind rewind, make_rewind(state.point->complete));
   HF_ASSIGN([[maybe_unused]] const RewindPlan plan, rewind.look(state.point->batch));
   return rewind.check_room(false);
@@ -225,7 +251,7 @@ Result<Position> NodeLog::rewind_to_point() {
 Status NodeLog::resume_rewind() {
   const NodeState state = snapshot();
   if (!state.rewind) return {};
-  if (!ports_.journal)
+  if (!history())
     return fail(ErrorCode::refused, "this node was going back to an earlier point: that needs its undo history");
   const auto no_append = receiver_.hold();
   const auto no_apply = applier_.hold();
@@ -252,7 +278,7 @@ Result<Position> NodeLog::rewind(std::uint64_t batch, bool irreversible) {
     if (!fault_.empty()) return fail(ErrorCode::unavailable, "this node has stopped: {}", fault_);
     if (role_ == Role::active || role_ == Role::fenced || state_.active_epoch != Epoch(0))
       return fail(ErrorCode::refused, "only a passive that follows the log goes back");
-    if (!ports_.journal) return fail(ErrorCode::refused, "this node keeps no undo history");
+    if (!history()) return fail(ErrorCode::refused, "this node keeps no undo history");
     if (!complete_locked()) return fail(ErrorCode::refused, "this node holds no complete copy");
   }
   receiver_.disconnect();

@@ -50,6 +50,44 @@ TEST(NodeRewind, InMidResyncANodeIsPromotedByForceAtItsLastConsistentPoint) {
   EXPECT_EQ(node.tree->in_grave_count(ports::Grave::deleted), 0U) << "nothing that an active could stumble over";
 }
 
+TEST(NodeHistory, IsSwitchedOffAndOnWhileTheNodeFollows) {
+  Node node;
+  ASSERT_TRUE(node.start());
+  EXPECT_EQ(node.session(1, false, {}, {create(1, "a"), write(1, "first"), create(2, "b"), unlink(2, "b")}), "");
+  const std::uint64_t old_point = node.batch_from(Sequence(0));
+  ASSERT_NE(old_point, 0U);
+  EXPECT_EQ(node.tree->in_grave_count(ports::Grave::deleted), 1U);
+  node.log->set_history(false);
+  EXPECT_FALSE(node.journal->on());
+  EXPECT_TRUE(node.journal->batches().empty());
+  EXPECT_EQ(node.tree->in_grave_count(ports::Grave::deleted), 0U) << "nobody needs it";
+  EXPECT_EQ(node.log->rewind(old_point, false).error().code, ErrorCode::refused);
+  EXPECT_EQ(node.session(1, false, {Epoch(1), Sequence(4)}, {write(1, "other"), create(3, "c")}), "");
+  EXPECT_TRUE(node.journal->batches().empty());
+  node.log->set_history(true);
+  EXPECT_EQ(node.session(1, false, {Epoch(1), Sequence(6)}, {write(1, "third"), unlink(3, "c")}), "");
+  EXPECT_EQ(node.names(), "a ");
+  EXPECT_EQ(node.log->rewind(old_point, false).error().code, ErrorCode::not_found) << "what lay before is gone";
+  const std::uint64_t point = node.batch_from(Sequence(6));
+  EXPECT_GT(point, old_point) << "numbers rise for ever";
+  const auto back = node.log->rewind(point, false);
+  ASSERT_TRUE(back) << back.error().to_string();
+  EXPECT_EQ(node.names(), "a c ");
+  EXPECT_EQ(node.content(id(1)), "other");
+}
+
+TEST(NodeHistory, IsNotSwitchedOffWhileItIsTheWayBack) {
+  Node node;
+  bring_to_mid_resync(node);
+  node.log->set_history(false);
+  EXPECT_TRUE(node.journal->on());
+  const auto promoted = node.log->promote(Epoch(3), false, true);
+  ASSERT_TRUE(promoted) << promoted.error().to_string();
+  EXPECT_EQ(node.content(id(1)), "old a");
+  for (int i = 0; i < 60; ++i) node.log->tick();
+  EXPECT_FALSE(node.journal->on()) << "as soon as nobody needs it";
+}
+
 TEST(NodeRewind, ASealLooksIfTheWayBackIsOpen) {
   Node node;
   bring_to_mid_resync(node);

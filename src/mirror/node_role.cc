@@ -132,7 +132,7 @@ Status NodeLog::check_promotable(Epoch epoch, const PromoteOptions& options) con
     return fail(ErrorCode::stale, "this node led epoch {} before", state_.active_epoch.value);
   if (options.to_batch != 0 || state_.rewind) return check_way_back(options);
   if (options.as_origin || complete_locked()) return {};
-  const bool by_point = state_.point && ports_.journal;
+  const bool by_point = state_.point && history();
   if (options.allow_older && (by_point || !first_copies_locked().empty())) return {};
   return tl::unexpected(Error{ErrorCode::refused, "this node holds no complete copy",
                               by_point ? "bring the active back, or let the copy finish; a forced failover takes "
@@ -148,7 +148,7 @@ Status NodeLog::check_way_back(const PromoteOptions& options) const {
     return fail(ErrorCode::refused, "this node's folders are on their way back to an earlier point: wait for that");
   }
   if (!wants_way_back_locked(options)) return {};
-  if (!ports_.journal) return fail(ErrorCode::refused, "this node keeps no undo history");
+  if (!history()) return fail(ErrorCode::refused, "this node keeps no undo history");
   if (role_ == Role::fenced || state_.active_epoch != Epoch(0))
     return fail(ErrorCode::refused, "this node led an epoch and has not followed since: it can't go back");
   if (!complete_locked()) return fail(ErrorCode::refused, "this node holds no complete copy");
@@ -226,13 +226,13 @@ Result<Promotion> NodeLog::promote(Epoch epoch, const PromoteOptions& options) {
     return fail(ErrorCode::stale, "epoch {} is not wanted any more", epoch.value);
   }
   if (promotion.went_back) promotion.went_back->epoch = epoch;
-  HF_TRY(open_epoch(epoch, promotion, exact));
+  HF_TRY(open_epoch(epoch, promotion, exact, options.hold_peers));
   return promotion;
 }
 
 // One store takes the node from "passive" (or "on its way back for this epoch") to "active of this epoch": there is no state between that somebody
 // could vote with.
-Status NodeLog::open_epoch(Epoch epoch, const Promotion& promotion, std::optional<Position> exact) {
+Status NodeLog::open_epoch(Epoch epoch, const Promotion& promotion, std::optional<Position> exact, bool hold_peers) {
   if (Status said = applier_.leave_history("this node became active"); !said) {
     fault(said.error());
     return said;
@@ -267,6 +267,7 @@ Status NodeLog::open_epoch(Epoch epoch, const Promotion& promotion, std::optiona
     const std::lock_guard lock(mutex_);
     role_ = Role::active;
     ended_ = false;
+    hold_peers_ = hold_peers;
     epoch_ = epoch;
     follows_ = NodeId(0);
   }

@@ -23,7 +23,7 @@ Result<NodeLog::Mark> NodeLog::mark_shadow(const Shadow& shadow) {
 Result<Shadow> NodeLog::shadow_here(Shadow shadow) {
   HF_TRY(check_shadow_name(shadow.name));
   const std::lock_guard one(transition_mutex_);
-  if (!ports_.journal) return fail(ErrorCode::refused, "this node keeps no undo history");
+  if (!history()) return fail(ErrorCode::refused, "this node keeps no undo history");
   {
     const std::lock_guard lock(mutex_);
     if (role_ == Role::active || role_ == Role::fenced)
@@ -55,7 +55,7 @@ Status NodeLog::delete_shadow(std::string_view name) {
 // By the applier, which may pass the same mark again in a redo. What can't be noted is no reason to stop: it is a name.
 Status NodeLog::note_shadow(const log::Record& r, std::uint64_t batch) {
   auto shadow = shadow_of_mark(r.name);
-  if (!shadow || batch == 0 || !ports_.journal) return {};
+  if (!shadow || batch == 0 || !history()) return {};
   shadow->position = {r.epoch, r.sequence};
   if (const auto there = shadows_.find(shadow->name); there && there->position == shadow->position) return {};
   shadow->batch = batch;
@@ -68,7 +68,7 @@ Status NodeLog::note_shadow(const log::Record& r, std::uint64_t batch) {
 
 // A consistent point is a shadow from its first moment: when the new copy is whole, it is where the old one can still be found (I5).
 Status NodeLog::name_point(const NodeState& state) {
-  if (!state.point || !ports_.journal || shadows_.at(state.point->applied, ShadowOrigin::automatic)) return {};
+  if (!state.point || !history() || shadows_.at(state.point->applied, ShadowOrigin::automatic)) return {};
   const bool divergent = state.point->active_epoch != Epoch(0);
   const std::int64_t time = state.point_time_ns != 0 ? state.point_time_ns : ports_.times.realtime_ns();
   Shadow shadow;

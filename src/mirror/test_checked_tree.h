@@ -17,7 +17,12 @@ class CheckedUndo final : public UndoWriter {
   bool watches(SetNumber set) const { return watched_.contains(set); }
   CoveredSet& durable(SetNumber set) { return durable_[set]; }
 
-  bool on() const override { return true; }
+  bool on() const override { return inner_.on(); }
+  Status turn(bool on) override {
+    watched_.clear();
+    durable_.clear();
+    return inner_.turn(on);
+  }
   Result<RedoPlan> redo(Position checkpoint, std::uint64_t life, Position log_end) override {
     watched_.clear();
     durable_.clear();
@@ -35,8 +40,8 @@ class CheckedUndo final : public UndoWriter {
     }
     return {};
   }
-  Status load(std::uint64_t from, const std::set<SetNumber>& sets, Covered& covered) override {
-    HF_TRY(inner_.load(from, sets, covered));
+  Status load(std::uint64_t from, const std::set<SetNumber>& sets, Covered& covered, std::size_t most) override {
+    HF_TRY(inner_.load(from, sets, covered, most));
     for (const SetNumber set : sets) durable_[set] = covered[set];
     kept_ = sets;
     return {};

@@ -67,7 +67,6 @@ class ModelRun {
 
   Status live();
   Status start_again();
-  Status restart_elsewhere();
   Status turn();
   Status become_whole();
   Status settle();
@@ -86,6 +85,8 @@ class ModelRun {
   Position position_of(Sequence sequence) const;
   bool of_this_past(Position position) const;
   // --- test_model_undo.h
+  Status restart_elsewhere();
+  Status turn_history();
   Status restart_log(Position base, const std::function<void(NodeState&)>& change);
   Status go_back();
   Status rewind(const UndoBatch& to);
@@ -117,6 +118,7 @@ class ModelRun {
   NoUndo no_undo_;
   ModelTimes times_;
   bool with_undo_ = false;
+  bool switches_ = false, wants_history_ = true;  // the history is switched off and on in mid-life
   std::uint64_t undo_bytes_ = std::uint64_t{1} << 30;
   std::unique_ptr<log::SegmentLog> log_;
   std::unique_ptr<UndoJournal> journal_;
@@ -154,6 +156,8 @@ inline Status ModelRun::live() {
   application_.prefer_folders(pick(4) == 0);
   with_undo_ = options_.undo && pick(2) == 0;
   if (pick(5) == 0) undo_bytes_ = 1;
+  switches_ = with_undo_ && options_.seed % 7 == 3;
+  if (switches_) wants_history_ = pick(2) == 0;
   state_.applied = base_;
   may_damage_ = options_.verify && pick(2) == 0;
   if (kind == 1) {
@@ -188,7 +192,8 @@ inline Status ModelRun::start_again() {
   log_ = std::make_unique<log::SegmentLog>(segments_);
   if (with_undo_) {
     journal_.reset();
-    HF_ASSIGN(journal_, UndoJournal::open(undo_segments_, times_, {undo_bytes_, 0, default_undo_age_ns}));
+    HF_ASSIGN(journal_, UndoJournal::open(undo_segments_, times_, {undo_bytes_, 0, default_undo_age_ns, {}, 0},
+                                          log::default_segment_bytes, wants_history_));
     if (const std::string damage = journal_->stats().damage; !damage.empty())
       return fail(ErrorCode::internal, "{}", damage);
     pin();
@@ -220,12 +225,14 @@ inline Status ModelRun::start_again() {
     if (!state_.resyncing.contains(set)) ++report_.given_up;
   };
   hooks.unknown_set = [](SetNumber) {};
-  applier_ = std::make_unique<Applier>(*log_, undo, std::move(hooks), pick(2) ? 1 : apply_batch_bytes);
+  applier_ = std::make_unique<Applier>(*log_, undo, std::move(hooks), pick(2) ? 1 : apply_batch_bytes,
+                                       options_.seed % 7 == 6 ? 25 : most_covered_cells);
   HF_TRY(applier_->begin(state_));
   std::shared_ptr<ports::Tree> tree = tree_;
   if (with_undo_) tree = std::make_shared<CheckedTree>(tree_, *checked_undo_);
   HF_TRY(applier_->add_tree(std::move(tree)));
-  return resume_rewind();
+  HF_TRY(resume_rewind());
+  return with_undo_ ? turn_history() : Status{};
 }
 
 inline Status ModelRun::store(const std::function<void(NodeState&)>& change) {
@@ -243,54 +250,14 @@ inline void ModelRun::pin() {
   journal_->pin("rewind", state_.rewind ? state_.rewind->batch : 0);
 }
 
-// The active of the next epoch has another past: it never saw the last changes that are in this tree, and made some that this node never saw.
-inline Status ModelRun::restart_elsewhere() {
-  fuse_.left = UINT64_MAX;
-  while (last() > log_->end().sequence) HF_TRY(send(8));
-  for (bool more = true; more;) {
-    HF_ASSIGN(more, apply());
-  }
-  HF_TRY(applier_->checkpoint());
-  auto past = history_.begin();
-  std::advance(past, history_.size() - 1 - pick(static_cast<unsigned>(std::min<std::size_t>(history_.size(), 6))));
-  model_ = past->second;
-  shipper_.reset();
-  walk_.reset();
-  application_.close_all();
-  const bool as_a_copy = !with_undo_ && pick(4) == 0;
-  const auto pasts = all_pasts_;
-  produce(pick(30));
-  all_pasts_ = pasts;  // these are in no log
-  epoch_ = epoch_.next();
-  base_ = {epoch_, Sequence(last().value + (pick(2) ? 1'000'000 : 0))};
-  epoch_ = epoch_.next();
-  records_.clear();
-  history_.clear();
-  remember();
-  note(fmt::format("-- another past, base {}", base_.sequence.value));
-  if (!as_a_copy && pick(2)) fuse_.left = pick(5);
-  const auto forget = [](NodeState& s) {
-    s.complete.clear();
-    s.resyncing.clear();
-  };
-  Status restarted = restart_log(base_, forget);
-  if (!fuse_.burnt) {
-    fuse_.left = UINT64_MAX;
-    if (as_a_copy) tree_->forget_ids();
-    return restarted;
-  }
-  told_ = false;  // where it stands means nothing here before it is
-  HF_TRY(survives(restarted));
-  told_ = true;
-  fuse_.left = UINT64_MAX;
-  if (state_.applied == base_) return {};
-  return restart_log(base_, forget);  // it was never told: told again, as the next session does
-}
-
 inline Status ModelRun::turn() {
   if (options_.verify && pick(2) == 0) {
     const Status verified = verify_turn();
     HF_TRY(survives(verified));
+  }
+  if (switches_ && pick(5) == 0) {
+    wants_history_ = pick(2) == 0;
+    HF_TRY(survives(turn_history()));
   }
   const unsigned n = pick(20);
   Status status;
@@ -306,7 +273,7 @@ inline Status ModelRun::turn() {
   } else if (n < 17) {
     status = applier_->checkpoint();
   } else if (n < 18) {
-    if (with_undo_ && !may_damage_ && pick(3) == 0) {
+    if (with_undo_ && journal_->on() && !may_damage_ && pick(3) == 0) {
       walk_.reset();
       return go_back();
     }
@@ -505,6 +472,8 @@ inline Status ModelRun::settle() {
     HF_TRY(survives(status));
   }
   fuse_.left = UINT64_MAX;
+  wants_history_ = true;
+  if (with_undo_) HF_TRY(turn_history());
   HF_TRY(become_whole());
   // Files that were made without a name, perhaps before the copy was, get one.
   OwnedRecord named;

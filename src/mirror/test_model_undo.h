@@ -15,13 +15,64 @@ inline Status ModelRun::restart_log(Position base, const std::function<void(Node
     ++s.log_life;
     s.applied = base;
     s.restarting = true;
-    if (journal_ && !s.point && !before.complete.empty() && s.complete.empty())
+    if (journal_ && journal_->on() && !s.point && !before.complete.empty() && s.complete.empty())
       s.point = PastState{journal_->next_number(), applier_->applied(), Epoch(0), true, before.complete};
   }));
   HF_TRY(log_->reset(base));
   HF_TRY(applier_->jump_held(jump_head(state_)));
   HF_TRY(store([](NodeState& s) { s.restarting = false; }));
   return applier_->begin_held(state_);
+}
+
+// The active of the next epoch has another past: it never saw the last changes that are in this tree, and made some that this node never saw.
+inline Status ModelRun::restart_elsewhere() {
+  fuse_.left = UINT64_MAX;
+  while (last() > log_->end().sequence) HF_TRY(send(8));
+  for (bool more = true; more;) {
+    HF_ASSIGN(more, apply());
+  }
+  HF_TRY(applier_->checkpoint());
+  auto past = history_.begin();
+  std::advance(past, history_.size() - 1 - pick(static_cast<unsigned>(std::min<std::size_t>(history_.size(), 6))));
+  model_ = past->second;
+  shipper_.reset();
+  walk_.reset();
+  application_.close_all();
+  const bool as_a_copy = !with_undo_ && pick(4) == 0;
+  const auto pasts = all_pasts_;
+  produce(pick(30));
+  all_pasts_ = pasts;  // these are in no log
+  epoch_ = epoch_.next();
+  base_ = {epoch_, Sequence(last().value + (pick(2) ? 1'000'000 : 0))};
+  epoch_ = epoch_.next();
+  records_.clear();
+  history_.clear();
+  remember();
+  note(fmt::format("-- another past, base {}", base_.sequence.value));
+  if (!as_a_copy && pick(2)) fuse_.left = pick(5);
+  const auto forget = [](NodeState& s) {
+    s.complete.clear();
+    s.resyncing.clear();
+  };
+  Status restarted = restart_log(base_, forget);
+  if (!fuse_.burnt) {
+    fuse_.left = UINT64_MAX;
+    if (as_a_copy) tree_->forget_ids();
+    return restarted;
+  }
+  told_ = false;  // where it stands means nothing here before it is
+  HF_TRY(survives(restarted));
+  told_ = true;
+  fuse_.left = UINT64_MAX;
+  if (state_.applied == base_) return {};
+  return restart_log(base_, forget);  // it was never told: told again, as the next session does
+}
+
+inline Status ModelRun::turn_history() {
+  const bool was = journal_->on();
+  const Status turned = applier_->set_history(wants_history_);
+  if (was != journal_->on()) note(fmt::format("-- the history is {}", journal_->on() ? "on" : "off"));
+  return !turned && turned.error().code == ErrorCode::busy ? Status{} : turned;
 }
 
 inline Status ModelRun::finish_rewind() {
@@ -85,7 +136,7 @@ inline Status ModelRun::note_shadow(const log::Record& r, std::uint64_t batch) {
 // The batch behind a mark begins where the mark is, whatever crashes and redos came between.
 inline Status ModelRun::check_shadows() const {
   for (const Shadow& s : shadows_->list()) {
-    if (!journal_ || !journal_->is_reachable(s.batch)) continue;
+    if (!journal_ || !journal_->on() || !journal_->is_reachable(s.batch)) continue;
     const auto point = journal_->first_from(s.batch);
     if (!point ? applier_->applied() != s.position : point->head.before != s.position)
       return fail(ErrorCode::internal, "the shadow of sequence {} is at {}", s.position.sequence.value,

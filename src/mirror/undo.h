@@ -54,13 +54,15 @@ class UndoWriter {
  public:
   virtual ~UndoWriter() = default;
   virtual bool on() const = 0;  // false: nothing is captured; graves go at checkpoints
+  // Between batches, when all that was applied is durable in the trees. Off: what was kept is given up.
+  virtual Status turn(bool on) = 0;
 
   // Where redo from `checkpoint` passes undo by (R21). Writes a gap when history and tree don't meet.
   virtual Result<RedoPlan> redo(Position checkpoint, std::uint64_t life, Position log_end) = 0;
   // Begins batch m of the plan again: cells added from now on are its continuation. `covered`: what it has, late groups included.
   virtual Status resume(Covered& covered) = 0;
-  // What all batches from `from` on have of these sets.
-  virtual Status load(std::uint64_t from, const std::set<SetNumber>& sets, Covered& covered) = 0;
+  // What all batches from `from` on have of these sets; nothing, when that is more than `most` cells.
+  virtual Status load(std::uint64_t from, const std::set<SetNumber>& sets, Covered& covered, std::size_t most) = 0;
 
   virtual Status begin(const UndoHead& head) = 0;  // not durable yet: nothing may be executed
   virtual Status add(const Cell& cell) = 0;
@@ -88,9 +90,10 @@ class UndoWriter {
 class NoUndo final : public UndoWriter {
  public:
   bool on() const override { return false; }
+  Status turn(bool) override { return {}; }
   Result<RedoPlan> redo(Position, std::uint64_t, Position) override { return RedoPlan{}; }
   Status resume(Covered&) override { return {}; }
-  Status load(std::uint64_t, const std::set<SetNumber>&, Covered&) override { return {}; }
+  Status load(std::uint64_t, const std::set<SetNumber>&, Covered&, std::size_t) override { return {}; }
   Status begin(const UndoHead&) override { return {}; }
   Status add(const Cell&) override { return {}; }
   Status seal() override { return {}; }

@@ -26,6 +26,7 @@ std::uint64_t UndoJournal::oldest_batch() const {
 }
 
 Result<bool> UndoJournal::drop_oldest() {
+  if (!on_) return false;
   const auto end = log_.oldest_segment_end();
   if (!end) return false;
   {
@@ -45,6 +46,7 @@ Result<bool> UndoJournal::drop_oldest() {
 }
 
 Result<bool> UndoJournal::keep_bounds(std::uint64_t grave_bytes) {
+  if (!on_) return false;
   UndoSettings bound;
   std::int64_t newest_of_oldest = 0;
   std::uint64_t kept = 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writing and finding again; what may be given up is in undo_bounds.cc.
+// Writing and finding again; what redo needs is in undo_redo.cc, what may be given up in undo_bounds.cc.
 #include "mirror/undo_journal.h"
 
 #include <algorithm>
@@ -100,10 +100,32 @@ UndoJournal::UndoJournal(ports::SegmentStore& store, ports::Times& times, UndoSe
       settings_(settings) {}
 
 Result<std::unique_ptr<UndoJournal>> UndoJournal::open(ports::SegmentStore& store, ports::Times& times,
-                                                       UndoSettings settings, std::uint64_t segment_bytes) {
-  std::unique_ptr<UndoJournal> made(new UndoJournal(store, times, settings, segment_bytes));
+                                                       UndoSettings settings, std::uint64_t segment_bytes, bool on) {
+  std::unique_ptr<UndoJournal> made(new UndoJournal(store, times, std::move(settings), segment_bytes));
+  if (!on) {
+    HF_ASSIGN(const auto segments, store.list());
+    if (segments.empty()) return made;
+  }
   HF_TRY(made->recover());
+  made->opened_ = made->on_ = true;
   return made;
+}
+
+// What was kept before the gap stays on the disk only as far as it shares a segment with it.
+Status UndoJournal::turn(bool on) {
+  if (on == on_) return {};
+  if (!opened_) HF_TRY(recover());
+  opened_ = true;
+  HF_TRY(gap(0, on ? "the history begins here" : "the history was switched off"));
+  if (!on) {
+    HF_TRY(log_.trim(log_.end().sequence));
+    const std::lock_guard lock(mutex_);
+    batches_.clear();
+    segment_began_ns_ = 0;
+    starved_ = hopeless_ = false;
+  }
+  on_ = on;
+  return {};
 }
 
 Status UndoJournal::recover() {
@@ -356,7 +378,7 @@ Status UndoJournal::flush_late() {
   return log_.sync();
 }
 
-Status UndoJournal::sync() { return log_.sync(); }
+Status UndoJournal::sync() { return on_ ? log_.sync() : Status{}; }
 
 Status UndoJournal::gap(SetNumber set, std::string_view why) {
   is_open_ = resuming_ = false;
@@ -377,6 +399,7 @@ Status UndoJournal::gap(SetNumber set, std::string_view why) {
 }
 
 Status UndoJournal::jump(UndoHead head) {
+  if (!on_) return {};
   {
     const std::lock_guard lock(mutex_);
     if (!last_is_gap_ && !batches_.empty() && batches_.back().head.why == BatchWhy::jump &&
@@ -387,80 +410,6 @@ Status UndoJournal::jump(UndoHead head) {
   HF_TRY(begin(head));
   HF_TRY(seal());
   return log_.sync();
-}
-
-// --- redo
-
-const UndoBatch* UndoJournal::last_batch() const {
-  for (auto it = batches_.rbegin(); it != batches_.rend(); ++it)
-    if (it->head.why != BatchWhy::resume) return &*it;
-  return nullptr;
-}
-
-// Truth table (m = the last sealed batch):
-//   no batch; or a gap after m                        -> pass to the log's end: it may be mixed, and has no old values
-//   m is of another life, or out of step              -> the same, and a gap: something is missing
-//   m ends at the checkpoint                          -> nothing to redo for undo: capture at once
-//   m ends after it                                   -> pass to m's start, m again, then on
-Result<RedoPlan> UndoJournal::redo(Position checkpoint, std::uint64_t life, Position log_end) {
-  is_open_ = resuming_ = false;
-  group_.clear();
-  group_count_ = 0;
-  const RedoPlan suppress{log_end.sequence, {}};
-  UndoBatch m;
-  bool any = false;
-  {
-    const std::lock_guard lock(mutex_);
-    if (const UndoBatch* last = last_batch()) m = *last, any = true;
-  }
-  if (!any || last_is_gap_) return suppress;
-  const UndoHead& head = m.head;
-  // A rewind is under way, and gone on with before anything is applied; when it is done, a jump follows.
-  if (head.why == BatchWhy::rewind) return suppress;
-  if (head.life == life && head.after == checkpoint) return RedoPlan{checkpoint.sequence, {}};
-  const bool of_the_log = head.why == BatchWhy::apply || head.why == BatchWhy::resync;
-  if (of_the_log && head.life == life && head.before >= checkpoint && head.after.sequence <= log_end.sequence)
-    return RedoPlan{head.before.sequence, head.after.sequence};
-  HF_TRY(gap(0, fmt::format("history ends at sequence {}, the tree stands at {}", head.after.sequence.value,
-                            checkpoint.sequence.value)));
-  return suppress;
-}
-
-Status UndoJournal::resume(Covered& covered) {
-  std::uint64_t m = 0;
-  std::set<SetNumber> sets;
-  {
-    const std::lock_guard lock(mutex_);
-    m = last_batch()->number;
-    sets = last_batch()->head.sets;
-    sets.insert(last_batch()->head.partial.begin(), last_batch()->head.partial.end());
-  }
-  resuming_ = true;
-  is_open_ = false;
-  return load(m, sets, covered);
-}
-
-Status UndoJournal::load(std::uint64_t from, const std::set<SetNumber>& sets, Covered& covered) {
-  return read(from, [&](const UndoBatch&, const log::Record& r) -> Status {
-    if (!sets.contains(r.set)) return {};
-    CoveredSet& set = covered[r.set];
-    switch (r.kind) {
-      case Kind::undo_object:
-        set.objects.try_emplace(r.file, CoveredSet::Object{(r.flags & log::flag_absent) != 0, r.length, {}});
-        return {};
-      case Kind::undo_name:
-        set.names[r.parent].emplace(r.name);
-        return {};
-      case Kind::undo_bytes:
-        set.objects[r.file].data.add(r.offset, r.offset + r.payload.size());
-        return {};
-      case Kind::undo_hole:
-        set.objects[r.file].data.add(r.offset, r.offset + r.length);
-        return {};
-      default:
-        return {};
-    }
-  });
 }
 
 // --- reading

@@ -64,14 +64,17 @@ struct UndoStats {
 class UndoJournal final : public UndoWriter {
  public:
   // Damage does not stop a node that only writes history: it is given up, stats().damage says so, and history begins anew.
+  // `on` false: as turn(false) leaves it, and nothing is made where nothing is; but what is there is opened, for who may need it: turn() it off.
   static Result<std::unique_ptr<UndoJournal>> open(ports::SegmentStore& store, ports::Times& times,
                                                    UndoSettings settings,
-                                                   std::uint64_t segment_bytes = log::default_segment_bytes);
+                                                   std::uint64_t segment_bytes = log::default_segment_bytes,
+                                                   bool on = true);
 
-  bool on() const override { return true; }
+  bool on() const override { return on_; }
+  Status turn(bool on) override;
   Result<RedoPlan> redo(Position checkpoint, std::uint64_t life, Position log_end) override;
   Status resume(Covered& covered) override;
-  Status load(std::uint64_t from, const std::set<SetNumber>& sets, Covered& covered) override;
+  Status load(std::uint64_t from, const std::set<SetNumber>& sets, Covered& covered, std::size_t most) override;
   Status begin(const UndoHead& head) override;
   Status add(const Cell& cell) override;
   Status seal() override;
@@ -132,6 +135,8 @@ class UndoJournal final : public UndoWriter {
   ports::SegmentStore& store_;
   ports::Times& times_;
   log::SegmentLog log_;
+  std::atomic<bool> on_{false};
+  bool opened_ = false;  // log_ was recovered
   // writer
   Bytes group_;
   std::uint32_t group_count_ = 0;

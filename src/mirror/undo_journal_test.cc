@@ -99,6 +99,27 @@ TEST_F(UndoJournalTest, WhatWasSealedIsFoundAgainAndAVoidHeadIsNot) {
   EXPECT_EQ(numbers(*open()), before);
 }
 
+TEST_F(UndoJournalTest, SwitchedOffItMakesNothingAndKeepsLittle) {
+  auto journal = UndoJournal::open(store, times, settings, segment_bytes, false).value();
+  EXPECT_FALSE(journal->on());
+  ASSERT_TRUE(journal->sync());
+  ASSERT_TRUE(journal->jump(head(0, 10)));
+  EXPECT_TRUE(store.list()->empty());
+  ASSERT_TRUE(journal->turn(true));
+  batch(*journal, 0, 10);
+  ASSERT_TRUE(journal->turn(false));
+  EXPECT_TRUE(journal->batches().empty());
+  const std::uint64_t last = journal->next_number();
+  journal = UndoJournal::open(store, times, settings, segment_bytes, false).value();
+  EXPECT_TRUE(journal->on()) << "what is there may be needed: who opens it says";
+  EXPECT_FALSE(journal->is_reachable(1));
+  ASSERT_TRUE(journal->turn(false));
+  ASSERT_TRUE(journal->turn(true));
+  batch(*journal, 20, 30);
+  EXPECT_GE(numbers(*journal).front(), last);
+  EXPECT_TRUE(journal->is_reachable(numbers(*journal).front()));
+}
+
 // A head whose cells reached the disk and whose seal did not.
 TEST_F(UndoJournalTest, AHeadWithoutSealIsVoidEvenWhenOthersFollow) {
   {

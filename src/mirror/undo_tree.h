@@ -28,6 +28,7 @@ class UndoTree final : public ports::Tree {
   // Nothing is captured: the set has no history yet, or redo knows better (R21).
   void set_capturing(bool capturing) { capturing_ = capturing; }
   bool capturing() const { return capturing_; }
+  std::uint64_t captured() const { return capture_.captured(); }  // cells, ever
   // Told of each object that went into Grave::deleted.
   void on_burial(std::function<Status(const FileId&)> told) { buried_ = std::move(told); }
   ports::Tree& raw() { return *tree_; }

@@ -287,6 +287,26 @@ TEST_F(MirrorPair, AFencedActiveThatWinsAgainResynchronizesItsPeer) {
 }
 
 // The index is a cache of what the tree says: lost, it is made anew, and nothing has to be copied.
+// Nobody holds what it goes on from, so each peer's copy is begun anew: not while the cluster still counts on that copy.
+TEST_F(MirrorPair, PeersKeepTheirCopiesUntilOnlyTheNewActiveCounts) {
+  ASSERT_TRUE(a.start() && b.start());
+  lead(a, b, 1);
+  ASSERT_TRUE(synchronized(a));
+  a.log->abort();
+  mirror::PromoteOptions options;
+  options.hold_peers = true;
+  ASSERT_TRUE(a.log->promote(Epoch(2), options));
+  ASSERT_TRUE(b.log->follow(Epoch(2), a.id()));
+  EXPECT_EQ(a.log->dial_epoch(), Epoch(0));
+  a.log->let_peers_in(Epoch(1));  // said of another epoch
+  EXPECT_FALSE(wait(
+      b, [&] { return b.log->status().receive.from == a.id() || !b.log->status().receive.complete; }, 1));
+  a.log->let_peers_in(Epoch(2));
+  ASSERT_TRUE(synchronized(a));
+  EXPECT_EQ(peer_of(a).resyncs, 2U) << "the first copy, and this one begun anew";
+  EXPECT_TRUE(equal(a, b));
+}
+
 TEST_F(MirrorPair, ALostIndexIsMadeAnew) {
   ASSERT_TRUE(a.start() && b.start());
   lead(a, b, 1);

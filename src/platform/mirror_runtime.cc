@@ -310,7 +310,7 @@ void MirrorRuntime::link_loop(Link& link) {
   int backoff_ms = least_backoff_ms;
   std::uint64_t seen = 0;
   while (!link.stopping && !stopping_) {
-    const Epoch epoch = log_.active_epoch();
+    const Epoch epoch = log_.dial_epoch();
     if (epoch == Epoch(0)) {
       log_.wait_for_change(1000, seen);
       backoff_ms = least_backoff_ms;

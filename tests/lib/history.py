@@ -15,18 +15,7 @@ def of(cluster, node):
 
 def need(cluster):
     """Every passive can go back, and so can the active once it has been one. Returns (active, passive)."""
-    lab = cluster.lab
     active, passive = cluster.wait_automatic_failover()
-    if of(cluster, passive)["state"] != "on":
-        cluster.cli(active, "config", "set", "undo_mib", "1024")
-        version = cluster.config_version(active)
-        cluster.wait(lambda: cluster.config_version(passive) >= version, f"{passive} has heard of the setting", 10)
-        lab.exec(passive, "systemctl", "restart", "holdfast-mirror")
-        cluster.wait_automatic_failover()
-        cluster.make_active(passive)
-        active, passive = cluster.wait_automatic_failover()
-        lab.exec(passive, "systemctl", "restart", "holdfast-mirror")
-        active, passive = cluster.wait_automatic_failover()
     cluster.wait(lambda: of(cluster, passive)["state"] == "on", f"{passive} keeps an undo history", 30)
     return active, passive
 

@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "cluster/types.h"
 #include "control/requests.h"
+#include "daemon/holdfastd/undo_default.h"
 
 namespace holdfast::daemon {
 
@@ -41,7 +42,7 @@ struct ClusterConfig {
   std::uint32_t send_queue_mib = 4096;  // on the active's disk, for each peer; 0 = none
   std::uint32_t send_keep_free_mib = 512;
   std::uint32_t receive_queue_mib = 4096;
-  std::uint32_t undo_mib = 0;                 // history on the passives; 0 = none
+  std::uint32_t undo_mib = undo_auto;         // history on the passives; 0 = none
   std::uint32_t shadow_every_s = 3600;        // scheduled shadows; 0 = none
   std::string shadow_thinning = "24h,7d,4w";  // how many of them are left, by age; see shadow_schedule.h
   bool scrub = true;                          // the active compares its passives slowly, all the time

@@ -151,8 +151,7 @@ const std::vector<Setting>& table() {
        [](ClusterConfig& c, const std::string& v) { return parse_number(v, 64, 1048576, c.receive_queue_mib); }},
       {"undo_mib",
        "undo history on each passive in MiB, 64 to 1048576, or auto: a tenth of the file system of /var/lib/holdfast; "
-       "or 0: none "
-       "(on or off from the next start of holdfast-mirror, sizes at once)",
+       "or 0: none, and what there is goes",
        [](const ClusterConfig& c) {
          return c.undo_mib == undo_auto ? std::string("auto") : std::to_string(c.undo_mib);
        },

@@ -44,6 +44,7 @@ struct MirrorConfig {
   SetNumber next_set = 0;  // those below it that are not in `sets` were unprotected: a number is never given twice
   std::vector<PeerConfig> peers;
   std::optional<std::uint64_t> undo_mib;  // 0: no history; nothing: a tenth of the file system
+  bool keeps_history() const { return !undo_mib || *undo_mib != 0; }
   std::int64_t undo_age_s = 24 * 3600;
   bool scrub = true;
   std::uint64_t scrub_mib_s = 0;  // 0: a week for all of it

@@ -116,7 +116,8 @@ Result<nlohmann::json> Service::configure(const Json& request) {
   log_->set_queue_limits(config.send_limit_bytes, config.receive_limit_bytes);
   log_->set_scrub({config.scrub, config.scrub_mib_s << 20});
   HF_TRY(take_sets(config));
-  if (journal_) journal_->set_settings(undo_settings(config));
+  undo_->set_settings(undo_settings(config));
+  log_->set_history(config.keeps_history());
   std::vector<platform::PeerAddresses> peers;
   for (const auto& peer : config.peers) peers.push_back({peer.id, peer.name, peer.addresses});
   runtime_->set_peers(peers);
@@ -129,7 +130,6 @@ Result<nlohmann::json> Service::configure(const Json& request) {
 Status Service::start_log(const MirrorConfig& config) {
   HF_TRY(platform::make_private_dir(paths_.state_dir));
   // What an attempt that failed half-way left open is closed first: the index must not be open twice in one process.
-  journal_ = nullptr;
   undo_.reset();
   shadow_file_.reset();
   undo_segments_.reset();
@@ -184,7 +184,7 @@ Status Service::start_log(const MirrorConfig& config) {
                                                                      [this] { return send_keep_free_bytes_.load(); }));
     return store;
   };
-  mirror::NodeLogPorts ports{*segments_, *state_,           times_, *live_, *index_, *undo_, journal_,
+  mirror::NodeLogPorts ports{*segments_, *state_,           times_, *live_, *index_, *undo_, undo_.get(),
                              open_spill, shadow_file_.get()};
   ports.compared = compared_.get();
   HF_TRY(open_hot(ports));
@@ -327,6 +327,8 @@ platform::ControlSocket::Answer Service::wait_set(const Json& request) {
   }
   if (!log_) return [] { return to_reply(fail(ErrorCode::unavailable, "not configured yet")); };
   log_->set_wait_set(std::move(peers));
+  log_->let_peers_in(request.contains("epoch") ? Epoch(request.at("epoch").get<std::uint64_t>())
+                                               : log_->active_epoch());
   // The reply is the promise that nothing was ever acknowledged to the application that the new set lacks: fsyncs that were answered without
   // it covered at most what is in the log now, so it is enough that the set holds all of that.
   const auto settled = std::make_shared<Once>();

@@ -94,6 +94,7 @@ class Service {
   Status start_log(const MirrorConfig& config);
   Status open_hot(mirror::NodeLogPorts& ports);
   Status open_history(const MirrorConfig& config);
+  mirror::UndoJournal* history() const;  // null: none is kept now
   mirror::UndoSettings undo_settings(const MirrorConfig& config) const;
   Json status_of_undo(const mirror::NodeLogStatus& s);
   Status start_runtime(const MirrorConfig& config);
@@ -143,8 +144,7 @@ class Service {
   std::unique_ptr<platform::PosixLiveTree> live_;
   std::unique_ptr<platform::FolderSegmentStore> undo_segments_;
   std::unique_ptr<platform::DurableSlots> shadow_file_;
-  std::unique_ptr<mirror::UndoWriter> undo_;
-  mirror::UndoJournal* journal_ = nullptr;  // undo_, where history is kept
+  std::unique_ptr<mirror::UndoJournal> undo_;
   std::atomic<std::uint64_t> send_keep_free_bytes_{0};
   std::unique_ptr<mirror::NodeLog> log_;
   std::unique_ptr<platform::MirrorRuntime> runtime_;

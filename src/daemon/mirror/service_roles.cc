@@ -83,6 +83,7 @@ mirror::PromoteOptions Service::promote_options(Epoch epoch, const Json& request
   if (const auto to = request.find("to"); to != request.end() && to->is_object())
     options.to_batch = to->at("batch").get<std::uint64_t>();
   options.plan = request.value("plan", "").substr(0, 255);
+  options.hold_peers = true;
   options.given_up = [this, epoch] { return epoch.value <= fenced_epoch_.load(); };
   return options;
 }

@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::uint64_t mib = 1ULL << 20;
 constexpr std::uint64_t part_of_file_system = 10;                 // a tenth
+constexpr std::uint64_t least_auto = log::default_segment_bytes;  // less is nothing
 constexpr std::size_t default_points = 1000, most_points = 1000;  // of one answer: one message
 constexpr std::int64_t plan_holds_ns = 600'000'000'000;           // what a plan looked at stays for 10 min
 // On the file system of the state folder: two receive segments on their way, the mirror's small files, and some air.
@@ -43,7 +44,8 @@ nlohmann::json point_json(const mirror::UndoBatch& batch, const std::map<std::ui
 mirror::UndoSettings Service::undo_settings(const MirrorConfig& config) const {
   mirror::UndoSettings settings;
   settings.max_bytes =
-      config.undo_mib ? *config.undo_mib * mib : space_of(paths_.state_dir).capacity / part_of_file_system;
+      config.undo_mib ? *config.undo_mib * mib
+                      : std::max<std::uint64_t>(space_of(paths_.state_dir).capacity / part_of_file_system, least_auto);
   settings.max_grave_bytes = settings.max_bytes;
   for (const auto& set : config.sets)
     if (const std::uint64_t tenth = space_of(set.path).capacity / part_of_file_system; tenth != 0)
@@ -55,30 +57,34 @@ mirror::UndoSettings Service::undo_settings(const MirrorConfig& config) const {
   return settings;
 }
 
+// What is there is opened also where none is wanted any more: this node may have to go back first.
 Status Service::open_history(const MirrorConfig& config) {
   shadow_file_ = std::make_unique<platform::DurableSlots>(paths_.state_dir + "/shadows");
-  if (config.undo_mib && *config.undo_mib == 0) {
-    undo_ = std::make_unique<mirror::NoUndo>();
-    return {};
-  }
   HF_ASSIGN(undo_segments_, platform::FolderSegmentStore::open(paths_.state_dir + "/undo", log::default_segment_bytes));
-  HF_ASSIGN(auto journal, mirror::UndoJournal::open(*undo_segments_, times_, undo_settings(config)));
-  journal_ = journal.get();
-  undo_ = std::move(journal);
+  const auto open = [&](bool on) {
+    return mirror::UndoJournal::open(*undo_segments_, times_, undo_settings(config), log::default_segment_bytes, on);
+  };
+  auto journal = open(config.keeps_history());
+  // A full disk is no reason not to start: history begins when there is room.
+  if (!journal && journal.error().code == ErrorCode::no_space) journal = open(false);
+  if (!journal) return tl::unexpected(std::move(journal).error());
+  undo_ = std::move(*journal);
   return {};
 }
 
+mirror::UndoJournal* Service::history() const { return undo_ && undo_->on() ? undo_.get() : nullptr; }
+
 nlohmann::json Service::status_of_undo(const mirror::NodeLogStatus& s) {
   Json undo = {{"state", "off"}};
-  if (journal_) {
-    const auto stats = journal_->stats();
+  if (const auto* journal = history()) {
+    const auto stats = journal->stats();
     undo["state"] = s.receive.waits_for_space ? "waiting_for_space" : stats.damage.empty() ? "on" : "damaged";
     undo["bytes"] = stats.bytes;
     undo["limit_bytes"] = stats.limit_bytes;
     undo["grave_bytes"] = s.receive.grave_bytes;
     undo["batches"] = stats.batches;
     undo["late_captures"] = stats.late_groups;
-    undo["pinned"] = journal_->pinned();
+    undo["pinned"] = journal->pinned();
     undo["oldest_time_ns"] = stats.oldest_time_ns;
     undo["newest_time_ns"] = stats.newest_time_ns;
     undo["shadows"] = log_->shadows().list().size();
@@ -108,14 +114,14 @@ nlohmann::json Service::shadow_json(const mirror::Shadow& shadow) const {
               {"keep", shadow.keep},
               {"origin", mirror::to_string(shadow.origin)},
               {"application_consistent", shadow.application_consistent},
-              {"reachable", journal_ != nullptr && journal_->is_reachable(shadow.batch)}};
-  if (journal_) row["bytes_since"] = journal_->bytes_since(shadow.batch);
+              {"reachable", history() && history()->is_reachable(shadow.batch)}};
+  if (history()) row["bytes_since"] = history()->bytes_since(shadow.batch);
   return row;
 }
 
 // Points that can be gone back to here, newest first; gaps; shadows.
 Result<nlohmann::json> Service::timeline(const Json& request) {
-  if (!log_ || !journal_) return fail(ErrorCode::refused, "this node keeps no undo history");
+  if (!log_ || !history()) return fail(ErrorCode::refused, "this node keeps no undo history");
   const auto from = request.value("from_ns", std::int64_t{0});
   const auto to = request.value("to_ns", std::numeric_limits<std::int64_t>::max());
   const std::size_t limit = std::min(request.value("limit", default_points), most_points);
@@ -123,14 +129,14 @@ Result<nlohmann::json> Service::timeline(const Json& request) {
   Json points = Json::array(), gaps = Json::array(), shadows = Json::array();
   for (const auto& shadow : log_->shadows().list()) {
     shadows.push_back(shadow_json(shadow));
-    if (const auto point = journal_->first_from(shadow.batch)) labels[point->number] = shadow.name;
+    if (const auto point = undo_->first_from(shadow.batch)) labels[point->number] = shadow.name;
   }
   std::uint64_t newest_gap = 0;
-  for (const auto& gap : journal_->gaps()) {
+  for (const auto& gap : undo_->gaps()) {
     gaps.push_back({{"before_batch", gap.number}, {"set", gap.set}, {"why", gap.why}, {"time_ns", gap.made_ns}});
     if (gap.set == 0) newest_gap = gap.number;
   }
-  const auto batches = journal_->batches();
+  const auto batches = undo_->batches();
   std::int64_t oldest = 0, newest = 0;
   for (auto it = batches.rbegin(); it != batches.rend() && it->number > newest_gap; ++it) {
     const auto& head = it->head;
@@ -150,28 +156,28 @@ Result<nlohmann::json> Service::timeline(const Json& request) {
 // nullopt: that is now.
 Result<std::optional<mirror::UndoBatch>> Service::wanted_point(const Json& request) const {
   if (const auto time = request.find("time_ns"); time != request.end())
-    return journal_->point_at(time->get<std::int64_t>());
+    return undo_->point_at(time->get<std::int64_t>());
   std::uint64_t number = 0;
   if (const auto name = request.find("shadow"); name != request.end()) {
     const auto shadow = log_->shadows().find(name->get<std::string>());
     if (!shadow)
       return fail(ErrorCode::not_found, "there is no shadow '{}' here: holdfast shadow list shows which there are",
                   name->get<std::string>());
-    if (!journal_->is_reachable(shadow->batch))
+    if (!undo_->is_reachable(shadow->batch))
       return fail(ErrorCode::not_found, "the history since shadow '{}' has a gap here: holdfast timeline shows it",
                   shadow->name);
     number = shadow->batch;
   } else {
     number = request.at("batch").get<std::uint64_t>();
-    if (!journal_->is_reachable(number))
+    if (!undo_->is_reachable(number))
       return fail(ErrorCode::not_found,
                   "there is no history from point {} on here: holdfast timeline shows what there is", number);
   }
-  return journal_->first_from(number);
+  return undo_->first_from(number);
 }
 
 Result<nlohmann::json> Service::resolve(const Json& request) {
-  if (!log_ || !journal_) return fail(ErrorCode::refused, "this node keeps no undo history");
+  if (!log_ || !history()) return fail(ErrorCode::refused, "this node keeps no undo history");
   if (request.value("unpin", false)) {
     log_->hold_for_plan(0, 0);
     return Json::object();
@@ -180,7 +186,7 @@ Result<nlohmann::json> Service::resolve(const Json& request) {
   if (!batch) return Json{{"now", true}};
   std::map<std::uint64_t, std::string> labels;
   for (const auto& shadow : log_->shadows().list())
-    if (const auto point = journal_->first_from(shadow.batch)) labels[point->number] = shadow.name;
+    if (const auto point = undo_->first_from(shadow.batch)) labels[point->number] = shadow.name;
   Json reply = point_json(*batch, labels);
   if (request.value("pin", false)) log_->hold_for_plan(batch->number, times_.steady_ns() + plan_holds_ns);
   if (request.value("verify", false)) {
