@@ -10,7 +10,7 @@ namespace holdfast::capture {
 
 class NullLog : public mirror::CaptureLog {
  public:
-  bool try_reserve(std::size_t) override { return true; }
+  bool try_reserve_all(std::span<const std::size_t>) override { return true; }
   void give_back(std::size_t) override {}
   void when_space(std::function<void()> retry) override { retry(); }
   Sequence append(const log::Record&, std::size_t) override {

@@ -3,17 +3,8 @@
 
 namespace holdfast::capture {
 
-bool SpaceGate::take(std::span<const std::size_t> pieces) {
-  for (std::size_t i = 0; i < pieces.size(); ++i)
-    if (!log_.try_reserve(pieces[i])) {
-      while (i) log_.give_back(pieces[--i]);
-      return false;
-    }
-  return true;
-}
-
 bool SpaceGate::try_take(std::span<const std::size_t> pieces) {
-  return waiting_.load(std::memory_order_relaxed) == 0 && take(pieces);  // nobody is overtaken
+  return waiting_.load(std::memory_order_relaxed) == 0 && log_.try_reserve_all(pieces);  // nobody is overtaken
 }
 
 bool SpaceGate::wait_take(std::span<const std::size_t> pieces) {
@@ -31,7 +22,7 @@ bool SpaceGate::wait_take(std::span<const std::size_t> pieces) {
       ++state->space_freed;
       state->changed.notify_all();
     });
-    taken = take(pieces);
+    taken = log_.try_reserve_all(pieces);
     lock.lock();
     if (taken) break;
     state_->changed.wait(lock, [&] { return state_->space_freed != seen || state_->stopped; });

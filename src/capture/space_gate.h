@@ -35,7 +35,6 @@ class SpaceGate {
     std::uint64_t space_freed = 0;  // counts callbacks
     bool stopped = false;
   };
-  bool take(std::span<const std::size_t> pieces);
 
   mirror::CaptureLog& log_;
   std::shared_ptr<State> state_;  // outlives a late callback

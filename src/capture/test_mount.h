@@ -28,7 +28,7 @@ struct KeptRecord {
 
 class KeepingLog : public mirror::CaptureLog {
  public:
-  bool try_reserve(std::size_t bytes) override;
+  bool try_reserve_all(std::span<const std::size_t> pieces) override;
   void give_back(std::size_t bytes) override;
   void when_space(std::function<void()> retry) override;
   Sequence append(const log::Record& record, std::size_t reserved_bytes) override;

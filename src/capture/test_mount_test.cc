@@ -20,10 +20,10 @@
 
 namespace holdfast::capture {
 
-bool KeepingLog::try_reserve(std::size_t bytes) {
+bool KeepingLog::try_reserve_all(std::span<const std::size_t> pieces) {
   const std::lock_guard guard(mutex_);
   if (full_) return false;
-  reserved_ += bytes + 1;
+  for (const std::size_t bytes : pieces) reserved_ += bytes + 1;
   return true;
 }
 

@@ -21,7 +21,7 @@ class ActiveLog final : public CaptureLog {
   const LogRing& ring() const { return ring_; }
 
   // --- CaptureLog
-  bool try_reserve(std::size_t bytes) override { return ring_.try_reserve(bytes); }
+  bool try_reserve_all(std::span<const std::size_t> pieces) override { return ring_.try_reserve_all(pieces); }
   void give_back(std::size_t bytes) override { ring_.give_back(bytes); }
   void when_space(std::function<void()> retry) override { ring_.when_space(std::move(retry)); }
   Sequence append(const log::Record& record, std::size_t reserved_bytes) override;

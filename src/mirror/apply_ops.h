@@ -43,7 +43,8 @@ class TreeBatch {
   Status names_reached(Sequence sequence);
   Status write(const log::Record& record);  // payload must stay valid until flush
   Status flush_write();
-  void touched(const FileId& id, std::int64_t mtime_ns) {  // 1970 is a time like any other; no id: there is none to touch
+  void touched(const FileId& id,
+               std::int64_t mtime_ns) {  // 1970 is a time like any other; no id: there is none to touch
     if (!id.is_none()) times_[id] = mtime_ns;
   }
   Status flush();

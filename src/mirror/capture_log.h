@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <span>
 
 #include "base/types.h"
 #include "log/record.h"
@@ -21,7 +22,9 @@ class CaptureLog {
 
   // R22: space is taken before any inode lock. True: `bytes` (payload + names; overhead is added inside) are yours until append() or
   // give_back(). False: nothing was taken; park the request and try again from `when_space`'s callback.
-  virtual bool try_reserve(std::size_t bytes) = 0;
+  bool try_reserve(std::size_t bytes) { return try_reserve_all({&bytes, 1}); }
+  // The pieces of one request, for one append each: together or not at all.
+  virtual bool try_reserve_all(std::span<const std::size_t> pieces) = 0;
   virtual void give_back(std::size_t bytes) = 0;
   // Calls `retry` once, soon after space was freed; may be called from the thread that frees space, so it must only hand over.
   virtual void when_space(std::function<void()> retry) = 0;

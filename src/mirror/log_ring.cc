@@ -90,8 +90,9 @@ bool LogRing::fits(std::size_t bytes) const {
   return (head_ - least_release()) + reserved_ + bytes + log::max_record_bytes <= size_;
 }
 
-bool LogRing::try_reserve(std::size_t bytes) {
-  const std::size_t need = bytes + log::record_overhead_bytes;
+bool LogRing::try_reserve_all(std::span<const std::size_t> pieces) {
+  std::size_t need = 0;
+  for (const std::size_t bytes : pieces) need += bytes + log::record_overhead_bytes;
   const std::lock_guard lock(mutex_);
   if (!open_) {  // appends go nowhere: never let a straggler wait
     reserved_ += need;

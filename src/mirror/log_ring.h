@@ -42,7 +42,8 @@ class LogRing {
   bool is_open() const;
 
   // --- space (R22), `bytes` without overhead
-  bool try_reserve(std::size_t bytes);
+  bool try_reserve(std::size_t bytes) { return try_reserve_all({&bytes, 1}); }
+  bool try_reserve_all(std::span<const std::size_t> pieces);  // together or not at all
   void give_back(std::size_t bytes);
   void when_space(std::function<void()> retry);  // ask again after it: space may have come between
 

@@ -132,6 +132,19 @@ TEST_F(LogRingTest, FindsAPlaceInALongHistory) {
   EXPECT_FALSE(ring.attach({Epoch(2), Sequence(count)})) << "another history";
 }
 
+TEST_F(LogRingTest, PiecesAreTakenTogetherOrNotAtAll) {
+  std::size_t filled = 0;
+  while (ring.try_reserve(500'000)) ++filled;
+  bool woken = false;
+  ring.when_space([&] { woken = true; });
+  const std::size_t pieces[] = {10, 500'000};
+  EXPECT_FALSE(ring.try_reserve_all(pieces));
+  EXPECT_FALSE(woken) << "nothing was taken, so nothing came back";
+  ring.give_back(500'000);
+  ring.give_back(500'000);
+  EXPECT_TRUE(ring.try_reserve_all(pieces));
+}
+
 TEST_F(LogRingTest, AFullRingParksUntilThePeerMovesOn) {
   auto cursor = ring.attach({}).value();
   while (ring.try_reserve(500'000)) append_reserved(500'000);

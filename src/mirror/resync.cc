@@ -80,13 +80,10 @@ Status Resync::reserve(std::vector<std::size_t> pieces) {
   changed_.wait(lock, [&] { return cancelled_ || outstanding_bytes_ == 0 || outstanding_bytes_ + sum <= window; });
   while (!cancelled_) {
     lock.unlock();
-    std::size_t taken = 0;
-    while (taken < pieces.size() && log_.try_reserve(pieces[taken])) ++taken;
-    if (taken == pieces.size()) {
+    if (log_.try_reserve_all(pieces)) {
       pieces_ = std::move(pieces);
       return {};
     }
-    for (std::size_t i = 0; i < taken; ++i) log_.give_back(pieces[i]);
     // Applications come first: bulk asks again when peers have moved on.
     lock.lock();
     const std::uint64_t seen = acks_;  // heartbeats carry acks too, so this never waits for ever

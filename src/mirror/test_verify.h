@@ -13,7 +13,7 @@ namespace holdfast::mirror::testing {
 class ModelCaptureLog final : public CaptureLog {
  public:
   std::function<Sequence(const log::Record&)> sink;
-  bool try_reserve(std::size_t) override { return true; }
+  bool try_reserve_all(std::span<const std::size_t>) override { return true; }
   void give_back(std::size_t) override {}
   void when_space(std::function<void()> retry) override { retry(); }
   Sequence append(const log::Record& record, std::size_t) override { return sink(record); }
