@@ -19,6 +19,7 @@ constexpr std::int64_t full_ring_patience_ns = 2'000'000'000, no_spill_patience_
 constexpr std::uint64_t checkpoint_after_bytes = std::uint64_t{256} << 20;
 constexpr int ack_every_ticks = 5;
 constexpr int shadow_every_ticks = 50;
+constexpr int active_every_ticks = 10;
 constexpr int apply_linger_ms = 10;
 constexpr int apply_linger_with_history_ms = 50;  // each batch is an entry of the history, and a sync
 constexpr std::int64_t space_poll_ms = 1000;
@@ -203,7 +204,11 @@ void NodeLog::note_point(const NodeState& before, NodeState& next) const {
   next.point = PastState{ports_.journal->next_number(),
                          was_active ? Position{before.active_epoch, before.applied.sequence} : applier_.applied(),
                          before.active_epoch, before.clean, whole};
-  next.point_time_ns = applier_.applied_time_ns();
+  // Of an active that died nothing tells when its last change was but that it was there: never later than it was, so the point looks no
+  // fresher than it is.
+  next.point_time_ns = !was_active             ? applier_.applied_time_ns()
+                       : ports_.last_active_ns ? ports_.last_active_ns()
+                                               : std::int64_t{0};
 }
 
 // What is durable here was acknowledged: it is applied before the log that holds it goes, so that the point is not older than need be. Where only
@@ -417,6 +422,12 @@ void NodeLog::tick() {
     shadow_ticks_ = 0;
     if (const std::unique_lock one(transition_mutex_, std::try_to_lock); one.owns_lock()) turn_history();
     keep_shadows();
+  }
+  if (++active_ticks_ >= active_every_ticks) {
+    active_ticks_ = 0;
+    const Sequence last = active_.last_sequence();
+    if (ports_.note_active && active_epoch() != Epoch(0) && std::exchange(noted_active_, last) != last)
+      ports_.note_active();
   }
   look_for_shortages();
   note_queue_age();

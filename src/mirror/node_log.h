@@ -77,6 +77,10 @@ struct NodeLogPorts {
   ports::DurableCell* compared =
       nullptr;  // where the scrub stands (mirror/verify_store.h); null: forgotten with the process
   ports::ChangeStores* changes = nullptr;  // what changed while a peer's queue was given up; null: it is not noted
+  // That this node is the active and has changed something: noted about once a second, outlives the process, need not be durable at once. Asked:
+  // when that was noted last (wall clock; its last change came then, or a little later); 0: not known. Null: never known.
+  std::function<void()> note_active;
+  std::function<std::int64_t()> last_active_ns;
 };
 
 // A disk that is full: the node waits for room and goes on by itself. Or, in `send`, a peer's queue that was given up, for want of room or for a bound.
@@ -360,7 +364,8 @@ class NodeLog {
   };
   std::deque<ReceivedAt> marks_;  // under mutex_; the first one is applied
   Sequence acked_applied_;        // tick's thread only
-  int ticks_ = 0, shadow_ticks_ = 0;
+  int ticks_ = 0, shadow_ticks_ = 0, active_ticks_ = 0;
+  Sequence noted_active_;                       // tick()'s: up to where note_active() was told
   std::atomic<std::int64_t> hold_until_ns_{0};  // hold_for_plan()
   std::atomic<bool> way_back_waits_for_space_{false};
   std::atomic<bool> wants_history_;

@@ -172,6 +172,25 @@ TEST(NodePromote, WhatAResynchronizationReplacedHasAName) {
   EXPECT_EQ(node.content(id(2)), "old b");
 }
 
+// What an active changed last is in no log of its successor: how old its data is, is what it noted itself.
+TEST(NodePromote, ThePointOfAnActiveThatDiedIsAsOldAsItsLastChange) {
+  Node node;
+  ASSERT_TRUE(node.start());
+  EXPECT_EQ(node.session(1, false, {}, {create(1, "a")}), "");
+  ASSERT_TRUE(node.log->promote(Epoch(2)));
+  node.stop();
+  node.last_active_ns = 777;
+  ASSERT_TRUE(node.start());
+  EXPECT_EQ(node.session(3, true, {Epoch(2), Sequence(900)}, {mark(log::Kind::resync_begin), create(2, "b")}), "");
+  const auto status = node.log->status().receive;
+  ASSERT_TRUE(status.point);
+  EXPECT_EQ(status.point_time_ns, 777);
+  const auto shadows = node.log->shadows().list();
+  ASSERT_EQ(shadows.size(), 1U);
+  EXPECT_EQ(shadows[0].name, "n2-epoch-2-divergent");
+  EXPECT_EQ(shadows[0].time_ns, 777);
+}
+
 // I6: a set that was added and has no copy yet takes nothing from the others.
 TEST(NodePromote, ASetThatNeverHadACopyIsEmptyAfterAForcedPromotion) {
   Node node;

@@ -98,8 +98,9 @@ class Node {
     config.node = self;
     config.node_name = "n2";
     config.checkpoint_ms = 1'000'000;
-    HF_ASSIGN(log, NodeLog::open(config, {segments, cell, times, live, ids, *journal, journal.get(), {}, &shadow_cell},
-                                 {[](const Error&) {}, {}, {}}));
+    NodeLogPorts ports{segments, cell, times, live, ids, *journal, journal.get(), {}, &shadow_cell};
+    ports.last_active_ns = [this] { return last_active_ns; };
+    HF_ASSIGN(log, NodeLog::open(config, ports, {[](const Error&) {}, {}, {}}));
     HF_TRY(log->add_set(tree));
     if (second) HF_TRY(log->add_set(second));
     applier = std::thread([this] { log->run_applier(); });
@@ -170,6 +171,7 @@ class Node {
   ModelSegments segments, undo_segments;
   ModelCell cell, shadow_cell;
   TestTimes times;
+  std::int64_t last_active_ns = 0;
   NoLiveTree live;
   NoIds ids;
   std::shared_ptr<MemoryTree> tree, second;  // of set 2: null in most tests

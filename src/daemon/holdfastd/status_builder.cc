@@ -98,7 +98,8 @@ class Builder {
           text_of(entry, "state") == "synchronized" && value_.is_in_sync(m.id) && differences(entry, m.id) == 0;
       if (member_of(entry, "recovery_point_s").is_number()) n.recovery_point_s = real_of(entry, "recovery_point_s");
     }
-    if (const json& point = member_of(member_of(mirror_of(m.id), "undo"), "consistent_point"); point.is_object())
+    if (const json& point = member_of(member_of(mirror_of(m.id), "undo"), "consistent_point");
+        member_of(point, "age_s").is_number())
       n.consistent_point_age_s = real_of(point, "age_s");
     queues(m.id, entry, n);
     undo(m.id, n);
@@ -188,6 +189,8 @@ class Builder {
   std::string consistent_point(NodeId id) const {
     const json& point = member_of(member_of(mirror_of(id), "undo"), "consistent_point");
     if (!point.is_object()) return {};
+    if (!member_of(point, "age_s").is_number())
+      return "; by force it could take over with data of a time that is not known";
     return fmt::format("; by force it could take over with the data of {:.0f} s ago", real_of(point, "age_s"));
   }
 

@@ -2,9 +2,11 @@
 // Requests, configuration and status. Role changes are in service_roles.cc.
 #include "daemon/mirror/service.h"
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <limits>
 #include <random>
 
@@ -187,6 +189,17 @@ Status Service::start_log(const MirrorConfig& config) {
   mirror::NodeLogPorts ports{*segments_, *state_,           times_, *live_, *index_, *undo_, undo_.get(),
                              open_spill, shadow_file_.get()};
   ports.compared = compared_.get();
+  ports.note_active = [file = paths_.state_dir + "/active"] {
+    if (std::error_code error; !std::filesystem::exists(file, error)) std::ofstream{file};
+    std::error_code ignored;  // a disk that is full or broken says so elsewhere; an older time is a safe answer
+    std::filesystem::last_write_time(file, std::filesystem::file_time_type::clock::now(), ignored);
+  };
+  ports.last_active_ns = [file = paths_.state_dir + "/active"]() -> std::int64_t {
+    std::error_code error;
+    const auto time = std::filesystem::last_write_time(file, error);
+    if (error) return 0;
+    return std::chrono::nanoseconds(std::chrono::file_clock::to_sys(time).time_since_epoch()).count();
+  };
   HF_TRY(open_hot(ports));
   HF_ASSIGN(log_, mirror::NodeLog::open(log_config, ports, std::move(events)));
   if (mirror::HotGate* gate = log_->capture_log().hot()) {

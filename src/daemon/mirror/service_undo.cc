@@ -93,9 +93,10 @@ nlohmann::json Service::status_of_undo(const mirror::NodeLogStatus& s) {
   if (s.receive.rewinding) undo["state"] = "rewinding";
   const auto age_s = [this](std::int64_t time_ns) { return static_cast<double>(times_.realtime_ns() - time_ns) / 1e9; };
   if (s.receive.point)
-    undo["consistent_point"] = {{"position", to_json(s.receive.point->applied)},
-                                {"time_ns", s.receive.point_time_ns},
-                                {"age_s", age_s(s.receive.point_time_ns)}};
+    undo["consistent_point"] = {
+        {"position", to_json(s.receive.point->applied)},
+        {"time_ns", s.receive.point_time_ns},
+        {"age_s", s.receive.point_time_ns == 0 ? Json() : Json(age_s(s.receive.point_time_ns))}};
   else if (!s.receive.first_copies.empty())
     undo["consistent_point"] = {{"position", to_json(s.position)},
                                 {"time_ns", times_.realtime_ns()},
