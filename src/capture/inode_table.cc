@@ -17,8 +17,10 @@ std::uint64_t word(const FileId& id, std::size_t at) {
 
 }  // namespace
 
+// Big-endian: ids that are given one after the other differ in their bytes 6 and 7 (mirror/hot_set), and the kernel's hash of node ids looks at
+// the low bits only. Were those equal, all new files would hang in one bucket of its inode table, under a lock of the whole machine.
 std::uint64_t preferred_node(const FileId& id) {
-  const std::uint64_t node = word(id, id.is_root() ? 8 : 0);
+  const std::uint64_t node = id.is_root() ? word(id, 8) : __builtin_bswap64(word(id, 0));
   return node <= fuse::root_node ? node + 0x4f1bbcdc676f5a2dULL : node;
 }
 

@@ -51,7 +51,7 @@ class Inode {
 };
 using InodePtr = std::shared_ptr<Inode>;
 
-// The node id an id gets when nothing else has it: its first 8 bytes; same on all nodes. Roots aside it is also st_ino.
+// The node id an id gets when nothing else has it: its first 8 bytes, big-endian; same on all nodes. Roots aside it is also st_ino.
 std::uint64_t preferred_node(const FileId& id);
 
 class InodeTable {

@@ -14,6 +14,7 @@
 #include <cstring>
 #include <filesystem>
 #include <future>
+#include <set>
 
 #include "capture/inode_table.h"
 #include "capture/test_mount.h"
@@ -246,6 +247,24 @@ TEST(Holders, OfARealTreeAreFoundByDeviceAndPath) {
   close(inside);
   close(beside);
   std::filesystem::remove_all(base);
+}
+
+// As fs/inode.c does it: with their low bits equal, files made one after the other would all be in one bucket.
+TEST(PreferredNode, IdsOfOneBlockSpreadInTheKernelsInodeTable) {
+  constexpr std::uint64_t golden = 0x9e37fffffffc0001ULL, super_block = 0xffff888104a7c800ULL;
+  constexpr unsigned shift = 21;
+  std::set<std::uint64_t> buckets;
+  FileId id;
+  for (std::uint8_t i = 0; i < 16; ++i) id.bytes[i] = static_cast<std::uint8_t>(17 * i + 3);
+  for (unsigned n = 0; n < 1000; ++n) {
+    id.bytes[6] = static_cast<std::uint8_t>(n >> 8);
+    id.bytes[7] = static_cast<std::uint8_t>(n);
+    const std::uint64_t node = preferred_node(id);
+    std::uint64_t hash = (node * super_block) ^ ((golden + node) / 64);
+    hash ^= (hash ^ golden) >> shift;
+    buckets.insert(hash & ((1U << shift) - 1));
+  }
+  EXPECT_GT(buckets.size(), 500U);
 }
 
 TEST_P(SessionTest, IdsShowAsInodeNumbersAndStayHidden) {

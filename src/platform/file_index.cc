@@ -296,12 +296,14 @@ Result<UniqueFd> FileIndex::open_by_prefix(int mount_fd, std::uint64_t prefix) {
     return fail_lmdb(rc, "read");
   MDB_cursor* cursor = nullptr;
   if (int rc = mdb_cursor_open(t.txn, dbi_, &cursor); rc != 0) return fail_lmdb(rc, "read");
-  MDB_val key{sizeof prefix, &prefix}, value{};
+  std::array<std::uint8_t, sizeof prefix> first;
+  for (std::size_t i = 0; i < first.size(); ++i) first[i] = static_cast<std::uint8_t>(prefix >> (56 - 8 * i));
+  MDB_val key{first.size(), first.data()}, value{};
   const int rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
   mdb_cursor_close(cursor);
   if (rc == MDB_NOTFOUND) return UniqueFd{};
   if (rc != 0) return fail_lmdb(rc, "read");
-  if (key.mv_size != 16 || std::memcmp(key.mv_data, &prefix, sizeof prefix) != 0) return UniqueFd{};
+  if (key.mv_size != 16 || std::memcmp(key.mv_data, first.data(), first.size()) != 0) return UniqueFd{};
   HF_ASSIGN(const FileHandle handle, decode_value(value));
   return open_by_handle(mount_fd, handle, O_PATH);
 }

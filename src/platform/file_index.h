@@ -57,7 +57,7 @@ class FileIndex final : public ports::IdBarrier {
   void around_identify(Around around) { around_ = std::move(around); }
   Status bind(int fd, SetNumber set, const FileId& id, std::uint32_t type_bits);
   Status bind(int fd, SetNumber set, const FileId& id);  // sets the attribute, indexes in memory; durable with commit()
-  // An O_PATH descriptor of the object whose id begins with these 8 bytes (little-endian); -1 inside when there is none.
+  // An O_PATH descriptor of the object whose id begins with these 8 bytes (big-endian); -1 inside when there is none.
   Result<UniqueFd> open_by_prefix(int mount_fd, std::uint64_t prefix);
 
   // --- for the tree
