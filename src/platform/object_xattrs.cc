@@ -74,11 +74,15 @@ Status for_each_xattr_name(int fd, const std::function<Status(const std::string&
   return {};
 }
 
+bool is_replicated_xattr(std::string_view name) {
+  return !name.starts_with(own_attributes) && name != "trusted.SGI_ACL_FILE" && name != "trusted.SGI_ACL_DEFAULT";
+}
+
 Result<Bytes> read_all_xattrs(int fd) {
   std::vector<std::pair<std::string, Bytes>> values;
   std::vector<char> room;
   HF_TRY(for_each_xattr_name(fd, [&](const std::string& name) -> Status {
-    if (name.starts_with(own_attributes)) return {};
+    if (!is_replicated_xattr(name)) return {};
     const ssize_t size = with_room(room, [&] { return get_xattr(fd, name.c_str(), room.data(), room.size()); });
     if (size < 0 && errno == ENODATA) return {};  // removed since it was listed
     if (size < 0) return fail_errno(errno, "cannot read the extended attribute {}", name);

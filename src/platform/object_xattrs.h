@@ -22,7 +22,10 @@ int change_mode(int fd, mode_t mode);
 
 // Names of all attributes, ours too. A file system without attributes has none.
 Status for_each_xattr_name(int fd, const std::function<Status(const std::string& name)>& see);
-// All attributes but ours (trusted.holdfast.*), by name, in the log's encoding (log/xattrs.h).
+// Neither ours (trusted.holdfast.*) nor an alias: xfs shows its access lists a second time under names of its own, where others would keep them as
+// something else.
+bool is_replicated_xattr(std::string_view name);
+// All attributes that are replicated, by name, in the log's encoding (log/xattrs.h).
 Result<Bytes> read_all_xattrs(int fd);
 
 }  // namespace holdfast::platform

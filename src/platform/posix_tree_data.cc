@@ -179,7 +179,7 @@ Status PosixTree::replace_xattrs(const FileId& id, ByteView list) {
   std::set<std::string_view> keep;
   for (const auto& x : wanted) keep.insert(x.name);
   HF_TRY(for_each_xattr_name(node->fd.get(), [&](const std::string& name) -> Status {
-    if (keep.contains(name) || name.starts_with("trusted.holdfast.")) return {};
+    if (keep.contains(name) || !is_replicated_xattr(name)) return {};
     return remove_xattr(id, name);
   }));
   for (const auto& x : wanted) HF_TRY(set_xattr(id, x.name, x.value));

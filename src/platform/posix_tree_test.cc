@@ -14,6 +14,7 @@
 #include "log/record.h"
 #include "log/xattrs.h"
 #include "mirror/apply_resync.h"
+#include "platform/object_xattrs.h"
 #include "platform/test_certificates.h"
 
 namespace holdfast::platform {
@@ -175,6 +176,14 @@ TEST_F(PosixTreeTest, AStampThatHasNoRoomOnTheObjectStandsBesideIt) {
   EXPECT_EQ(tree->graves(Grave::deleted)->front().stamp, 6U);
   ASSERT_TRUE(tree->purge_one(Grave::deleted, id, 6));
   EXPECT_TRUE(std::filesystem::is_empty(at(".holdfast/grave")));
+}
+
+// On xfs only: to take such a name for one that nobody wants would be to take the access list.
+TEST(ObjectXattrs, AnAliasIsNotReplicated) {
+  for (const char* name : {"user.a", "system.posix_acl_access", "trusted.SGI_ACL", "trusted.note"})
+    EXPECT_TRUE(is_replicated_xattr(name)) << name;
+  for (const char* name : {"trusted.holdfast.id", "trusted.SGI_ACL_FILE", "trusted.SGI_ACL_DEFAULT"})
+    EXPECT_FALSE(is_replicated_xattr(name)) << name;
 }
 
 TEST_F(PosixTreeTest, LimboSettlesAmongTheDeleted) {
