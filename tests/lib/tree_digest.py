@@ -4,23 +4,51 @@
 
     tree_digest.py FOLDER [NAME...]         NAME: only these, relative to FOLDER; one that is not there gives no line
 
-Left out, because each node has its own: inode numbers, ctime, atime, sizes and link counts of folders. Left out,
-because it is Holdfast's: the hidden folder .holdfast in the root, and attributes trusted.holdfast.*.
+A line: name, mode, owner, group, size and link count, modification time, device, extended attributes, content, and for
+an object of several names which of those listed is the first. A hole equals zeros, so a sparse file of a TiB is quick.
+Paths may be longer than the kernel takes: every step is taken from the folder before it.
+
+Left out, because each node has its own: inode numbers, ctime, atime, sizes and link counts of folders, how a file is
+allocated. Left out, because it is Holdfast's: the hidden folder .holdfast in the root, and attributes trusted.holdfast.*. Left out, because only xfs shows them: its access
+lists under other names.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
 import sys
 
+BLOCK = 1 << 12
+
 
 def attributes(path):
     found = []
     for name in sorted(os.listxattr(path, follow_symlinks=False)):
-        if not name.startswith("trusted.holdfast."):
+        if not name.startswith(("trusted.holdfast.", "trusted.SGI_ACL_")):
             found.append(f"{name}={os.getxattr(path, name, follow_symlinks=False).hex()}")
     return ",".join(found)
+
+
+def data_of(fd):
+    """(offset, bytes) of what is not a hole, in blocks that begin at multiples of 1 MiB."""
+    at = 0
+    while True:
+        try:
+            at = os.lseek(fd, at, os.SEEK_DATA)
+            end = os.lseek(fd, at, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        at -= at % BLOCK
+        while at < end:
+            block = os.pread(fd, (1 << 20) - at % (1 << 20), at)
+            if not block:
+                return
+            yield at, block
+            at += len(block)
 
 
 def content(path, mode):
@@ -29,36 +57,70 @@ def content(path, mode):
     if not stat.S_ISREG(mode):
         return "-"
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        for at, block in data_of(fd):
+            if block.count(0) == len(block):
+                continue
+            for step in range(0, len(block), BLOCK):
+                part = block[step:step + BLOCK].rstrip(b"\0")
+                if part:
+                    digest.update(b"%d %d " % (at + step, len(part)) + part)
+    finally:
+        os.close(fd)
     return digest.hexdigest()
 
 
-def describe(root, name):
-    path = os.path.join(root, name) if name != b"." else root
-    info = os.lstat(path)
-    counts = "-" if stat.S_ISDIR(info.st_mode) else f"{info.st_size} {info.st_nlink}"
-    return (f"{name!r} {info.st_mode:o} {info.st_uid} {info.st_gid} {counts} {info.st_mtime_ns} {info.st_rdev:x} "
-            f"{attributes(path)} {content(path, info.st_mode)}")
+class Tree:
+    def __init__(self, root):
+        self.root, self.first_of = root, {}
 
+    def describe(self, folder_fd, name, shown):
+        path = b"/proc/self/fd/%d/%s" % (folder_fd, name)
+        info = os.lstat(path)
+        is_folder = stat.S_ISDIR(info.st_mode)
+        counts = "-" if is_folder else f"{info.st_size} {info.st_nlink}"
+        first = shown
+        if not is_folder and info.st_nlink > 1:
+            first = self.first_of.setdefault((info.st_dev, info.st_ino), shown)
+        text = (f"{shown!r} {info.st_mode:o} {info.st_uid} {info.st_gid} {counts} {info.st_mtime_ns} {info.st_rdev:x} "
+                f"{attributes(path)} {content(path, info.st_mode)}" + (f" = {first!r}" if first != shown else ""))
+        return text, is_folder
 
-def names(root):
-    yield b"."
-    for folder, folders, files in os.walk(root):
-        here = os.path.relpath(folder, root)
-        if here == b"." and b".holdfast" in folders:
-            folders.remove(b".holdfast")
-        for name in folders + files:
-            yield name if here == b"." else os.path.join(here, name)
+    def walk(self, fd, shown):
+        for name in sorted(os.fsencode(each) for each in os.listdir(fd)):
+            if shown == b"" and name == b".holdfast":
+                continue
+            path = name if shown == b"" else shown + b"/" + name
+            with contextlib.suppress(FileNotFoundError):        # it went away since it was listed
+                text, is_folder = self.describe(fd, name, path)
+                print(text)
+                if is_folder:
+                    below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+                    try:
+                        self.walk(below, path)
+                    finally:
+                        os.close(below)
+
+    def named(self, names):
+        for name in sorted(names):
+            *folders, last = name.split(b"/")
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError), contextlib.ExitStack() as opened:
+                fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+                opened.callback(os.close, fd)
+                for folder in folders:
+                    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+                    opened.callback(os.close, fd)
+                print(self.describe(fd, last, name)[0])
 
 
 def main():
-    root = os.fsencode(sys.argv[1])
-    wanted = [os.fsencode(name) for name in sys.argv[2:]]
-    for name in sorted(wanted or names(root)):
-        with contextlib.suppress(FileNotFoundError):        # it went away since it was listed
-            print(describe(root, name))
+    tree = Tree(os.fsencode(sys.argv[1]))
+    if names := [os.fsencode(name) for name in sys.argv[2:]]:
+        return tree.named(names)
+    fd = os.open(tree.root, os.O_RDONLY | os.O_DIRECTORY)
+    print(tree.describe(fd, b".", b".")[0])
+    return tree.walk(fd, b"")
 
 
 if __name__ == "__main__":
