@@ -1,0 +1,258 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What keeping history costs, and how fast it is gone back: pgbench with undo history and without, a minute taken back, a node full of redo.
+
+    bench/recovery.py [--pairs N] [--seconds S] [--rows REGEX] [--redo MIB]
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+import threading
+import time
+from pathlib import Path
+from statistics import median
+
+sys.dont_write_bytecode = True
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests/lib")]
+
+import history  # noqa: E402
+import postgres  # noqa: E402
+from cluster import Cluster  # noqa: E402
+from labs import Lab, LabFailure  # noqa: E402
+
+RESULTS = HERE / "recovery.json"
+DOCUMENT = HERE.parent / "docs/BENCHMARKS.md"
+BEGIN, END = "<!-- recovery: written by ./dev bench recovery -->", "<!-- end of recovery -->"
+CLIENTS, SCALE = 8, 20
+MAKE_TREE = r"""
+import os, random, sys
+root, chance = sys.argv[1], random.Random(1)
+for n in range(10_000):
+    folder = f"{root}/{n // 50:03}"
+    if n % 50 == 0:
+        os.mkdir(folder)
+    with open(f"{folder}/{n:05}.c", "wb") as file:
+        file.write(chance.randbytes(chance.randrange(512, 16384)))
+"""
+
+
+def say(text):
+    print(f"recovery: {text}", file=sys.stderr, flush=True)
+
+
+class RecoveryPoints(threading.Thread):
+    """The passive's recovery point, a few times a second, until stop()."""
+
+    def __init__(self, cluster, passive):
+        super().__init__(daemon=True)
+        self.cluster, self.passive, self.seen, self.done = cluster, passive, [], threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.done.wait(0.3):
+            self.seen.append(self.cluster.recovery_point_s(self.passive))
+
+    def stop(self):
+        self.done.set()
+        self.join()
+        return self.seen
+
+
+class Ground:
+    def __init__(self, lab, options):
+        self.lab, self.options, self.cluster = lab, options, Cluster(lab)
+
+    def set_up(self):
+        self.lab.up("--witness", "--disk", "20G")
+        self.lab.run_shown("cluster", "--mode", "async", "--plugin", "postgresql", timeout_s=400)
+        active = self.cluster.active()
+        self.as_postgres(active, f"createdb bench; pgbench -q -i -s {SCALE} bench")
+
+    def as_postgres(self, node, script, timeout_s=300):
+        return self.lab.exec(node, "runuser", "-u", "postgres", "--", "sh", "-ec", script, timeout_s=timeout_s)
+
+    def settle(self, node):
+        postgres.checkpoint(self.lab, node)
+        passive = self.cluster.other(node)
+
+        def quiet():
+            queues = self.cluster.node_in(self.cluster.status_of(node), passive)
+            return queues["synchronized"] and not queues["queues"]["send_bytes"] and not queues["queues"]["receive_bytes"]
+        self.cluster.wait(quiet, "the passive has applied everything", 120)
+
+    def pgbench(self, node, seconds):
+        text = self.as_postgres(node, f"pgbench -n -c {CLIENTS} -j 2 -T {seconds} bench", seconds + 120).stdout
+        line, = (line for line in text.splitlines() if line.startswith("tps = "))
+        return float(line.split()[2])
+
+    def unpack(self, node):
+        """Seconds of an archive of 10,000 small files, unpacked into the protected folder and synced."""
+        self.lab.exec(node, "sh", "-ec", 'test -e /root/tree.tar || { mkdir /root/tree; python3 -c "$1" /root/tree; '
+                      'tar -cf /root/tree.tar -C /root tree; rm -r /root/tree; }', "sh", MAKE_TREE, timeout_s=300)
+        script = f"cd {postgres.DATA}; rm -rf tree; sync -f .; t=$(date +%s%N); tar -xf /root/tree.tar; sync -f .; " \
+                 "echo $(($(date +%s%N) - t)); rm -rf tree"
+        return int(self.lab.sh(node, script, timeout_s=300).strip()) / 1e9
+
+    def keep_history(self, on):
+        self.cluster.cli(self.cluster.active(), "config", "set", "undo_mib", "auto" if on else "0")
+        passive = self.cluster.passive()
+        self.cluster.wait(lambda: (history.of(self.cluster, passive)["state"] == "on") == on, f"history {on}", 60)
+
+
+def history_cost(ground):
+    """pgbench in turns with history and without; and the passive's recovery point with it."""
+    ratios, points, tps = [], [], []
+    active, passive = ground.cluster.wait_automatic_failover()
+    for _ in range(ground.options.pairs):
+        ground.keep_history(False)
+        ground.settle(active)
+        without = ground.pgbench(active, ground.options.seconds)
+        ground.keep_history(True)
+        ground.settle(active)
+        watch = RecoveryPoints(ground.cluster, passive)
+        tps.append(ground.pgbench(active, ground.options.seconds))
+        points += watch.stop()
+        ratios.append(tps[-1] / without)
+        say(f"pgbench: {without:.0f} tps without history, {tps[-1]:.0f} with it; recovery point at most "
+            f"{max(p if p is not None else float('inf') for p in points):.1f} s")
+    known = [p for p in points if p is not None]
+    return {"name": f"pgbench, {CLIENTS} clients, with history / without", "value": f"{median(ratios):.2f}",
+            "limit": "the passive keeps up", "note": f"recovery point: median {median(known):.2f} s, most {max(known):.2f} s, "
+            f"unknown {len(points) - len(known)} of {len(points)} times; {median(tps):.0f} tps"}
+
+
+def hot_set_cost(ground):
+    """pgbench in turns with the hot set's upkeep and without: the mirror of one node runs without it, and the role moves back and forth."""
+    first, second = ground.cluster.wait_automatic_failover()
+    ground.lab.sh(second, "mkdir -p /etc/systemd/system/holdfast-mirror.service.d; printf '[Service]\\nEnvironment="
+                  "HOLDFAST_HOT_SET=off\\n' > /etc/systemd/system/holdfast-mirror.service.d/bench.conf; "
+                  "systemctl daemon-reload; systemctl restart holdfast-mirror")
+    ratios, unpacked = [], []
+    for _ in range(ground.options.pairs):
+        tps, took = {}, {}
+        for node in (first, second):
+            ground.cluster.wait_automatic_failover(120)
+            if ground.cluster.active() != node:
+                ground.cluster.make_active(node)
+                ground.cluster.wait_automatic_failover(120)
+            ground.settle(node)
+            tps[node] = ground.pgbench(node, ground.options.seconds)
+            took[node] = median(ground.unpack(node) for _ in range(3))
+        ratios.append(tps[first] / tps[second])
+        unpacked.append(took[second] / took[first])
+        say(f"pgbench: {tps[first]:.0f} tps with hot set, {tps[second]:.0f} without; "
+            f"unpacking: {took[first]:.2f} s with, {took[second]:.2f} s without")
+    return {"name": f"pgbench, {CLIENTS} clients, with hot set / without", "value": f"{median(ratios):.2f}",
+            "limit": "at least 0.98", "note": f"rounds {', '.join(f'{r:.2f}' for r in ratios)}; unpacking 10,000 files {median(unpacked):.2f} "
+            f"(limit 0.90; {', '.join(f'{r:.2f}' for r in unpacked)}); each side on another machine"}
+
+
+def rewind(ground):
+    """A minute of pgbench taken back: seconds of the step that rewinds, and from the command to the application's answer."""
+    active, passive = history.need(ground.cluster)
+    ground.settle(active)
+    begin_s = history.clock_s(ground.lab, active)
+    history.wait_past(ground.cluster, active, begin_s)
+    tps = ground.pgbench(active, 60)
+    history.wait_past(ground.cluster, active, history.clock_s(ground.lab, active))
+    started = time.monotonic()
+    ground.cluster.cli(active, "rollback", "--to", history.iso(begin_s), "--yes", timeout_s=300)
+    whole = time.monotonic() - started
+    ground.cluster.wait_active(passive)
+    plan = json.loads(ground.cluster.cli(passive, "plan", "--json").stdout)
+    steps = {step["name"]: step["seconds"] for step in plan["steps"]}
+    step, seconds = max(steps.items(), key=lambda each: each[1])
+    say(f"rollback of {60 * tps:.0f} transactions: {whole:.1f} s in all; {steps}")
+    ground.cluster.wait_automatic_failover(300)
+    return {"name": "60 s of pgbench taken back", "value": f"{seconds:.1f} s", "limit": "at most 10 s",
+            "note": f"longest step, \"{step}\"; {whole:.1f} s with stop, probe and start; {60 * tps:.0f} transactions"}
+
+
+def redo(ground):
+    """A passive that loses its power with much received and not applied, and the active gone: seconds from its start to its service."""
+    active, passive = ground.cluster.wait_automatic_failover()
+    mib = ground.options.redo
+    data = postgres.DATA
+    ground.lab.sh(active, f"head -c {mib}M /dev/urandom > {data}/filler", timeout_s=300)
+
+    def received():
+        return ground.cluster.recovery_point_s(passive) == 0 or \
+            not ground.cluster.node_in(ground.cluster.status_of(active), passive)["queues"]["send_bytes"]
+    ground.cluster.wait(received, "everything is received", 120)
+    left = ground.cluster.node_in(ground.cluster.status_of(active), passive)["queues"]["receive_bytes"]
+    ground.lab.power_cut(passive)
+    ground.lab.power_cut(active)
+    started = time.monotonic()
+    ground.lab.boot(passive)
+    booted = time.monotonic() - started
+
+    def promoted():
+        return ground.cluster.active_in(ground.cluster.status_of(passive)) == passive
+    ground.cluster.wait(promoted, "the passive took over", 120)
+    took = time.monotonic() - started
+    ground.lab.boot(active)
+    ground.cluster.wait_automatic_failover(300)
+    ground.lab.sh(ground.cluster.active(), f"rm {data}/filler")
+    return {"name": f"power cut of a passive after {mib} MiB, active gone: until it has taken over", "value": f"{took:.1f} s",
+            "limit": "at most 15 s", "note": f"of it {booted:.1f} s boot; {left / 2**20:.0f} MiB were not applied when the power went"}
+
+
+ROWS = (("history", history_cost), ("rewind", rewind), ("redo", redo), ("hot set", hot_set_cost))
+
+
+def table(done):
+    lines = ["| | measured | limit | |", "|---|---|---|---|"]
+    lines += [f"| {row['name']} | {row['value']} | {row['limit']} | {row['note']} |" for row in done]
+    return "\n".join(lines)
+
+
+def write(done):
+    RESULTS.write_text(json.dumps(done, indent=1) + "\n")
+    before, rest = DOCUMENT.read_text().split(BEGIN, 1)
+    DOCUMENT.write_text(f"{before}{BEGIN}\n{table(done)}\n{END}{rest.split(END, 1)[1]}")
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=3, metavar="N", help="rounds of the rows that compare (default 3)")
+    parser.add_argument("--seconds", type=int, default=30, metavar="S", help="of each pgbench (default 30)")
+    parser.add_argument("--redo", type=int, default=1024, metavar="MIB", help="log before the power cut (default 1024)")
+    parser.add_argument("--rows", default="", metavar="REGEX", help="only rows whose key matches: " +
+                        ", ".join(key for key, _ in ROWS))
+    parser.add_argument("--lab", help="a lab left by an earlier --keep")
+    parser.add_argument("--keep", action="store_true", help="leave the lab up at the end")
+    return parser.parse_args()
+
+
+def main():
+    options = parse()
+    if os.geteuid() != 0:
+        sys.exit("recovery: the lab boots machines and needs root: sudo ./dev bench recovery")
+    lab = Lab(options.lab or f"recovery-{os.getpid()}")
+    ground = Ground(lab, options)
+    done = {row["name"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
+    try:
+        if not options.lab:
+            ground.set_up()
+        for key, measure in ROWS:
+            if re.search(options.rows, key):
+                row = measure(ground)
+                say(f"{row['name']}: {row['value']} ({row['note']})")
+                done[row["name"]] = row
+                write(list(done.values()))
+        print(table(list(done.values())))
+    except LabFailure as failure:
+        say(f"FAILED: {failure}")
+        return 1
+    finally:
+        if not options.lab and not options.keep:
+            lab.down()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
