@@ -42,14 +42,14 @@ std::string device_number(const std::string& path) {
 
 }  // namespace
 
-Result<MountPoint> MountPoint::create(const std::string& path, mode_t root_mode) {
+Result<MountPoint> MountPoint::create(const std::string& path, mode_t root_mode, const How& how) {
   MountPoint m;
   m.path_ = path;
   m.device_ = Descriptor(open("/dev/fuse", O_RDWR | O_CLOEXEC));
   if (m.device_.get() < 0) return fail_errno(errno, "cannot open /dev/fuse");
-  const std::string data = fmt::format("fd={},rootmode={:o},user_id=0,group_id=0,default_permissions,allow_other",
-                                       m.device_.get(), root_mode & S_IFMT);
-  if (::mount("holdfast", path.c_str(), "fuse.holdfast", 0, data.c_str()) != 0)
+  const std::string data = fmt::format("fd={},rootmode={:o},user_id=0,group_id=0,default_permissions{}",
+                                       m.device_.get(), root_mode & S_IFMT, how.allow_other ? ",allow_other" : "");
+  if (::mount("holdfast", path.c_str(), how.type, how.flags, data.c_str()) != 0)
     return fail_errno(errno, "cannot mount at {}", path);
   m.number_ = device_number(path);
   ensure_connections();

@@ -12,7 +12,13 @@ namespace holdfast::capture {
 class MountPoint {
  public:
   // Mounts at `path`. Requests wait in `device()` until someone serves them.
-  static Result<MountPoint> create(const std::string& path, mode_t root_mode);
+  struct How {
+    const char* type = "fuse.holdfast";
+    unsigned long flags = 0;  // of mount(2)
+    bool allow_other = true;  // false: only who mounts it gets in
+  };
+  static Result<MountPoint> create(const std::string& path, mode_t root_mode) { return create(path, root_mode, How{}); }
+  static Result<MountPoint> create(const std::string& path, mode_t root_mode, const How& how);
   int device() const { return device_.get(); }
   const std::string& path() const { return path_; }
   const std::string& number() const { return number_; }  // "0:47"

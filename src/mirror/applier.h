@@ -64,6 +64,8 @@ class Applier {
   // Nothing is applied while this is held: for whoever replaces the log's content.
   std::unique_lock<std::mutex> hold() { return std::unique_lock(work_mutex_); }
   Status begin_held(const NodeState& state);  // begin() for who holds it
+  // A redo after a crash is under way: what was lost in it is not made good yet (held).
+  bool in_doubt_held() const;
   // All that was applied is durable, and so is its history (held): before the log is replaced, and before a rewind.
   Status sync_held();
   // The log is about to go on elsewhere, and the trees stay: the history says so (held). `head`: life, before, after, and the sets whose trees are

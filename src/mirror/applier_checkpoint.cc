@@ -219,6 +219,12 @@ Status Applier::checkpoint_now() {
   return {};
 }
 
+bool Applier::in_doubt_held() const {
+  Sequence doubt_to = doubt_to_;
+  for (const auto& [number, set] : sets_) doubt_to = std::max(doubt_to, set.names.doubt_to);
+  return applied().sequence < doubt_to;
+}
+
 // The trees may be ahead of where they stand, in a redo or in a slice that waits for space: what is done until they are not has no old values. So
 // it is after a crash, too, for the gap that is written here is then the last thing that counts, or the first batch after it has all that was
 // done since.

@@ -27,6 +27,7 @@
 #include "mirror/applier.h"
 #include "mirror/hot_set.h"
 #include "mirror/node_state.h"
+#include "mirror/past_view.h"
 #include "mirror/receiver.h"
 #include "mirror/rewind.h"
 #include "mirror/sender.h"
@@ -193,6 +194,8 @@ class NodeLog {
   Result<Position> rewind(std::uint64_t batch, bool irreversible);
   // What rewind() would refuse, without touching anything.
   Result<RewindPlan> look_back(std::uint64_t batch);
+  // The trees as they were then, to be read while everything goes on. Gone before this is.
+  Result<std::unique_ptr<PastView>> look(std::uint64_t batch);
   // Nothing from the batch on is given up until then (steady_ns); 0: it is not held any more.
   void hold_for_plan(std::uint64_t batch, std::int64_t until_ns);
   // --- shadows

@@ -220,6 +220,23 @@ Result<RewindPlan> NodeLog::look_back(std::uint64_t batch) {
   return plan;
 }
 
+Result<std::unique_ptr<PastView>> NodeLog::look(std::uint64_t batch) {
+  const std::lock_guard one(transition_mutex_);
+  if (!history()) return fail(ErrorCode::refused, "this node keeps no undo history");
+  if (snapshot().rewind) return fail(ErrorCode::busy, "its folders are on their way back to an earlier point");
+  {
+    const auto no_apply = applier_.hold();
+    if (applier_.in_doubt_held())
+      return fail(ErrorCode::busy, "this node still applies what it held when it was started: try again");
+  }
+  PastView::Trees trees;
+  for (auto& tree : applier_.trees())
+    if (history()->reaches(batch, tree->set())) trees[tree->set()] = std::move(tree);
+  if (trees.empty()) return fail(ErrorCode::not_found, "there is no history from point {} on here", batch);
+  return PastView::open(
+      *history(), std::move(trees), [this] { return applier_.hold(); }, batch);
+}
+
 void NodeLog::hold_for_plan(std::uint64_t batch, std::int64_t until_ns) {
   if (!ports_.journal) return;
   hold_until_ns_ = batch == 0 ? 0 : until_ns;

@@ -76,6 +76,31 @@ TEST(NodeHistory, IsSwitchedOffAndOnWhileTheNodeFollows) {
   EXPECT_EQ(node.content(id(1)), "other");
 }
 
+TEST(NodeLook, ThePastIsSeenWhileTheNodeFollowsAndUntilItLeads) {
+  Node node;
+  ASSERT_TRUE(node.start());
+  EXPECT_EQ(node.session(1, false, {}, {create(1, "a"), write(1, "first")}), "");
+  EXPECT_EQ(node.session(1, false, {Epoch(1), Sequence(2)}, {write(1, "other"), create(2, "b")}), "");
+  EXPECT_EQ(node.log->look(12345).error().code, ErrorCode::not_found);
+  const auto view = node.log->look(node.batch_from(Sequence(2)));
+  ASSERT_TRUE(view) << view.error().to_string();
+  const auto content = [&] {
+    Bytes bytes(100);
+    const auto got = (*view)->read(set, id(1), 0, bytes);
+    return got ? std::string(as_text(ByteView(bytes).first(*got))) : to_string(got.error().code);
+  };
+  EXPECT_EQ(content(), "first");
+  EXPECT_EQ((*view)->list(set, FileId::root(set))->size(), 1U);
+  EXPECT_EQ(node.session(1, false, {Epoch(1), Sequence(4)}, {write(1, "third"), unlink(1, "a"), create(3, "c")}), "");
+  EXPECT_EQ(node.names(), "b c ");
+  EXPECT_EQ(content(), "first");
+  const auto entries = (*view)->list(set, FileId::root(set));
+  ASSERT_TRUE(entries && entries->size() == 1);
+  EXPECT_EQ(entries->front().name, "a");
+  ASSERT_TRUE(node.log->promote(Epoch(2)));
+  EXPECT_EQ(content(), "stale") << "nobody knows what an active changes";
+}
+
 TEST(NodeHistory, IsNotSwitchedOffWhileItIsTheWayBack) {
   Node node;
   bring_to_mid_resync(node);

@@ -439,4 +439,14 @@ Status UndoJournal::read(std::uint64_t from, const Visit& visit) {
   }
 }
 
+Status UndoJournal::read_on(log::Place& at,
+                            const std::function<Status(const log::Record& record, log::Place group)>& visit) {
+  for (;;) {
+    const log::Place here = at;
+    HF_ASSIGN(const auto group, log_.read_group(at));
+    if (!group) return {};
+    HF_TRY(for_each_record(group->records, [&](const log::Record& r) { return visit(r, here); }));
+  }
+}
+
 }  // namespace holdfast::mirror

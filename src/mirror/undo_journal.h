@@ -115,6 +115,9 @@ class UndoJournal final : public UndoWriter {
   // All cells of sealed batches from `from` on, oldest first, as records (kinds undo_*); heads too.
   using Visit = std::function<Status(const UndoBatch& batch, const log::Record& record)>;
   Status read(std::uint64_t from, const Visit& visit);
+  // All records from `at` on, of groups that were appended, sealed or not; `at` is then where the next one will be. Any thread.
+  Status read_on(log::Place& at, const std::function<Status(const log::Record& record, log::Place group)>& visit);
+  Result<std::optional<log::Group>> group_at(log::Place& at) { return log_.read_group(at); }
 
   UndoStats stats() const;
   void set_settings(UndoSettings settings);  // any thread

@@ -204,3 +204,43 @@ def test_the_old_active_dies_while_it_hands_over(cluster, lab, rows):
         lab.boot(old)
     cluster.wait_automatic_failover(240)
     postgres.check(lab, new)
+
+
+@pytest.mark.ci
+def test_a_look_shows_the_second_before_while_the_passive_follows(cluster, lab):
+    """Files come out of the past of a passive; nothing can be changed there; it is gone with the mirror."""
+    active, passive = history.need(cluster)
+    papers, past = f"{postgres.DATA}/papers", "/mnt/past"
+    lab.sh(active, f"runuser -u postgres -- sh -c 'mkdir -p {papers}/sub && seq 1 200000 > {papers}/a && echo old > {papers}/sub/b "
+                   f"&& ln -s a {papers}/link'")
+    good_s = clock_s(lab, active)
+    history.wait_past(cluster, active, good_s)
+    wanted = lab.sh(active, f"cd {papers} && cat a sub/b link | sha256sum")
+    lab.sh(active, f"runuser -u postgres -- sh -c 'echo new > {papers}/a && rm -rf {papers}/sub {papers}/link && echo c > {papers}/c'")
+    cluster.wait(lambda: lab.sh(passive, f"ls {papers}").split() == ["a", "c"], "the passive has it too", 20)
+    lab.sh(passive, f"mkdir -p {past}")
+    try:
+        cluster.cli(active, "look", "--at", iso(good_s), "--node", passive, past)
+        inside = past + papers.removeprefix("/var/lib/postgresql")  # the one folder that is protected
+        assert lab.sh(passive, f"ls {inside}").split() == ["a", "link", "sub"]
+        assert lab.sh(passive, f"cd {inside} && cat a sub/b link | sha256sum") == wanted
+        # What is applied later is not seen.
+        lab.sh(active, f"runuser -u postgres -- sh -c 'rm {papers}/a && seq 5 > {papers}/d'")
+        cluster.wait(lambda: lab.sh(passive, f"ls {papers}").split() == ["c", "d"], "the passive goes on", 20)
+        lab.sh(passive, "echo 3 > /proc/sys/vm/drop_caches")
+        assert lab.sh(passive, f"cd {inside} && cat a sub/b link | sha256sum") == wanted
+        assert lab.sh(passive, f"rm -rf /root/out && cp -a {inside} /root/out && stat -c %U /root/out/a").strip() == "postgres"
+        assert lab.exec(passive, "touch", f"{inside}/x", check=False).returncode != 0
+        assert lab.exec(passive, "runuser", "-u", "postgres", "--", "ls", inside, check=False).returncode != 0, "root only"
+        looks = told(cluster, active, "look", "--list")["looks"]
+        assert [(v["node"], v["dir"]) for v in looks] == [(passive, past)], looks
+        cluster.cli(active, "look", "--end", past, "--node", passive)
+        assert lab.exec(passive, "mountpoint", "-q", past, check=False).returncode != 0
+        cluster.cli(active, "look", "--at", iso(good_s), "--node", passive, past)
+        lab.exec(passive, "systemctl", "kill", "-s", "KILL", "holdfast-mirror")
+        cluster.wait(lambda: lab.exec(passive, "mountpoint", "-q", past, check=False).returncode != 0
+                     and lab.exec(passive, "ls", past, check=False).returncode == 0, "no dead view is left", 30)
+    finally:
+        cluster.cli(active, "look", "--end", past, "--node", passive, check=False)
+        lab.sh(active, f"rm -rf {papers}")
+        cluster.wait_synchronized(240)

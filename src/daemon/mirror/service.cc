@@ -91,6 +91,9 @@ platform::ControlSocket::Answer Service::handle(const Json& request) {
       {"timeline", &Service::timeline},
       {"resolve", &Service::resolve},
       {"rewind", &Service::rewind},
+      {"look", &Service::look},
+      {"look_end", &Service::look_end},
+      {"looks", &Service::looks},
       {"shadow_mark", &Service::shadow_mark},
       {"shadow_here", &Service::shadow_here},
       {"shadow_keep", &Service::shadow_keep},
@@ -248,6 +251,7 @@ Status Service::remember_paths(const MirrorConfig& config) {
 }
 
 void Service::cover_known_paths() {
+  capture::LookMount::clear_dead();
   const auto text = platform::read_file(paths_.state_dir + "/covers.json");
   if (!text) return;
   const Json paths = Json::parse(text->begin(), text->end(), nullptr, false);
@@ -298,6 +302,7 @@ Status Service::remove_set(SetNumber number) {
   const std::shared_ptr<ProtectedSet> kept = sets_.at(number);
   ProtectedSet& set = *kept;
   std::vector<capture::Holder> holders;
+  end_looks();
   const auto no_push = pusher_->pause();
   HF_TRY(set.unmount(std::chrono::seconds(5), &holders));
   HF_TRY(log_->remove_set(number));

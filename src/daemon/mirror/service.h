@@ -15,6 +15,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "capture/look_mount.h"
 #include "daemon/mirror/lease_gate.h"
 #include "daemon/mirror/mirror_config.h"
 #include "daemon/mirror/protected_set.h"
@@ -76,6 +77,12 @@ class Service {
   Result<Json> timeline(const Json& request);
   Result<Json> resolve(const Json& request);
   Result<Json> rewind(const Json& request);
+  // --- service_look.cc
+  Result<Json> look(const Json& request);
+  Result<Json> look_end(const Json& request);
+  Result<Json> looks(const Json& request);
+  void end_looks();
+  void drop_ended_looks();
   Result<Json> shadow_mark(const Json& request);
   Result<Json> shadow_here(const Json& request);
   Result<Json> shadow_keep(const Json& request);
@@ -149,6 +156,13 @@ class Service {
   std::unique_ptr<mirror::NodeLog> log_;
   std::unique_ptr<platform::MirrorRuntime> runtime_;
   std::unique_ptr<Pusher> pusher_;
+  struct Look {
+    std::unique_ptr<capture::LookMount> mount;
+    std::uint64_t batch = 0;
+    std::int64_t time_ns = 0;
+  };
+  std::mutex looks_mutex_;
+  std::map<std::string, Look> looks_;  // by folder
 };
 
 }  // namespace holdfast::mirror_process

@@ -259,6 +259,7 @@ void Service::on_fault(const Error& why) {
 }
 
 void Service::shut_down() {
+  end_looks();
   if (runtime_) {
     pusher_.reset();
     end_sessions();

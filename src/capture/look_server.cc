@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "capture/look_server.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "log/xattrs.h"
+
+namespace holdfast::capture {
+namespace {
+
+constexpr std::uint64_t keep_s = 3600;  // the past does not change
+constexpr std::int64_t second_ns = 1'000'000'000;
+
+Answer refused(const Error& why) {
+  switch (why.code) {
+    case ErrorCode::stale:
+    case ErrorCode::not_found:
+      return -ESTALE;
+    default:
+      return why.sys_errno ? -why.sys_errno : -EIO;
+  }
+}
+
+std::uint64_t ino_of(const FileId& id) {
+  std::uint64_t ino = 0;
+  std::memcpy(&ino, id.bytes.data(), sizeof ino);
+  return ino == 0 ? 2 : ino;
+}
+
+void split_time(std::int64_t ns, std::uint64_t& seconds, std::uint32_t& rest) {
+  std::int64_t s = ns / second_ns;
+  if (ns % second_ns < 0) --s;
+  seconds = static_cast<std::uint64_t>(s);
+  rest = static_cast<std::uint32_t>(ns - s * second_ns);
+}
+
+}  // namespace
+
+LookServer::LookServer(const std::vector<LookMount::Root>& roots, std::shared_ptr<ports::PastTree> past)
+    : past_(std::move(past)) {
+  Node top;
+  top.ino = fuse::root_node;
+  nodes_[fuse::root_node] = std::move(top);
+  for (const auto& root : roots) place_root(root);
+}
+
+void LookServer::place_root(const LookMount::Root& root) {
+  std::uint64_t at = fuse::root_node;
+  for (std::size_t from = 0; from < root.path.size();) {
+    const std::size_t slash = std::min(root.path.find('/', from), root.path.size());
+    const std::string name = root.path.substr(from, slash - from);
+    from = slash + 1;
+    if (name.empty()) continue;
+    auto& next = nodes_[at].children[name];
+    if (next == 0) {
+      next = ++last_node_;
+      nodes_[next].ino = next;
+    }
+    at = next;
+  }
+  Node& node = nodes_[at];
+  node.set = root.set;
+  node.id = FileId::root(root.set);
+  known_[{node.set, node.id}] = at;
+}
+
+Answer LookServer::handle(Request& r) {
+  using O = fuse::Op;
+  switch (r.op()) {
+    case O::init:
+      return init(r);
+    case O::statfs:
+      return statfs(r);
+    case O::lookup:
+      return lookup(r);
+    case O::forget:
+      forget(r.head.nodeid, r.in<fuse::ForgetIn>().nlookup);
+      return no_answer;
+    case O::batch_forget: {
+      std::size_t count = r.in<fuse::BatchForgetIn>().count;
+      for (ByteView rest = r.args; count > 0 && rest.size() >= sizeof(fuse::ForgetOne); --count) {
+        fuse::ForgetOne one;
+        std::memcpy(&one, rest.data(), sizeof one);
+        forget(one.nodeid, one.nlookup);
+        rest = rest.subspan(sizeof one);
+      }
+      return no_answer;
+    }
+    case O::interrupt:
+      return no_answer;
+    case O::getattr:
+      return getattr(r);
+    case O::readlink:
+      return readlink(r);
+    case O::open:
+      return open(r);
+    case O::read:
+      return read(r);
+    case O::opendir:
+      return opendir(r);
+    case O::readdir:
+      return readdir(r);
+    case O::releasedir:
+      return releasedir(r);
+    case O::release:
+    case O::destroy:
+      return 0;
+    case O::getxattr:
+      return xattr(r, false);
+    case O::listxattr:
+      return xattr(r, true);
+    default:
+      return -ENOSYS;  // what changes something does not come here: the mount is read-only
+  }
+}
+
+Answer LookServer::init(Request& r) {
+  const auto& in = r.in<fuse::InitIn>();
+  fuse::InitOut out{};
+  out.major = fuse::major_version;
+  out.minor = std::min(in.minor, fuse::minor_version);
+  if (in.major != fuse::major_version) return in.major > fuse::major_version ? put(r, out) : -EPROTO;
+  if (in.minor < fuse::least_minor) return -EPROTO;
+  const std::uint64_t offered = in.flags | std::uint64_t{in.flags2} << 32;
+  const std::uint64_t agreed =
+      offered & (fuse::init_async_read | fuse::init_big_writes | fuse::init_parallel_dirops | fuse::init_abort_error |
+                 fuse::init_max_pages | fuse::init_cache_symlinks | fuse::init_ext);
+  out.flags = static_cast<std::uint32_t>(agreed);
+  out.flags2 = static_cast<std::uint32_t>(agreed >> 32);
+  out.max_readahead = 1U << 20;
+  out.max_background = 16;
+  out.congestion_threshold = 12;
+  out.max_write = max_write_bytes;
+  out.max_pages = max_write_bytes / 4096;
+  out.time_gran = 1;
+  return put(r, out);
+}
+
+Answer LookServer::statfs(Request& r) {
+  fuse::StatfsOut out{};
+  out.bsize = out.frsize = 4096;
+  out.namelen = 255;
+  return put(r, out);
+}
+
+bool LookServer::node_of(std::uint64_t number, Node& node) const {
+  const std::lock_guard lock(mutex_);
+  const auto it = nodes_.find(number);
+  if (it == nodes_.end()) return false;
+  node = it->second;
+  return true;
+}
+
+std::uint64_t LookServer::remember(SetNumber set, const FileId& id) {
+  const std::lock_guard lock(mutex_);
+  auto& number = known_[{set, id}];
+  if (number == 0) {
+    number = ++last_node_;
+    Node node;
+    node.set = set;
+    node.id = id;
+    node.ino = ino_of(id);
+    nodes_[number] = std::move(node);
+  }
+  ++nodes_[number].lookups;
+  return number;
+}
+
+void LookServer::forget(std::uint64_t number, std::uint64_t lookups) {
+  const std::lock_guard lock(mutex_);
+  const auto it = nodes_.find(number);
+  if (it == nodes_.end() || it->second.set == 0 || it->second.id.is_root()) return;
+  Node& node = it->second;
+  node.lookups -= std::min(node.lookups, lookups);
+  if (node.lookups != 0) return;
+  known_.erase({node.set, node.id});
+  nodes_.erase(it);
+}
+
+Answer LookServer::attributes(const Node& node, fuse::Attr& attr) {
+  attr = {};
+  attr.ino = node.ino;
+  attr.blksize = 4096;
+  if (node.set == 0) {
+    attr.mode = S_IFDIR | 0555;
+    attr.nlink = 2;
+    return 0;
+  }
+  const auto a = past_->attributes(node.set, node.id);
+  if (!a) return refused(a.error());
+  attr.size = S_ISDIR(a->mode) ? 0 : a->size;
+  attr.blocks = (a->allocated_bytes + 511) / 512;
+  split_time(a->atime_ns, attr.atime, attr.atime_nsec);
+  split_time(a->mtime_ns, attr.mtime, attr.mtime_nsec);
+  split_time(a->mtime_ns, attr.ctime, attr.ctime_nsec);
+  attr.mode = a->mode;
+  attr.nlink = static_cast<std::uint32_t>(a->links);
+  attr.uid = a->uid;
+  attr.gid = a->gid;
+  attr.rdev = static_cast<std::uint32_t>(a->rdev);
+  return 0;
+}
+
+Answer LookServer::lookup(Request& r) {
+  Name name;
+  if (const int error = name.take(r.args)) return -error;
+  Node dir, node;
+  if (!node_of(r.head.nodeid, dir)) return -ESTALE;
+  fuse::EntryOut out{};
+  if (dir.set == 0) {
+    const auto it = dir.children.find(std::string(name.view()));
+    if (it == dir.children.end() || !node_of(it->second, node)) return -ENOENT;
+    out.nodeid = it->second;
+  } else {
+    const auto found = past_->lookup(dir.set, dir.id, name.view());
+    if (!found) return refused(found.error());
+    if (!*found) return -ENOENT;
+    node.set = dir.set;
+    node.id = (*found)->id;
+    node.ino = ino_of(node.id);
+  }
+  if (const Answer error = attributes(node, out.attr); error < 0) return error;
+  if (out.nodeid == 0) out.nodeid = remember(node.set, node.id);
+  out.entry_valid = out.attr_valid = keep_s;
+  return put(r, out);
+}
+
+Answer LookServer::getattr(Request& r) {
+  Node node;
+  if (!node_of(r.head.nodeid, node)) return -ESTALE;
+  fuse::AttrOut out{};
+  out.attr_valid = keep_s;
+  if (const Answer error = attributes(node, out.attr); error < 0) return error;
+  return put(r, out);
+}
+
+Answer LookServer::readlink(Request& r) {
+  Node node;
+  if (!node_of(r.head.nodeid, node) || node.set == 0) return -ESTALE;
+  const auto target = past_->target(node.set, node.id);
+  if (!target) return refused(target.error());
+  if (target->size() > r.reply.size()) return -EIO;
+  std::memcpy(r.reply.data(), target->data(), target->size());
+  return static_cast<Answer>(target->size());
+}
+
+Answer LookServer::open(Request& r) {
+  if ((r.in<fuse::OpenIn>().flags & O_ACCMODE) != O_RDONLY) return -EROFS;
+  return put(r, fuse::OpenOut{0, fuse::fopen_keep_cache, 0});
+}
+
+Answer LookServer::read(Request& r) {
+  const auto in = r.in<fuse::ReadIn>();
+  Node node;
+  if (!node_of(r.head.nodeid, node) || node.set == 0) return -ESTALE;
+  const auto got =
+      past_->read(node.set, node.id, in.offset, r.reply.first(std::min<std::size_t>(in.size, r.reply.size())));
+  return got ? static_cast<Answer>(*got) : refused(got.error());
+}
+
+Answer LookServer::opendir(Request& r) {
+  Node dir;
+  if (!node_of(r.head.nodeid, dir)) return -ESTALE;
+  auto listing = std::make_shared<std::vector<Entry>>();
+  listing->push_back({".", dir.ino, S_IFDIR});
+  listing->push_back({"..", dir.ino, S_IFDIR});
+  if (dir.set == 0) {
+    for (const auto& [name, number] : dir.children) listing->push_back({name, number, S_IFDIR});
+  } else {
+    auto all = past_->list(dir.set, dir.id);
+    if (!all) return refused(all.error());
+    for (auto& e : *all) listing->push_back({std::move(e.name), ino_of(e.id), e.mode & S_IFMT});
+  }
+  const std::lock_guard lock(mutex_);
+  listings_[++last_listing_] = std::move(listing);
+  return put(r, fuse::OpenOut{last_listing_, fuse::fopen_keep_cache | fuse::fopen_cache_dir, 0});
+}
+
+Answer LookServer::readdir(Request& r) {
+  const auto in = r.in<fuse::ReadIn>();
+  std::shared_ptr<std::vector<Entry>> listing;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto it = listings_.find(in.fh);
+    if (it == listings_.end()) return -EBADF;
+    listing = it->second;
+  }
+  const std::size_t room = std::min<std::size_t>(in.size, r.reply.size());
+  std::size_t used = 0;
+  for (std::uint64_t at = in.offset; at < listing->size(); ++at) {
+    const Entry& e = (*listing)[at];
+    const std::size_t whole = fuse::record_aligned(sizeof(fuse::Dirent) + e.name.size());
+    if (whole > room - used) break;
+    const fuse::Dirent out{e.ino, at + 1, static_cast<std::uint32_t>(e.name.size()), e.type >> 12};
+    std::memset(r.reply.data() + used, 0, whole);
+    std::memcpy(r.reply.data() + used, &out, sizeof out);
+    std::memcpy(r.reply.data() + used + sizeof out, e.name.data(), e.name.size());
+    used += whole;
+  }
+  return static_cast<Answer>(used);
+}
+
+Answer LookServer::releasedir(Request& r) {
+  const std::lock_guard lock(mutex_);
+  listings_.erase(r.in<fuse::ReleaseIn>().fh);
+  return 0;
+}
+
+Answer LookServer::xattr(Request& r, bool list) {
+  const std::uint32_t size = r.in<fuse::GetxattrIn>().size;
+  Name name;
+  if (!list)
+    if (const int error = name.take(r.args)) return -error;
+  Node node;
+  if (!node_of(r.head.nodeid, node)) return -ESTALE;
+  Bytes found;
+  if (node.set != 0) {
+    const auto bytes = past_->xattrs(node.set, node.id);
+    if (!bytes) return refused(bytes.error());
+    const auto all = log::decode_xattrs(*bytes);
+    if (!all) return -EIO;
+    const auto one = std::find_if(all->begin(), all->end(), [&](const auto& x) { return x.name == name.view(); });
+    if (!list && one == all->end()) return -ENODATA;
+    if (!list) found.assign(one->value.begin(), one->value.end());
+    for (const auto& x : *all) {
+      if (!list) break;
+      found.insert(found.end(), x.name.begin(), x.name.end());
+      found.push_back(0);
+    }
+  } else if (!list) {
+    return -ENODATA;
+  }
+  if (size == 0) return put(r, fuse::GetxattrOut{static_cast<std::uint32_t>(found.size()), 0});
+  if (found.size() > std::min<std::size_t>(size, r.reply.size())) return -ERANGE;
+  std::copy(found.begin(), found.end(), r.reply.begin());
+  return static_cast<Answer>(found.size());
+}
+
+}  // namespace holdfast::capture
