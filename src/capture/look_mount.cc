@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "capture/look_mount.h"
 
+#include <fcntl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 
@@ -100,6 +101,9 @@ void LookMount::clear_dead() {
     dead.push_back(std::move(plain));
   }
   for (const auto& path : dead) {
+    if (const Descriptor fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+        fd.get() >= 0 || errno != ENOTCONN)
+      continue;  // somebody serves it
     if (::umount2(path.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0)
       log_warning("cannot unmount {}: {}", path, errno_error(errno, "umount").message);
     else
