@@ -7,22 +7,22 @@ UNPROTECTED_WITHIN_S = 60
 
 
 @contextlib.contextmanager
-def protected(cluster, folder, prepare=""):
+def protected(cluster, folder, prepare="", patience_s=180):
     """`folder` is protected on both nodes; `prepare` is a script that makes its contents before ($1: the folder). Yields
-    (active, passive), synchronized. At the end it is gone, whatever the test left cut, slow or off."""
+    (active, passive), synchronized within `patience_s`. At the end it is gone, whatever the test left cut, slow or off."""
     lab = cluster.lab
     active, _ = cluster.wait_automatic_failover()
-    lab.sh(active, f'mkdir -p "$1"; {prepare}', folder, timeout_s=120)
-    cluster.cli(active, "protect", folder, timeout_s=120)
+    lab.sh(active, f'mkdir -p "$1"; {prepare}', folder, timeout_s=patience_s)
+    cluster.cli(active, "protect", folder, timeout_s=patience_s)
     try:
-        yield cluster.wait_automatic_failover(180)
+        yield cluster.wait_automatic_failover(patience_s)
     finally:
         make_whole(cluster)
         cluster.cli(cluster.active(), "unprotect", folder, "--yes", timeout_s=120)
         for node in cluster.nodes:
             cluster.wait(lambda n=node: f" {folder} " not in lab.exec(n, "cat", "/proc/self/mounts").stdout,
                          f"{node} covers {folder} no more", UNPROTECTED_WITHIN_S)
-            lab.sh(node, 'chattr -R -f -i -a "$1" || true; rm -rf "$1"', folder, timeout_s=120)
+            lab.sh(node, 'chattr -R -f -i -a "$1" || true; rm -rf "$1"', folder, timeout_s=patience_s)
 
 
 def make_whole(cluster):

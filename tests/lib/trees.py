@@ -13,7 +13,7 @@ NAME = re.compile(r"""b('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
 MOST_NAMES = 500        # that fit on a command line
 
 
-def digest(lab, node, folder, names=(), timeout_s=180):
+def digest(lab, node, folder, names=(), timeout_s=900):
     lab.put(node, PROGRAM, (CHECKOUT / "tests/lib/tree_digest.py").read_text())
     return lab.exec(node, "python3", PROGRAM, folder, *names, timeout_s=timeout_s).stdout.splitlines()
 
