@@ -41,6 +41,15 @@ struct SyncProgress {
   std::optional<double> remaining_s;
 };
 
+// How a node was last made whole, as the active tells; since its mirror began.
+struct LastSync {
+  std::string kind;              // full: everything was compared or copied | partial: only what had changed
+  std::uint64_t objects = 0;     // objects and names that were shipped
+  std::uint64_t opened = 0;      // objects that the active opened for it
+  std::uint64_t bytes = 0;       // of contents, shipped or compared
+  std::uint64_t sent_bytes = 0;  // on the wire for it
+};
+
 // What a node can be taken back to (GET /v1/timeline says more).
 struct UndoStatus {
   std::string state;  // off | on | damaged | waiting_for_space | rewinding | ...
@@ -67,6 +76,7 @@ struct NodeStatus {
   bool self = false;  // the node that answers
   bool held = false;  // keeps receiving and voting, but neither applies nor is a target
   std::optional<SyncProgress> sync_progress;
+  std::optional<LastSync> last_sync;
   std::vector<ChannelPath> channel;
   Queues queues;
   std::optional<UndoStatus> undo;

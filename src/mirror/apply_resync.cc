@@ -262,7 +262,7 @@ Status ResyncApply::ship_node(const log::Record& r) {
     if (!now || now->mode != r.mode) HF_TRY(tree_.set_attributes(r.file, log::valid_mode, to));
   }
   memory_.asked.erase(r.file);
-  memory_.made.erase(r.file);
+  if (!is_folder(r.mode) && (!is_regular(r.mode) || r.rdev == log::rdev_all_follows)) memory_.made.erase(r.file);
   // The active took it for known here, and ships only a part.
   if (!there && is_regular(r.mode) && r.length > 0 && r.rdev != log::rdev_all_follows)
     ask_for_contents(r.file, nak_contents);
@@ -279,6 +279,7 @@ Status ResyncApply::ship_dir(const log::Record& r) {
   if (r.flags & log::flag_first_chunk) {
     memory_.listings[r.file].clear();
     memory_.relist.erase(r.file);
+    memory_.made.erase(r.file);
   }
   const auto listing = memory_.listings.find(r.file);
   if (listing == memory_.listings.end()) {

@@ -97,15 +97,15 @@ Status ChangeMap::flush() {
     entries = flushing_.encode();
   }
   Status merged = store_->merge(entries, ChangeSet::combine, header(false));
-  bool too_many = false;
+  std::uint64_t keys = 0;
   if (merged) {
-    HF_ASSIGN(const std::uint64_t keys, store_->size());
-    too_many = keys > change_map_objects;
+    HF_ASSIGN(keys, store_->size());
   }
   const std::lock_guard lock(mutex_);
   if (!merged && !clear_) memory_.merge(flushing_);
   flushing_.clear();
-  if (too_many) overflow_locked("millions of objects");
+  if (merged) stored_ = keys;
+  if (keys > change_map_objects) overflow_locked("millions of objects");
   return merged;
 }
 
@@ -166,6 +166,11 @@ Result<std::vector<ChangeEntry>> ChangeMap::scan(ChangeKind kind, SetNumber set,
   });
   found.erase(other, found.end());
   return found;
+}
+
+std::uint64_t ChangeMap::about() const {
+  const std::lock_guard lock(mutex_);
+  return memory_.size() + flushing_.size() + (clear_ ? 0 : stored_);
 }
 
 Result<std::uint64_t> ChangeMap::size() {

@@ -51,6 +51,7 @@ class ChangeMap final : public ChangeSink {
   // Flushed entries of one kind and set with keys after `after` (empty: from the first).
   Result<std::vector<ChangeEntry>> scan(ChangeKind kind, SetNumber set, const Bytes& after, std::size_t count);
   Result<std::uint64_t> size();  // keys, memory and disk; about
+  std::uint64_t about() const;   // the same, without waiting for the disk
 
  private:
   Status clear_held();
@@ -61,6 +62,7 @@ class ChangeMap final : public ChangeSink {
   std::mutex store_mutex_;    // one writer of the store; taken before mutex_
   mutable std::mutex mutex_;  // everything below
   ChangeSet memory_, flushing_;
+  std::uint64_t stored_ = 0;  // keys on disk, when last looked
   bool clear_ = true;  // what is on disk is of before the last forget() (or of another life): goes with the next flush
   bool overflowed_ = false, partial_ = false;
 };

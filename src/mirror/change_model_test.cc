@@ -46,6 +46,7 @@ TEST_F(ChangeModel, OldFailures) {
       {43503, "a file without a name that got one after all was shipped: asked for after the end"},
       {7258, "a file without a name of which the peer had an old part, when it got one"},
       {16728, "another one"},
+      {36302, "a folder that was asked for as the connection broke: its attributes alone are no answer"},
       {20440, "a folder that a live rename had made empty, asked for as the connection broke"},
   };
   for (const auto& [seed, what] : seeds)

@@ -192,7 +192,7 @@ bool PeerQueue::resume_on_disk(Position position) {
 bool PeerQueue::in_map(Position position) const {
   if (mode_ != Mode::map || !noted_since_) return false;
   return position == *noted_since_ ||
-         (position.epoch == released_.epoch && *noted_since_ <= position && position <= released_);
+         (position.epoch == released_.epoch && noted_since_->sequence < position.sequence && position <= released_);
 }
 
 Position PeerQueue::restart() {

@@ -153,6 +153,46 @@ TEST_F(PeerQueueTest, BeyondTheBoundTheMapHasEverything) {
   EXPECT_TRUE(sink.folded.empty());
 }
 
+// A position counts only if it is on this node's own history, and nothing after it went by unnoted.
+TEST_F(PeerQueueTest, TheMapCoversOnlyPositionsOfThisHistoryAfterItsBegin) {
+  const Position base{Epoch(1), Sequence(100)};
+  ring.close();
+  ring.open(Epoch(2), base);
+  TestSink sink;
+  queue = std::make_unique<PeerQueue>(ring, testing::this_peer, "p", disk.opener(), &sink, segment);
+  queue->set_limit(4 * segment);
+  queue->begin(base);
+  append_spooled(1500);
+  ASSERT_EQ(mode(), PeerQueue::Mode::map);
+  const Position to = queue->covered()->to;
+  const auto resume = [&](std::uint64_t epoch, std::uint64_t sequence) {
+    return queue->resume({Epoch(epoch), Sequence(sequence)});
+  };
+  EXPECT_EQ(resume(1, 100), PeerQueue::Source::map) << "where the epoch began";
+  EXPECT_EQ(resume(1, 101), PeerQueue::Source::stale) << "the epoch before went on elsewhere";
+  EXPECT_EQ(resume(1, 99), PeerQueue::Source::stale);
+  EXPECT_EQ(resume(2, 100), PeerQueue::Source::stale);
+  EXPECT_EQ(resume(2, 101), PeerQueue::Source::map);
+  EXPECT_EQ(resume(2, 500), PeerQueue::Source::map);
+  EXPECT_EQ(resume(3, 101), PeerQueue::Source::stale);
+  EXPECT_EQ(resume(2, 1601), PeerQueue::Source::stale) << "ahead of us";
+  EXPECT_EQ(resume(2, to.sequence.value), PeerQueue::Source::queue);
+}
+
+TEST_F(PeerQueueTest, WhatWasAcknowledgedBeforeTheMapBeganIsNotInIt) {
+  TestSink sink;
+  make(&sink, 4 * segment);
+  ASSERT_TRUE(append(100));
+  ASSERT_EQ(take_all(0), 100U);
+  queue->acked(Sequence(50));
+  append_spooled(1500);
+  ASSERT_EQ(mode(), PeerQueue::Mode::map);
+  const std::uint64_t since = queue->covered()->since.sequence.value;
+  ASSERT_GT(since, 20U);
+  EXPECT_EQ(queue->resume(at(20)), PeerQueue::Source::stale) << "a peer that went back, or whose disk did";
+  EXPECT_EQ(queue->resume(at(since)), PeerQueue::Source::map);
+}
+
 TEST_F(PeerQueueTest, WithoutASpillAPeerThatIsAwayGivesWayAndOneThatIsThereDoesNot) {
   make(nullptr, 0);
   ASSERT_EQ(queue->resume({}), PeerQueue::Source::queue);

@@ -242,6 +242,11 @@ void Resync::ask_ahead() {
   for (const FileId& id : plan_->take_soon()) tree_.will_read(set_, id);
 }
 
+void Resync::count_opened(std::uint64_t objects) {
+  const std::lock_guard lock(mutex_);
+  progress_.opened += objects;
+}
+
 void Resync::finished() {
   const ShipJob::What what = work_.back().job.what;
   const bool counts = what != ShipJob::What::bytes && what != ShipJob::What::name_gone;

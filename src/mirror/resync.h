@@ -29,6 +29,7 @@ struct ResyncProgress {
   std::uint64_t done = 0, total = 0;  // objects and names; total grows as folders are read
   std::uint64_t bytes = 0;            // of content, shipped or compared
   std::uint64_t sent_bytes = 0;       // in records
+  std::uint64_t opened = 0;           // objects of ours that were opened for it, listings' entries among them
   bool partial = false;               // only what changed
 };
 
@@ -90,6 +91,7 @@ class Resync {
   void append_name(const Work& work, const ports::TreeEntry* there, std::int64_t parent_mtime_ns);
   void finished();
   void ask_ahead();
+  void count_opened(std::uint64_t objects);
   bool may_begin() const;
   bool has_news() const;
   // Space for one step, before any lock (R22): what append_* use comes out of it; the rest is given back when the step ends.

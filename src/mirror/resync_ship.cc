@@ -56,6 +56,7 @@ Status Resync::ship_object() {
   const std::size_t piece = std::max(work.node_piece, node_piece_bytes);
   HF_TRY(reserve({piece, data_chunk_bytes, capability_piece_bytes}));
   bool done = false;
+  count_opened(1);
   HF_TRY(tree_.with_object(set_, work.job.id, [&](ports::LiveObject& object) -> Status {
     HF_ASSIGN(const auto attributes, object.attributes());
     if (work.job.unless_file && is_regular(attributes.mode)) {
@@ -233,6 +234,7 @@ Status Resync::ship_names() {
     }
     return {};
   }
+  count_opened(listing.entries.size());
   plan_->listed(listing.entries);
   ask_ahead();
   {
@@ -252,6 +254,7 @@ Status Resync::ship_names() {
 Status Resync::ship_name() {
   const Work& work = work_.back();
   const bool only_gone = work.job.what == ShipJob::What::name_gone;
+  count_opened(2);  // the folder, and what stands there
   HF_TRY(reserve({name_piece_bytes}));
   Status said = tree_.with_object(set_, work.job.id, [&](ports::LiveObject& object) -> Status {
     HF_ASSIGN(const auto attributes, object.attributes());
@@ -285,6 +288,7 @@ void Resync::append_name(const Work& work, const ports::TreeEntry* there, std::i
 
 Status Resync::ship_parent() {
   Work& work = work_.back();
+  count_opened(2);
   FileId parent;
   HF_TRY(tree_.with_object(set_, work.job.id, [&](ports::LiveObject& object) -> Status {
     HF_ASSIGN(const auto attributes, object.attributes());

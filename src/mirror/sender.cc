@@ -353,6 +353,7 @@ PeerStatus Sender::status() const {
     s.oldest_ns = std::max<std::int64_t>(0, shared_.times.steady_ns() - ring.appended_at(acked_.next()));
   s.resync = resync_ ? resync_->progress() : last_resync_;
   s.sent_bytes = sent_bytes_;
+  if (map_) s.changed_objects = map_->about();
   s.resyncs = resyncs_;
   return s;
 }

@@ -39,10 +39,11 @@ struct PeerStatus {
   std::int64_t recovery_point_ns =
       -1;  // upper bound of the age of the oldest change it does not hold durably; -1: it holds no whole copy
   PeerQueue::Status queue;
-  std::int64_t oldest_ns = 0;    // age of the oldest change that it has not acknowledged; 0: none
-  ResyncProgress resync;         // the one that runs, or the last one
-  std::uint64_t resyncs = 0;     // how many were begun, sets counted one by one
-  std::uint64_t sent_bytes = 0;  // in batches, since this process began
+  std::int64_t oldest_ns = 0;         // age of the oldest change that it has not acknowledged; 0: none
+  ResyncProgress resync;              // the one that runs; else all together that made it whole last
+  std::uint64_t resyncs = 0;          // how many were begun, sets counted one by one
+  std::uint64_t changed_objects = 0;  // that the map names, about
+  std::uint64_t sent_bytes = 0;       // in batches, since this process began
 };
 
 class Sender {
@@ -109,6 +110,7 @@ class Sender {
   bool map_suffices(const Need& need);
   std::shared_ptr<Resync> next_resync();
   bool wait_for_need(Need& need, std::uint64_t& asked);
+  void add_up(const ResyncProgress& progress);
   void keep_doubts(const Resync& resync);
   void partial_ends();
   Status send_batch(ports::ByteStream& stream, Bytes& records);
@@ -145,7 +147,8 @@ class Sender {
   std::optional<Partial> partial_;
   bool flush_failed_ = false;  // said once
   std::uint64_t resyncs_ = 0, sent_bytes_ = 0;
-  ResyncProgress last_resync_;
+  ResyncProgress last_resync_;  // all of them since it was whole last
+  bool whole_since_ = true;     // the next one begins a new sum
   // What was shipped to the end in this life of the peer: it is whole when it has applied that.
   std::map<SetNumber, Sequence> shipped_;
   std::uint64_t life_ = 0;  // of the peer's process, in the last session

@@ -182,6 +182,20 @@ std::shared_ptr<Resync> Sender::next_resync() {
   }
 }
 
+// mutex_ is held.
+void Sender::add_up(const ResyncProgress& progress) {
+  if (std::exchange(whole_since_, false)) {
+    last_resync_ = {};
+    last_resync_.partial = true;
+  }
+  last_resync_.done += progress.done;
+  last_resync_.total += progress.total;
+  last_resync_.bytes += progress.bytes;
+  last_resync_.sent_bytes += progress.sent_bytes;
+  last_resync_.opened += progress.opened;
+  last_resync_.partial = last_resync_.partial && progress.partial;
+}
+
 // What the peer may lack beyond what is noted: the next one ships it.
 void Sender::keep_doubts(const Resync& resync) {
   {
@@ -203,7 +217,7 @@ void Sender::resync_loop() {
     keep_doubts(*resync);
     {
       const std::lock_guard lock(mutex_);
-      last_resync_ = resync->progress();
+      add_up(resync->progress());
       resync_.reset();
       resync_work_.notify_all();
       const bool counts = std::exchange(resync_counts_, false) && done;
@@ -213,7 +227,7 @@ void Sender::resync_loop() {
         shipped_[resync->set()] = resync->end();
       }
       if (counts && needs_.empty()) {
-        complete_ = true;
+        complete_ = whole_since_ = true;
         counts_from_ = resync->end();
         caught_up_at_ = shared_.log.last_sequence();
       }

@@ -78,7 +78,7 @@ void Daemon::tell_of_the_past(const std::string& kind, const nlohmann::json& e) 
       const std::string who = peer ? name_of(*peer) : "a peer";
       if (full)
         event("warning", "queue_given_up", "holdfastd",
-              fmt::format("{} keeps no longer what {} has not received ({}): {} will be resynchronized",
+              fmt::format("{} keeps no longer what {} has not received ({}): {} gets what changed when it returns",
                           node_.node_name, who, text_of(e, "text"), who));
       else
         event("info", "queue_given_up", "holdfastd",

@@ -143,8 +143,14 @@ class Builder {
   }
 
   void progress(const json& entry, control::NodeStatus& n) {
-    if (text_of(entry, "state") != "resync") return;
     const json& resync = member_of(entry, "resync");
+    if (text_of(entry, "state") != "resync") {
+      const std::string kind = text_of(resync, "kind", "none");
+      if (kind != "none")
+        n.last_sync = control::LastSync{kind, number_of(resync, "done"), number_of(resync, "opened"),
+                                        number_of(resync, "bytes"), number_of(resync, "sent_bytes")};
+      return;
+    }
     control::SyncProgress p;
     p.kind = text_of(resync, "kind", "resync");
     if (p.kind == "partial") p.kind = "resync of what changed";
@@ -396,7 +402,7 @@ class Builder {
         const std::string who = peer ? name_of(*peer) : "a peer";
         add_alert("warning", "queue_given_up",
                   fmt::format("{} keeps no longer what {} has not received: {}", m.name, who, text_of(s, "text")),
-                  fmt::format("{} is resynchronized when it returns; to keep more next time free space under {}, raise "
+                  fmt::format("{} gets what changed when it returns; to keep more next time free space under {}, raise "
                               "send_queue_mib or lower send_keep_free_mib",
                               who, path));
         continue;

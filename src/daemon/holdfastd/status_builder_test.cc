@@ -133,7 +133,7 @@ TEST(StatusBuilder, AFullDiskIsNamedWithTheWayOut) {
       {{"where", "send"}, {"full", true}, {"path", "/srv"}, {"peer", to_hex(n2)}, {"text", "5 MiB are free"}}};
   EXPECT_EQ(
       alert("queue_given_up"),
-      "n1 keeps no longer what n2 has not received: 5 MiB are free: n2 is resynchronized when it returns; to keep "
+      "n1 keeps no longer what n2 has not received: 5 MiB are free: n2 gets what changed when it returns; to keep "
       "more next time free space under /srv, raise send_queue_mib or lower send_keep_free_mib");
 }
 

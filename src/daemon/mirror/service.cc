@@ -17,6 +17,8 @@
 namespace holdfast::mirror_process {
 namespace {
 
+constexpr std::uint32_t channel_features = mirror::feature_partial_resync;
+
 nlohmann::json to_reply(const Result<nlohmann::json>& result) {
   nlohmann::json reply = {{"ok", result.has_value()}};
   if (result) {
@@ -142,6 +144,7 @@ Status Service::start_log(const MirrorConfig& config) {
   state_.reset();
   hot_.reset();
   compared_.reset();
+  changes_.reset();
   segments_.reset();
   index_.reset();
   HF_ASSIGN(index_, platform::FileIndex::open(paths_.state_dir + "/index"));
@@ -159,6 +162,7 @@ Status Service::start_log(const MirrorConfig& config) {
   log_config.node_name = config.node_name.empty() ? to_hex(config.node) : config.node_name;
   log_config.ring_bytes = config.ring_bytes;
   log_config.life = random_number();
+  log_config.features = channel_features;
   log_config.send_limit_bytes = config.send_limit_bytes;
   log_config.receive_limit_bytes = config.receive_limit_bytes;
   mirror::NodeLogEvents events;
@@ -181,6 +185,11 @@ Status Service::start_log(const MirrorConfig& config) {
       if (!mount.session->open_for_write().empty()) return true;
     return false;
   };
+  // Peers that fall behind further than their queue are compared as a whole where this can't be had.
+  if (auto changes = platform::LmdbChangeStores::open(paths_.state_dir + "/changes"); changes)
+    changes_ = std::move(*changes);
+  else
+    log_warning("{}", changes.error().to_string());
   const std::string send_dir = paths_.state_dir + "/send";
   HF_TRY(platform::FolderSegmentStore::clear_scratch(send_dir));  // nobody knows what was acknowledged of it
   HF_TRY(platform::make_private_dir(send_dir));
@@ -203,6 +212,7 @@ Status Service::start_log(const MirrorConfig& config) {
     if (error) return 0;
     return std::chrono::nanoseconds(std::chrono::file_clock::to_sys(time).time_since_epoch()).count();
   };
+  ports.changes = changes_.get();
   HF_TRY(open_hot(ports));
   HF_ASSIGN(log_, mirror::NodeLog::open(log_config, ports, std::move(events)));
   if (mirror::HotGate* gate = log_->capture_log().hot()) {
@@ -436,11 +446,13 @@ Result<nlohmann::json> Service::status() {
                      {"oldest_s", seconds(p.oldest_ns)},
                      {"differences", differences[p.node]},
                      {"sent_bytes", p.sent_bytes},
+                     {"changed_objects", p.changed_objects},
                      {"resync",
                       {{"done", p.resync.done},
                        {"total", p.resync.total},
                        {"bytes", p.resync.bytes},
                        {"sent_bytes", p.resync.sent_bytes},
+                       {"opened", p.resync.opened},
                        {"begun", p.resyncs},
                        {"kind", p.resyncs == 0     ? "none"
                                 : p.resync.partial ? "partial"
