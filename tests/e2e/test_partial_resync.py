@@ -93,6 +93,7 @@ def folder(cluster, lab):
         lab.sh(node, f"rm -rf {FOLDER}")
 
 
+@pytest.mark.ci
 @pytest.mark.fault("behind-the-queue")
 def test_passive_that_fell_behind_its_queue_gets_what_changed(cluster, lab, folder):
     """A passive is away for longer than its queue reaches, while some of many files change: only those are looked at."""
