@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "mirror/changed_walk.h"
 
+#include <algorithm>
+
 #include "base/log.h"
 
 namespace holdfast::mirror {
@@ -89,14 +91,23 @@ Status ChangedWalk::read_keys(ChangeKind kind) {
   return {};
 }
 
-// Is the whole object in the plan, and was there to be shipped when its turn came?
+// Its job was not begun yet. One that was may have shipped, before the question, bytes that the question is about: a range that was collapsed since.
+bool ChangedWalk::turn_is_to_come(const FileId& id) const {
+  if (phase_ != Phase::objects) return false;
+  Bytes key = change_key_prefix(ChangeKind::object, set_);
+  key.insert(key.end(), id.bytes.begin(), id.bytes.end());
+  return key > after_ || std::any_of(ready_.begin(), ready_.end(), [&](const ShipJob& job) { return job.id == id; });
+}
+
+// Is the whole object in the plan, and has it still to be shipped?
 Result<bool> ChangedWalk::comes_whole(const FileId& id) {
   HF_ASSIGN(const bool named, map_.names(set_, id));
   if (!named)
     log_warning("peer {}: set {}: it lacks the object {}, which is not among those that changed", peer_, set_,
                 id.to_hex());
   HF_ASSIGN(const auto planned, map_.flushed(set_, id));
-  return planned && !gone_.contains(id) && planned->extents == std::vector<Extent>{{0, end_of_file}};
+  return planned && turn_is_to_come(id) && !gone_.contains(id) &&
+         planned->extents == std::vector<Extent>{{0, end_of_file}};
 }
 
 // Noted first: should this resynchronization be broken off, the next one ships it again.

@@ -33,6 +33,7 @@ class ChangedWalk final : public ResyncPlan {
   Status fill();
   Status read_keys(ChangeKind kind);
   Status given_up(const Error& why);
+  bool turn_is_to_come(const FileId& id) const;
   Result<bool> comes_whole(const FileId& id);
 
   ChangeMap& map_;

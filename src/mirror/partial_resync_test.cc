@@ -280,6 +280,30 @@ TEST_F(PartialActive, OneThatIsBrokenOffKeepsInDoubtWhatWasNamedAndWhatWasAskedF
   EXPECT_EQ(resync_.unsettled()[1].folder, id_of(9));
 }
 
+// A range of a big file was collapsed while the file was shipped: what had been sent has moved on the peer, and it asks for all of it.
+TEST_F(PartialActive, AnObjectWhoseTurnHasBegunIsShippedAgainWhenItIsAskedFor) {
+  for (std::uint8_t n = 1; n < 4; ++n) map_.note_object(set, id_of(n));
+  ChangedWalk walk(map_, set, "peer");
+  ASSERT_TRUE(walk.begin());
+  ASSERT_EQ(walk.next().value()->id, id_of(1));  // its turn: some of it is shipped, in pieces
+  const auto answer = [&](std::uint8_t n) {
+    EXPECT_TRUE(walk.again({set, id_of(n), 0, 0}));
+    const auto job = walk.next().value();
+    EXPECT_EQ(job->id, id_of(n));
+    return *job;
+  };
+  EXPECT_FALSE(answer(1).unless_file) << "what follows is not all of it";
+  EXPECT_TRUE(answer(3).unless_file) << "it comes whole, later";
+  EXPECT_TRUE(walk.again({set, id_of(1), nak_contents, 0}));
+  EXPECT_EQ(walk.next().value()->id, id_of(1));
+  EXPECT_TRUE(walk.again({set, id_of(2), nak_contents, 0}));
+  EXPECT_EQ(walk.next().value()->id, id_of(2));
+  EXPECT_EQ(walk.next().value()->id, id_of(3));
+  const auto names = walk.next();
+  ASSERT_TRUE(names);
+  EXPECT_FALSE(answer(3).unless_file);
+}
+
 TEST_F(PartialActive, AMapThatCannotBeKeptIsNone) {
   store_->no_space = true;
   map_.note_object(set, id_of(1));
