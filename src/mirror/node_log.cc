@@ -78,8 +78,8 @@ NodeLog::NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events)
            }}),
       receiver_(log_,
                 {[this](const Hello& hello) { return admit(hello); },
-                 [this](const Start& start, Epoch epoch) -> Status {
-                   HF_TRY(drain_for_restart(start.drained));
+                 [this](const Start& start, Epoch epoch, const Welcome& told) -> Status {
+                   HF_TRY(drain_for_restart(start.drained, told));
                    return restart_log(
                        start.base,
                        [](NodeState& s) {
@@ -212,8 +212,9 @@ void NodeLog::note_point(const NodeState& before, NodeState& next) const {
 }
 
 // What is durable here was acknowledged: it is applied before the log that holds it goes, so that the point is not older than need be. Where only
-// what changed comes (`must`), it would be missing for ever: then the active asks again until all is applied.
-Status NodeLog::drain_for_restart(bool must) {
+// what changed comes (`must`), it would be missing for ever: then the active asks again until all is applied. So would be what was skipped of a set
+// that was given up on the way, while the active was told that it is whole.
+Status NodeLog::drain_for_restart(bool must, const Welcome& told) {
   const NodeState state = snapshot();
   if (state.active_epoch != Epoch(0)) return {};  // its log ends where it was promoted
   if (!must && (!history() || state.complete.empty() || state.point)) return {};
@@ -227,11 +228,19 @@ Status NodeLog::drain_for_restart(bool must) {
     }
     more = *stepped;
   }
-  if (applier_.applied().sequence >= log_.durable()) return must ? applier_.checkpoint() : Status{};
-  return fail(ErrorCode::busy, "this node can't apply what it holds yet: {}",
-              applier_.waits_for_space() ? "it waits for space"
-              : must                     ? "it has more to apply first"
-                                         : "a set is missing");
+  if (applier_.applied().sequence < log_.durable())
+    return fail(ErrorCode::busy, "this node can't apply what it holds yet: {}",
+                applier_.waits_for_space() ? "it waits for space"
+                : must                     ? "it has more to apply first"
+                                           : "a set is missing");
+  if (!must) return {};
+  const NodeState now = snapshot();
+  for (const auto& s : told.sets)
+    if (s.complete && (!now.complete.contains(s.set) || now.resyncing.contains(s.set)))
+      return fail(ErrorCode::busy, "set {} is not whole here any more: it lacks more than what changed", s.set);
+  Status synced = applier_.checkpoint();
+  if (!synced) fault(synced.error());  // another sync would find nothing to complain of (I7)
+  return synced;
 }
 
 // The log begins anew after `base`. Crash-safe: the state says so before the log is touched, and again when it is done.

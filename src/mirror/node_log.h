@@ -267,7 +267,7 @@ class NodeLog {
   Status open_epoch(Epoch epoch, const Promotion& promotion, std::optional<Position> exact, bool hold_peers);
   Status restart_log_held(Position base, const std::function<void(NodeState&)>& change);
   void note_point(const NodeState& before, NodeState& next) const;
-  Status drain_for_restart(bool must);
+  Status drain_for_restart(bool must, const Welcome& told);
   void pin_point();
   // --- node_hot.cc
   Status open_hot();

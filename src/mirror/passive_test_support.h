@@ -103,7 +103,7 @@ class Node {
     HF_ASSIGN(log, NodeLog::open(config, ports, {[](const Error&) {}, {}, {}}));
     HF_TRY(log->add_set(tree));
     if (second) HF_TRY(log->add_set(second));
-    applier = std::thread([this] { log->run_applier(); });
+    if (applies) applier = std::thread([this] { log->run_applier(); });
     return {};
   }
   void stop() {
@@ -124,6 +124,9 @@ class Node {
 
   // One session of the active in `epoch`, with these records after `base`.
   std::string session(std::uint64_t epoch, bool restart, Position base, std::vector<log::Record> records) {
+    return session(epoch, Start{restart, base}, std::move(records));
+  }
+  std::string session(std::uint64_t epoch, const Start& start, std::vector<log::Record> records) {
     Hello hello;
     hello.cluster_id = "c";
     hello.node = active;
@@ -131,8 +134,8 @@ class Node {
     hello.highest_kind = log::highest_kind;
     Bytes frames = encode_frame(hello), bytes;
     const auto put = [&](const Bytes& more) { frames.insert(frames.end(), more.begin(), more.end()); };
-    put(encode_frame(Start{restart, base}));
-    Sequence last = base.sequence;
+    put(encode_frame(start));
+    Sequence last = start.base.sequence;
     for (auto& r : records) {
       r.epoch = Epoch(epoch);
       r.sequence = last = last.next();
@@ -141,10 +144,12 @@ class Node {
       const Bytes encoded = log::encode(r);
       bytes.insert(bytes.end(), encoded.begin(), encoded.end());
     }
-    put(encode_batch_head({static_cast<std::uint32_t>(records.size()), base.sequence.next(), last}, bytes.size()));
+    if (!records.empty())
+      put(encode_batch_head({static_cast<std::uint32_t>(records.size()), start.base.sequence.next(), last},
+                            bytes.size()));
     put(bytes);
     EXPECT_TRUE(log->follow(Epoch(epoch), active));
-    const auto script = std::make_shared<Script>(std::move(frames), last);
+    const auto script = std::make_shared<Script>(std::move(frames), applies ? last : Sequence(0));
     (void)log->receiver().serve(script, to_hex(active));
     return script->refused;
   }
@@ -177,6 +182,7 @@ class Node {
   std::shared_ptr<MemoryTree> tree, second;  // of set 2: null in most tests
   std::unique_ptr<UndoJournal> journal;
   std::unique_ptr<NodeLog> log;
+  bool applies = true;  // false: what it receives stays in its log
   std::thread applier;
 };
 

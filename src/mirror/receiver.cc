@@ -71,7 +71,7 @@ Status Receiver::session(ports::ByteStream& stream, const std::string& identity)
   if (sealed() > hello.epoch)
     return refuse(stream, Error{ErrorCode::stale, fmt::format("epoch {} is over", hello.epoch.value), {}, 0});
   if (start.restart) {
-    if (Status begun = hooks_.restart(start, hello.epoch); !begun) return refuse(stream, begun.error());
+    if (Status begun = hooks_.restart(start, hello.epoch, *welcome); !begun) return refuse(stream, begun.error());
   } else {
     const auto held = hold();
     if (start.base != log_.end())

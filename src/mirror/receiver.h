@@ -29,7 +29,8 @@ class Receiver {
     std::function<Result<Welcome>(const Hello&)> admit;
     // ErrorCode::stale: a later epoch than `epoch` was promised meanwhile; nothing was touched.
     // Forget the log, all sets are incomplete; durable. ErrorCode::busy: a drained tree was asked for, and this one is not yet.
-    std::function<Status(const Start& start, Epoch epoch)> restart;
+    // The welcome: what this session's active was told, and decides by.
+    std::function<Status(const Start& start, Epoch epoch, const Welcome& told)> restart;
     std::function<void()> logged;  // something new is durable
     std::function<Sequence()> applied;
     std::function<std::uint64_t()> backlog_bytes;  // logged and not applied

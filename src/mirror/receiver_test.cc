@@ -112,8 +112,9 @@ class ReceiverTest : public ::testing::Test {
                          w.node = self;
                          return Result<Welcome>(w);
                        },
-                       [](const Start&, Epoch) { return Status{}; }, [] {}, [this] { return Sequence(applied); },
-                       [] { return std::uint64_t{0}; }, [this](const Error& why) { fault = why.to_string(); },
+                       [](const Start&, Epoch, const Welcome&) { return Status{}; }, [] {},
+                       [this] { return Sequence(applied); }, [] { return std::uint64_t{0}; },
+                       [this](const Error& why) { fault = why.to_string(); },
                        [this](const std::string& full) {
                          const std::lock_guard lock(mutex);
                          told.push_back(full);

@@ -104,6 +104,7 @@ class Sender {
     bool partial = false;  // it was whole when it fell behind: what changed is enough
   };
   void find_place(const Welcome& welcome, Start& start);
+  void trust_only_whole(const Welcome& welcome);
   bool find_in_map(const Welcome& welcome, Start& start, PeerQueue::Source source);
   void find_needs(const Welcome& welcome, const Start& start);
   void drop_resync();

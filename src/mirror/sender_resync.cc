@@ -21,6 +21,7 @@ constexpr std::chrono::seconds map_look_every{1};
 //   tree clean, position elsewhere             -> restart: the log begins anew at the ring's end, all sets are resynchronized
 //   tree not clean (a fenced or dead active)   -> restart
 void Sender::find_place(const Welcome& welcome, Start& start) {
+  trust_only_whole(welcome);
   PeerQueue::Source source = PeerQueue::Source::stale;
   if (welcome.clean) source = queue_.resume(welcome.position);
   if (source == PeerQueue::Source::queue) {
@@ -40,6 +41,17 @@ void Sender::find_place(const Welcome& welcome, Start& start) {
                why.empty() ? "" : ", which was given up: ", why);
   }
   find_needs(welcome, start);
+}
+
+// Once its log begins anew no set is complete, so what was told before counts. Where it still stands where it was told so, it did not do that: a
+// set that is not complete any more was given up there, and it has skipped records that are in no map.
+void Sender::trust_only_whole(const Welcome& welcome) {
+  const std::lock_guard lock(mutex_);
+  if (!partial_ || welcome.position != partial_->from) return;
+  std::set<SetNumber> whole;
+  for (const auto& s : welcome.sets)
+    if (s.complete && partial_->sets.contains(s.set)) whole.insert(s.set);
+  partial_->sets = std::move(whole);
 }
 
 // The map says what the peer lacks after its position: it stands where the map begins or after, or where it stood when it was told so before.

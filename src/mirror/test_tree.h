@@ -16,6 +16,7 @@
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
@@ -146,6 +147,7 @@ class MemoryTree final : public ports::Tree {
   // Another life of the node: the same objects, none of them known by id (a copy made by other means), and no graveyard.
   void forget_ids();
   Fuse& fuse() { return fuse_; }
+  bool fail_next_sync = false;  // a disk complains once
 
   // --- ports::Tree
   SetNumber set() const override { return set_; }

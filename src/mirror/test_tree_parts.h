@@ -64,6 +64,7 @@ inline void MemoryTree::crash(std::mt19937& random) {
 inline Status MemoryTree::sync() {
   HF_STEP(fuse_);
   if (flaw_ == Flaw::sync_lies) return {};
+  if (std::exchange(fail_next_sync, false)) return fail(ErrorCode::io, "the disk lost something");
   for (const Ino ino : dirty_) {
     inodes_[ino].synced.reset();
     inodes_[ino].changes.clear();
