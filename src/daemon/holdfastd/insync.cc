@@ -8,7 +8,8 @@ namespace holdfast::daemon {
 void InSync::begin_office() {
   office_ = true;
   ++turn_;
-  answered_ = true;
+  answered_ = told_ok_ = true;
+  recorded_ = false;
   version_ = 0;
   in_set_.clear();
   said_.clear();
@@ -23,7 +24,7 @@ void InSync::end_office() {
 
 void InSync::mirror_restarted() {
   ++turn_;
-  answered_ = true;
+  answered_ = told_ok_ = true;
   told_.clear();
 }
 
@@ -34,6 +35,7 @@ bool InSync::synchronized(NodeId node) const {
 
 void InSync::recorded(std::uint64_t version, const std::vector<NodeId>& set) {
   if (!office_) return;
+  recorded_ = true;
   version_ = version;
   in_set_ = std::set<NodeId>(set.begin(), set.end());
   in_set_.erase(self_);
@@ -53,7 +55,7 @@ void InSync::observe(NodeId node, const Peer& peer, std::int64_t now_ms) {
   w.peer = peer;
   const bool is = peer.state == "synchronized";
   if (first || (is && (progress || !was))) w.good_ms = now_ms;
-  if (is && !was) tell_mirror();
+  if (is && !was && recorded_) tell_mirror();
 }
 
 void InSync::tell_mirror() {
@@ -71,6 +73,7 @@ void InSync::tell_mirror() {
 void InSync::settled(std::uint64_t turn, bool ok, std::uint64_t version, const std::vector<NodeId>& told) {
   if (turn != turn_ || !office_) return;
   answered_ = true;
+  told_ok_ = ok;
   if (!ok) return;  // tick() tells it again
   for (const NodeId id : told) {
     if (in_set_.contains(id) || !due(id, version) || !good(peers_[id], now_ms_)) continue;
@@ -104,10 +107,11 @@ void InSync::tick(std::int64_t now_ms) {
     if (const auto it = peers_.find(id);
         it != peers_.end() && !good(it->second, now_ms) && now_ms - it->second.good_ms > patience_ms)
       lost(id, now_ms);
-  bool missing = false;
+  // The mirror lets peers in when it hears of the first version: no peer is ever good before that, so it is not left to them.
+  bool missing = !told_ok_;
   for (const auto& [id, w] : peers_)
     if (good(w, now_ms) && !in_set_.contains(id) && due(id, version_)) missing = true;
-  if (missing && answered_) tell_mirror();
+  if (missing && answered_ && recorded_) tell_mirror();
 }
 
 }  // namespace holdfast::daemon

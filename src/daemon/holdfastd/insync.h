@@ -68,8 +68,11 @@ class InSync {
   const NodeId self_;
   Port& port_;
   bool office_ = false;
-  std::uint64_t turn_ = 0;  // of the newest wait set; answers to older ones don't count
-  bool answered_ = true;
+  std::uint64_t turn_ = 0;                 // of the newest wait set; answers to older ones don't count
+  bool answered_ = true, told_ok_ = true;  // the newest one; the last one that was
+  // In this office. Before that what peers seem to be is left over from an earlier epoch, and the mirror is told nothing: it takes the first word
+  // for leave to touch their copies.
+  bool recorded_ = false;
   std::uint64_t version_ = 0;
   std::int64_t now_ms_ = 0;
   std::set<NodeId> in_set_;  // as recorded, without this node

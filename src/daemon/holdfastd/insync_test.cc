@@ -161,11 +161,9 @@ TEST_F(InSyncTest, SpuriousRemovalIsToldAnewUnderTheNewVersion) {
   EXPECT_EQ(port.waiting.back(), std::make_pair(peer, std::uint64_t{9}));
 }
 
-TEST_F(InSyncTest, JoinerThatWasSaidBeforeTheOfficeOpenedIsSaidAgain) {
+TEST_F(InSyncTest, JoinerThatWasSeenBeforeTheOfficeOpenedIsSaid) {
   sync.begin_office();
   sync.observe(peer, {"synchronized", 10, 10}, 1000);
-  port.answer();  // the core does not listen yet
-  port.waiting.clear();
   sync.recorded(7, {self});
   port.answer();
   EXPECT_THAT(port.waiting, ElementsAre(std::make_pair(peer, std::uint64_t{7})));
@@ -194,6 +192,30 @@ TEST_F(InSyncTest, AnswerOfAnEarlierOfficeDoesNotCount) {
   sync.begin_office();
   late(true);
   EXPECT_THAT(port.waiting, IsEmpty());
+}
+
+TEST_F(InSyncTest, NothingIsToldBeforeTheFirstVersionOfTheOfficeIsRecorded) {
+  sync.begin_office();
+  sync.observe(peer, {"synchronized", 10, 10}, 1000);
+  sync.tick(1250);
+  EXPECT_THAT(port.told, IsEmpty()) << "the mirror would let peers in that still count";
+  sync.recorded(7, {self});
+  EXPECT_EQ(port.told.size(), 1u);
+}
+
+TEST_F(InSyncTest, WhatTheMirrorDidNotTakeIsToldAgainWithoutAnyPeer) {
+  sync.begin_office();
+  sync.recorded(7, {self});
+  ASSERT_EQ(port.told.size(), 1u);
+  sync.tick(1000);
+  EXPECT_EQ(port.told.size(), 1u) << "not answered yet";
+  auto done = std::move(port.told.back().second);
+  done(false);
+  sync.tick(1250);
+  ASSERT_EQ(port.told.size(), 2u);
+  port.answer();
+  sync.tick(1500);
+  EXPECT_EQ(port.told.size(), 2u);
 }
 
 }  // namespace
