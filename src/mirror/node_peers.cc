@@ -59,7 +59,7 @@ void NodeLog::set_peers(const std::vector<std::pair<NodeId, std::string>>& peers
                          },
                          [this](const Error& why) { fault(why); }, config_.linger_ms, ports_.open_spill,
                          log::default_segment_bytes, &compared_, events_.verified,
-                         [map = maps[id]](NodeId) { return map; }, config_.features},
+                         [map = maps[id]](NodeId) { return map; }, config_.features, [this] { return dial_epoch(); }},
           id, name);
       next[id]->queue().set_limit(send_limit_bytes_);
     }

@@ -85,6 +85,9 @@ Status Sender::open(ports::ByteStream& stream, Epoch epoch) {
                 welcome.version, channel_version_min, channel_version_max);
   Start start;
   find_place(welcome, start);
+  // The epoch that was dialled for may be over since, and its successor's records be what was looked at: its peers are to be let in first.
+  if (shared_.dial_epoch && shared_.dial_epoch() != epoch)
+    return fail(ErrorCode::stale, "peer {}: epoch {} ended while it was dialled", name_, epoch.value);
   HF_TRY(stream.write_all(encode_frame(start)));
   bool holds_copy = false;
   {

@@ -67,7 +67,8 @@ class Sender {
     std::function<void(const VerifyStatus&)> verified;
     // Null, or gives null: none; who is given up is resynchronized as a whole.
     std::function<std::shared_ptr<ChangeMap>(NodeId)> change_map;
-    std::uint32_t features = 0;  // of the channel, that this node names
+    std::uint32_t features = 0;         // of the channel, that this node names
+    std::function<Epoch()> dial_epoch;  // for which peers may be begun anew now; null: for any
   };
   Sender(Shared shared, NodeId peer, std::string name);
 
