@@ -55,7 +55,8 @@ Status Applier::begin_held(const NodeState& state) {
   staged_.clear();
   covered_.clear();
   covered_since_point_.clear();
-  checkpoint_batch_ = undo_.current_batch();
+  checkpoint_batch_ = plan_.covered;
+  uncovered_to_ = Sequence(0);
   if (undo_.on())  // a rewind may have buried, and brought back
     for (auto& [number, set] : sets_) HF_TRY(set.graves.load(*set.tree));
   kept_ = state.point ? state.point->complete : std::set<SetNumber>{};

@@ -114,6 +114,8 @@ class Applier {
   bool captured(SetNumber number, const SetState& set) const;
   Result<bool> make_space(std::span<const log::Record> slice);
   Status purge_graves(std::uint64_t below);
+  Result<bool> purge_covered(std::uint64_t below);
+  bool covers_graves() const;
   Status mark(const log::Record& record);
   Status verify(const log::Record& record, SetState* set, TreeBatch* batch);
   Status note_shadow(const log::Record& record);
@@ -143,15 +145,16 @@ class Applier {
   Sequence doubt_to_;  // at begin(): the trees may be ahead of what is applied, up to here
   // --- undo
   RedoPlan plan_;
-  Covered covered_;                // by the batch that is open
-  bool batch_is_sealed_ = false;   // it may have been executed in part
-  bool again_ = false;             // the batch of the plan is that open one, interrupted for want of space
+  Sequence uncovered_to_;         // history was switched on in a slice that was begun before: its graves bear no number
+  Covered covered_;               // by the batch that is open
+  bool batch_is_sealed_ = false;  // it may have been executed in part
+  bool again_ = false;            // the batch of the plan is that open one, interrupted for want of space
   bool after_consistent_ = false;  // the last record was such a mark
   std::set<SetNumber> kept_,
       covered_since_point_;  // sets whose history is kept through a resync; that covered_ holds from kept_from_ on
   std::uint64_t kept_from_ = 0;
   std::uint64_t covered_began_ = 0;                         // cells ever captured when covered_ was last emptied
-  std::uint64_t checkpoint_batch_ = 0;                      // graves of later ones may be needed by redo
+  std::uint64_t checkpoint_batch_ = 0;                      // graves of it and later ones may be needed by redo
   std::map<SetNumber, std::unordered_set<FileId>> staged_;  // of the slice in work
   std::atomic<bool> waits_for_space_{false};
   std::atomic<std::uint64_t> grave_bytes_{0};

@@ -249,7 +249,8 @@ Status Applier::set_history(bool on) {
     else
       set.graves.clear();
   }
-  if (on) plan_ = {doubt_to, {}};
+  if (on) plan_ = {doubt_to, {}, 0};
+  uncovered_to_ = doubt_to;
   return purge_graves(on ? undo_.oldest_batch() : std::numeric_limits<std::uint64_t>::max());
 }
 
@@ -269,10 +270,37 @@ Status Applier::purge_graves(std::uint64_t below) {
   return {};
 }
 
+// Graves of batches that the last checkpoint covers, and that no batch needs from `below` on: no redo meets them, whatever else is in doubt. The
+// newest covered one keeps its own: what is not captured is buried under its number.
+Result<bool> Applier::purge_covered(std::uint64_t below) {
+  if (applied().sequence < uncovered_to_) return false;
+  bool any = false;
+  std::uint64_t bytes = 0;
+  for (auto& [number, set] : sets_) {
+    const std::size_t before = set.graves.size();
+    HF_TRY(set.graves.purge(*set.tree, std::min(below, checkpoint_batch_), std::numeric_limits<std::uint64_t>::max()));
+    if (set.graves.size() != before) {
+      any = true;
+      HF_TRY(set.tree->sync());  // only then the space is there
+    }
+    bytes += set.graves.bytes();
+  }
+  grave_bytes_ = bytes;
+  return any;
+}
+
+bool Applier::covers_graves() const {
+  if (applied().sequence < uncovered_to_) return false;
+  for (const auto& [number, set] : sets_)
+    if (set.graves.oldest() < checkpoint_batch_) return true;
+  return false;
+}
+
 // A tree or the history found no space. False: wait for some. The slice is done again, as a redo would: its batch, if it was begun in earnest,
-// is then the plan's batch m, and still open.
+// is then the plan's batch m, and still open. What goes, and in this order: graves that nobody needs, the oldest history with its graves, what a
+// checkpoint makes free to go, all history.
 Result<bool> Applier::make_space(std::span<const log::Record> slice) {
-  const bool history_starves = undo_.starved();
+  const bool history_starves = undo_.on() && undo_.starved();
   staged_.clear();
   for (auto& [number, set] : sets_) {
     HF_TRY(set.tree->unstage());
@@ -280,26 +308,34 @@ Result<bool> Applier::make_space(std::span<const log::Record> slice) {
     set.names.doubt_to = slice.back().sequence;
   }
   if (batch_is_sealed_) {
-    plan_ = {Sequence(slice.front().sequence.value - 1), slice.back().sequence};
+    plan_ = {Sequence(slice.front().sequence.value - 1), slice.back().sequence, 0};
     again_ = true;
   }
+  if (!undo_.on()) return false;
+  HF_ASSIGN(const bool purged, purge_covered(undo_.oldest_batch()));
+  if (purged) return true;
   bool dropped = false;
   if (!undo_.hopeless()) {
     HF_ASSIGN(dropped, undo_.drop_oldest());
   }
   if (dropped) {
-    HF_TRY(purge_graves(std::min(undo_.oldest_batch(), checkpoint_batch_ + 1)));
-    for (auto& [number, set] : sets_) HF_TRY(set.tree->sync());  // only then the space is there
+    HF_TRY(purge_covered(undo_.oldest_batch()));
     return true;
   }
-  if (!history_starves || undo_.pinned()) return false;
+  if (dirty_) {
+    HF_TRY(checkpoint_now());
+    return true;
+  }
+  if (undo_.pinned() || !(history_starves || covers_graves())) return false;
   // Rather no history than no copy.
-  if (Status said = undo_.gap(0, "no space for the history"); !said) {
+  if (Status said = undo_.gap(0, history_starves ? "no space for the history" : "no space in the folder"); !said) {
     if (said.error().code == ErrorCode::no_space) return false;
     return tl::unexpected(std::move(said).error());
   }
-  plan_ = {slice.back().sequence, {}};
+  plan_ = {slice.back().sequence, {}, 0};
   again_ = batch_is_sealed_ = false;
+  checkpoint_batch_ = std::min(checkpoint_batch_, undo_.current_batch());  // that of a void batch is given again
+  HF_TRY(purge_covered(std::numeric_limits<std::uint64_t>::max()));
   return true;
 }
 

@@ -48,6 +48,8 @@ class Graves {
   }
   std::uint64_t bytes() const { return bytes_; }
   std::size_t size() const { return list_.size(); }
+  // Of the lowest stamp; the highest number when there is none.
+  std::uint64_t oldest() const { return list_.empty() ? ~std::uint64_t{0} : list_.begin()->first.first; }
 
  private:
   static FileId max_id() {

@@ -404,6 +404,10 @@ void NodeLog::run_applier() {
     std::unique_lock lock(mutex_);
     if (stopped_ || !fault_.empty()) return;
     if (*more) continue;
+    if (applier_.waits_for_space()) {
+      ++space_waits_;
+      apply_cv_.notify_all();
+    }
     applier_idle_ = true;
     const bool waits = applier_.waits_for_space() || way_back_waits_for_space_;
     const std::int64_t wait_ms = waits ? space_poll_ms : applier_.dirty() ? config_.checkpoint_ms / 4 + 1 : 60'000;

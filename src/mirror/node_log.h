@@ -357,6 +357,7 @@ class NodeLog {
   std::condition_variable apply_cv_;
   bool apply_work_ = false, apply_now_ = false;  // something to apply; without waiting for company
   bool applier_idle_ = false;                    // waits for work
+  unsigned space_waits_ = 0;                     // tries of the applier that ended for want of space
   std::condition_variable progress_cv_;          // an acknowledgement came
   std::atomic<int> progress_waits_{0};
   std::string receive_full_;         // under mutex_; what the disk said

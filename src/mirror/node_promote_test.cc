@@ -246,5 +246,80 @@ TEST(Shadows, NamesKeepsAndThinning) {
   EXPECT_EQ(dropped->size(), 1U);
 }
 
+// --- full folders
+
+const std::string eight_sectors(4096, 'x');
+
+// What was deleted stays for the history's sake until somebody needs the room.
+TEST(NodePromote, AFullFolderGivesUpDeletedFilesBeforeApplyWaits) {
+  for (const bool checkpoint_between : {false, true}) {
+    Node node;
+    node.tree->sectors_at_most = 8;
+    ASSERT_TRUE(node.start());
+    EXPECT_EQ(node.session(1, false, {}, {create(1, "a"), write(1, eight_sectors)}), "");
+    // A checkpoint before and after it.
+    const log::Record between = mark(checkpoint_between ? log::Kind::epoch_begin : log::Kind::consistent);
+    EXPECT_EQ(node.session(1, false, {Epoch(1), Sequence(2)}, {unlink(1, "a"), create(2, "b"), between}), "");
+    EXPECT_EQ(node.content(id(1)), eight_sectors) << "its grave";
+    EXPECT_EQ(node.session(1, false, {Epoch(1), Sequence(5)}, {write(2, "more"), create(3, "c"), write(3, "c")}), "");
+    EXPECT_EQ(node.content(id(1)), "gone");
+    EXPECT_EQ(node.content(id(2)), "more");
+    EXPECT_FALSE(node.log->status().receive.waits_for_space);
+    node.crash(checkpoint_between ? 1 : 2);
+    ASSERT_TRUE(node.start());
+    ASSERT_TRUE(node.log->promote(Epoch(2)));
+    EXPECT_EQ(node.names(), "b c ");
+    EXPECT_EQ(node.content(id(3)), "c");
+  }
+}
+
+TEST(NodePromote, AFullFolderRefusesTheOfficeInsteadOfHangingInIt) {
+  Node node;
+  node.tree->sectors_at_most = 8;
+  ASSERT_TRUE(node.start());
+  EXPECT_EQ(node.session(1, false, {}, {create(1, "a"), write(1, eight_sectors)}), "");
+  node.applies = false;
+  EXPECT_EQ(node.session(1, false, {Epoch(1), Sequence(2)}, {create(2, "b"), write(2, "no room")}), "");
+  const auto refused = node.log->promote(Epoch(2));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::no_space);
+  EXPECT_NE(refused.error().hint, "");
+  EXPECT_TRUE(node.log->status().receive.waits_for_space);
+  EXPECT_TRUE(node.log->seal(Epoch(3))) << "nobody stands before it";
+  node.tree->sectors_at_most = 9;
+  ASSERT_TRUE(node.log->promote(Epoch(3)));
+  EXPECT_EQ(node.content(id(2)), "no room");
+}
+
+// A dial blocks for seconds: the epoch it was for can be over when it succeeds, and the next one's peers be held off still.
+TEST(NodePromote, ADialForAnEarlierEpochBeginsNoPeerAnew) {
+  Node node;
+  ASSERT_TRUE(node.start());
+  EXPECT_EQ(node.session(1, false, {}, {create(1, "a")}), "");
+  node.log->set_peers({{active, "n1"}});
+  PromoteOptions held;
+  held.hold_peers = true;
+  ASSERT_TRUE(node.log->promote(Epoch(2), held));
+  node.log->abort();
+  ASSERT_TRUE(node.log->seal(Epoch(3)));
+  ASSERT_TRUE(node.log->promote(Epoch(3), held));
+  Welcome welcome;
+  welcome.node = active;
+  welcome.highest_kind = log::highest_kind;
+  const auto sender = node.log->senders().front();
+  for (const Epoch epoch : {Epoch(2), Epoch(3)}) {
+    Script peer(encode_frame(welcome), Sequence(0));
+    EXPECT_EQ(sender->open(peer, epoch).error().code, ErrorCode::stale);
+    EXPECT_FALSE(peer.started);
+    sender->close();
+  }
+  node.log->let_peers_in(Epoch(3));
+  Script peer(encode_frame(welcome), Sequence(0));
+  const Status opened = sender->open(peer, Epoch(3));
+  EXPECT_TRUE(opened) << opened.error().to_string();
+  EXPECT_TRUE(peer.started);
+  sender->close();
+}
+
 }  // namespace
 }  // namespace holdfast::mirror

@@ -164,14 +164,21 @@ bool NodeLog::wants_way_back_locked(const PromoteOptions& options) const {
 Status NodeLog::drain() {
   std::unique_lock lock(mutex_);
   apply_work_ = apply_now_ = true;
+  space_waits_ = 0;
   apply_cv_.notify_all();
+  // The first of two tries may have begun before this asked for one.
   apply_cv_.wait(lock, [&] {
-    return stopped_ || !fault_.empty() || missing_set_ != 0 || applier_.applied().sequence >= log_.durable();
+    return stopped_ || !fault_.empty() || missing_set_ != 0 || space_waits_ >= 2 ||
+           applier_.applied().sequence >= log_.durable();
   });
   if (stopped_) return fail(ErrorCode::unavailable, "the mirror is stopping");
   if (!fault_.empty()) return fail(ErrorCode::unavailable, "this node has stopped: {}", fault_);
   if (missing_set_ != 0)
     return fail(ErrorCode::refused, "the log is about set {}, which is not configured here", missing_set_);
+  if (applier_.applied().sequence < log_.durable())
+    return tl::unexpected(Error{
+        ErrorCode::no_space, "a protected folder of this node is full: what the receive log holds can't be applied",
+        "make room in the file system of the protected folder, then activate this node again", 0});
   return {};
 }
 

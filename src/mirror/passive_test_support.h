@@ -56,6 +56,7 @@ class Script final : public ports::ByteStream {
       if (!head || answers_.size() < frame_head_bytes + head->length) break;
       const ByteView payload = ByteView(answers_).subspan(frame_head_bytes, head->length);
       if (head->type == FrameType::ack) applied_ = decode_ack(payload)->applied;
+      if (head->type == FrameType::start) started = true;
       if (head->type == FrameType::refuse) refused = decode_refuse(payload)->reason;
       answers_.erase(answers_.begin(), answers_.begin() + static_cast<long>(frame_head_bytes + head->length));
     }
@@ -63,6 +64,7 @@ class Script final : public ports::ByteStream {
   }
   void shutdown() override { ended_ = true; }
   std::string refused;
+  bool started = false;
 
  private:
   Bytes frames_, answers_;
@@ -140,7 +142,7 @@ class Node {
       r.epoch = Epoch(epoch);
       r.sequence = last = last.next();
       r.time_ns = static_cast<std::int64_t>(last.value) * 1'000'000'000;
-      if (r.set == 0 && r.kind != log::Kind::consistent) r.set = set;
+      if (r.set == 0 && r.kind != log::Kind::consistent && r.kind != log::Kind::epoch_begin) r.set = set;
       const Bytes encoded = log::encode(r);
       bytes.insert(bytes.end(), encoded.begin(), encoded.end());
     }

@@ -144,6 +144,14 @@ class MemoryTree final : public ports::Tree {
     return static_cast<std::size_t>(std::count_if(grave().names.begin(), grave().names.end(),
                                                   [&](const auto& e) { return e.first[0] == corner(why); }));
   }
+  std::size_t sectors_at_most = SIZE_MAX;  // no write begins when there are so many
+  std::size_t allocated_sectors() const {
+    std::size_t all = 0;
+    if (sectors_at_most != SIZE_MAX)
+      for (const auto& [ino, node] : inodes_)
+        if (exists(ino)) all += node.data.sectors();
+    return all;
+  }
   // Another life of the node: the same objects, none of them known by id (a copy made by other means), and no graveyard.
   void forget_ids();
   Fuse& fuse() { return fuse_; }

@@ -179,6 +179,7 @@ inline Status MemoryTree::write(const FileId& id, std::uint64_t offset, std::spa
   HF_STEP(fuse_);
   HF_ASSIGN(const Ino ino, need(id));
   if (!is_regular(inodes_[ino].meta.mode)) return fail(ErrorCode::io, "no file");
+  if (allocated_sectors() >= sectors_at_most) return fail(ErrorCode::no_space, "the tree is full");
   begin();
   lose_privileges(ino, false);
   for (const ByteView p : pieces) {

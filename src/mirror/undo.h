@@ -48,6 +48,7 @@ struct UndoHead {
 struct RedoPlan {
   Sequence pass_to;
   std::optional<Sequence> m_after;  // nullopt: there is no such batch
+  std::uint64_t covered = 0;        // the last batch that ends at the checkpoint or before it; 0: not known
 };
 
 class UndoWriter {

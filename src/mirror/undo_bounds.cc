@@ -22,7 +22,13 @@ std::uint64_t UndoJournal::current_batch() const {
 
 std::uint64_t UndoJournal::oldest_batch() const {
   const std::lock_guard lock(mutex_);
-  return batches_.empty() ? log_.end().sequence.value + 1 : batches_.front().number;
+  std::uint64_t gap = 0;  // what lies before it and shares a segment with it comes back with a restart
+  if (pins_.empty())
+    for (const auto& g : gaps_)
+      if (g.set == 0) gap = g.number;
+  for (const auto& b : batches_)
+    if (b.number > gap) return b.number;
+  return log_.end().sequence.value + 1;
 }
 
 Result<bool> UndoJournal::drop_oldest() {

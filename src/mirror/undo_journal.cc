@@ -384,17 +384,54 @@ Status UndoJournal::gap(SetNumber set, std::string_view why) {
   is_open_ = resuming_ = false;
   group_.clear();
   group_count_ = 0;
-  if (set == 0 && last_is_gap_) return log_.sync();  // nothing was captured since the last one
+  if (set == 0 && last_is_gap_) {  // nothing was captured since the last one
+    HF_TRY(log_.sync());
+    return leave_past();
+  }
   log::Record r = record_of(Kind::undo_gap, log_.end().sequence, 0, times_.realtime_ns());
   r.set = set;
   r.payload = as_bytes(why);
   HF_TRY(append(r));
-  HF_TRY(flush_group());
+  if (Status written = flush_group(); !written) {
+    if (set != 0 || pinned() || written.error().code != ErrorCode::no_space) return written;
+    return begin_anew(fmt::format("{}, and there is no room to say so", why));
+  }
   HF_TRY(log_.sync());
   if (set == 0) last_is_gap_ = true;
   log_info("undo history: a gap at {}: {}", r.sequence.value, why);
+  {
+    const std::lock_guard lock(mutex_);
+    gaps_.push_back({r.sequence.value, set, std::string(why), r.time_ns});
+  }
+  return set == 0 ? leave_past() : Status{};
+}
+
+// Behind a gap of all sets: nobody can go back over it, so what lies before it goes, as far as it shares no segment with it. But a way back without a
+// way forth executes what it has just written a gap after.
+Status UndoJournal::leave_past() {
+  if (pinned()) return {};
+  HF_TRY(log_.trim(log_.end().sequence));
   const std::lock_guard lock(mutex_);
-  gaps_.push_back({r.sequence.value, set, std::string(why), r.time_ns});
+  batches_.clear();
+  segment_began_ns_ = 0;
+  return {};
+}
+
+// The disk has not even room for a segment: all of the history goes, and a new one begins in the room of it. Oldest first, so that a crash between
+// leaves none that ends earlier than it did.
+Status UndoJournal::begin_anew(std::string_view why) {
+  log_warning("undo history: all of it is given up: {}", why);
+  is_open_ = resuming_ = false;
+  group_.clear();
+  group_count_ = 0;
+  HF_TRY(log_.sync());
+  HF_TRY(log_.trim(log_.end().sequence));
+  HF_TRY(log_.reset({journal_epoch, Sequence(log_.end().sequence.value + number_gap)}));
+  starved_ = hopeless_ = last_is_gap_ = false;
+  const std::lock_guard lock(mutex_);
+  batches_.clear();
+  gaps_.clear();
+  segment_began_ns_ = 0;
   return {};
 }
 
@@ -407,9 +444,29 @@ Status UndoJournal::jump(UndoHead head) {
       return {};
   }
   head.why = BatchWhy::jump;
-  HF_TRY(begin(head));
-  HF_TRY(seal());
-  return log_.sync();
+  const auto say = [&](bool beside_reserve) -> Status {
+    if (beside_reserve) {
+      HF_TRY(begin(head));
+    } else {
+      group_.clear();
+      group_count_ = 0;
+      HF_TRY(write_head(head));
+    }
+    return seal();
+  };
+  Status said = say(true);
+  while (!said && said.error().code == ErrorCode::no_space) {
+    HF_ASSIGN(const bool dropped, drop_oldest());
+    if (!dropped) break;
+    said = say(true);
+  }
+  // The log was replaced already, so a node that could not say this would stop for want of history. Its few bytes find room where nothing else
+  // may be written any more.
+  if (!said && said.error().code == ErrorCode::no_space) said = say(false);
+  starved_ = false;
+  if (said) return log_.sync();
+  if (said.error().code != ErrorCode::no_space) return said;
+  return begin_anew("the log went on elsewhere, and there is no room to say so");
 }
 
 // --- reading

@@ -127,6 +127,8 @@ class UndoJournal final : public UndoWriter {
   Status recover();
   Status build_index();
   Status start_anew(std::string damage);
+  Status leave_past();
+  Status begin_anew(std::string_view why);
   Status append(const log::Record& record);
   Status flush_group();
   Status check_size(const Cell& cell);

@@ -197,6 +197,7 @@ TEST_F(UndoJournalTest, WhereRedoPassesUndoBy) {
     auto journal = open();
     batch(*journal, 0, 10);
     batch(*journal, 10, 20);
+    const std::uint64_t first = journal->batches()[0].number;
     if (row.gap_after) {
       ASSERT_TRUE(journal->gap(0, "test"));
     }
@@ -205,7 +206,7 @@ TEST_F(UndoJournalTest, WhereRedoPassesUndoBy) {
     EXPECT_EQ(plan.pass_to.value, row.pass_to) << row.what;
     EXPECT_EQ(plan.m_after.value_or(Sequence(0)).value, row.m_after) << row.what;
     EXPECT_EQ(journal->gaps().size(), gaps + (row.new_gap ? 1 : 0)) << row.what;
-    EXPECT_EQ(journal->reaches(journal->batches()[0].number, 1), !row.gap_after && !row.new_gap) << row.what;
+    EXPECT_EQ(journal->reaches(first, 1), !row.gap_after && !row.new_gap) << row.what;
   }
   store = {};
   EXPECT_EQ(open()->redo(at(3), 1, at(40))->pass_to, Sequence(40)) << "no history: the log's rest may be half applied";
@@ -308,6 +309,50 @@ TEST_F(UndoJournalTest, ATimeIsFoundOnTheLineThatWasTaken) {
   EXPECT_EQ(at_second(1)->value().head.before, at(1));
   ASSERT_TRUE(journal->gap(0, "test"));
   EXPECT_EQ(at_second(5).error().code, ErrorCode::not_found);
+}
+
+// What lies before a gap of everything is of no use, unless a way back without a way forth is about to use it.
+TEST_F(UndoJournalTest, NothingIsKeptBehindAGap) {
+  auto journal = open();
+  const Bytes big(max_data_cell_bytes, 3);
+  for (std::uint64_t i = 0; i < 12; ++i) {
+    ASSERT_TRUE(journal->begin(head(i, i + 1)));
+    for (std::uint64_t n = 0; n < 4; ++n)
+      ASSERT_TRUE(journal->add(DataCell{1, id(9), n * big.size(), big.size(), big}));
+    ASSERT_TRUE(journal->seal());
+  }
+  const std::uint64_t last = journal->batches().back().number;
+  ASSERT_GT(store.list()->size(), 2U);
+  journal->pin("test", last);
+  ASSERT_TRUE(journal->gap(0, "test"));
+  ASSERT_EQ(journal->batches().size(), 12U);
+  journal->pin("test", 0);
+  ASSERT_TRUE(journal->gap(0, "test"));
+  EXPECT_EQ(store.list()->size(), 1U);
+  EXPECT_GT(journal->oldest_batch(), last) << "no grave of before it is needed";
+  journal = open();
+  EXPECT_GT(journal->oldest_batch(), last) << "after a restart too";
+  batch(*journal, 20, 21);
+  EXPECT_EQ(open()->oldest_batch(), journal->batches().back().number);
+}
+
+// The disk's reserve is used up, and then there is no room for a segment either.
+TEST_F(UndoJournalTest, AJumpIsSaidWithoutRoom) {
+  std::uint64_t free = 1;
+  settings.free_bytes = [&free] { return free; };
+  settings.reserve_bytes = 1;
+  auto journal = open();
+  batch(*journal, 0, 10);
+  const std::uint64_t first = journal->batches()[0].number;
+  free = 0;
+  EXPECT_EQ(journal->begin(head(10, 11)).error().code, ErrorCode::no_space);
+  UndoHead jump = head(10, 0, 2);
+  jump.after = at(500, 2);
+  ASSERT_TRUE(journal->jump(jump));
+  EXPECT_TRUE(journal->reaches(first, 1)) << "the history goes on over it";
+  journal = open();
+  EXPECT_EQ(journal->redo(at(500, 2), 2, at(500, 2))->pass_to, Sequence(500));
+  EXPECT_TRUE(journal->gaps().empty());
 }
 
 TEST_F(UndoJournalTest, OneBatchOverTheBoundStarves) {

@@ -22,23 +22,29 @@ Result<RedoPlan> UndoJournal::redo(Position checkpoint, std::uint64_t life, Posi
   is_open_ = resuming_ = false;
   group_.clear();
   group_count_ = 0;
-  const RedoPlan suppress{log_end.sequence, {}};
+  RedoPlan suppress{log_end.sequence, {}, 0};
   UndoBatch m;
   bool any = false;
   {
     const std::lock_guard lock(mutex_);
     if (const UndoBatch* last = last_batch()) m = *last, any = true;
+    if (any && m.head.why != BatchWhy::rewind)
+      for (const UndoBatch& b : batches_)
+        if (b.head.life != life || b.head.after.sequence <= checkpoint.sequence) suppress.covered = b.number;
   }
+  const std::uint64_t covered = suppress.covered;
   if (!any || last_is_gap_) return suppress;
   const UndoHead& head = m.head;
   // A rewind is under way, and gone on with before anything is applied; when it is done, a jump follows.
   if (head.why == BatchWhy::rewind) return suppress;
-  if (head.life == life && head.after == checkpoint) return RedoPlan{checkpoint.sequence, {}};
+  if (head.life == life && head.after == checkpoint) return RedoPlan{checkpoint.sequence, {}, covered};
   const bool of_the_log = head.why == BatchWhy::apply || head.why == BatchWhy::resync;
   if (of_the_log && head.life == life && head.before >= checkpoint && head.after.sequence <= log_end.sequence)
-    return RedoPlan{head.before.sequence, head.after.sequence};
-  HF_TRY(gap(0, fmt::format("history ends at sequence {}, the tree stands at {}", head.after.sequence.value,
-                            checkpoint.sequence.value)));
+    return RedoPlan{head.before.sequence, head.after.sequence, covered};
+  Status said = gap(0, fmt::format("history ends at sequence {}, the tree stands at {}", head.after.sequence.value,
+                                   checkpoint.sequence.value));
+  if (!said && said.error().code == ErrorCode::no_space) said = begin_anew("there is no room to say that it has a gap");
+  HF_TRY(said);
   return suppress;
 }
 
