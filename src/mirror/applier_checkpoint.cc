@@ -138,8 +138,9 @@ Status Applier::begin_resync(const log::Record& r) {
     set->memory.partial = (r.flags & log::flag_partial_resync) != 0;
     // What was done before a crash is not done again, and not asked for again.
     set->memory.broken = set->memory.partial && r.sequence <= set->names.doubt_to;
-    // A file that has no name now can't be shipped. Should it get one, it must come whole, so it must not be known here with what it had.
-    if (set->memory.partial && !set->memory.broken) HF_TRY(set->tree->purge(ports::Grave::orphan));
+    // A file that has no name now can't be shipped. Should it get one, it must come whole, so it must not be known here with what it had. Nothing
+    // after this record was done before it is durable, so a redo, too, finds only files of before.
+    HF_TRY(set->tree->purge(ports::Grave::orphan));
     HF_ASSIGN(const bool empty, set->tree->is_empty());
     if (empty && !set->memory.partial) hooks_.nak({r.set, FileId{}, 0, 0});
   }

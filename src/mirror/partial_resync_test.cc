@@ -215,6 +215,31 @@ TEST_F(PartialPeer, AFileThatHadNoNameComesAsAWholeWhenItGetsOne) {
   EXPECT_FALSE(whole());
 }
 
+// Nor can it in a full one.
+TEST_F(PartialPeer, AFileThatHadNoNameIsNotKeptThroughAFullResynchronization) {
+  make(Kind::create, id_of(1), {}, "", log::flag_orphan);
+  write(id_of(1), 0, "old");
+  restart();
+  write(id_of(1), 0, "new");  // skipped
+  mark(Kind::resync_begin);
+  mark(Kind::resync_end);
+  EXPECT_TRUE(whole());
+  EXPECT_EQ(tree_->in_grave_count(ports::Grave::orphan), 0U);
+  link(id_of(1), "f");
+  EXPECT_FALSE(whole()) << "it came back as it was";
+  EXPECT_EQ(broken_, 1);
+}
+
+// Those that were open while it was made a copy are known: they came in the log.
+TEST_F(PartialPeer, AFileWithoutANameThatIsMadeInAResynchronizationStays) {
+  restart();
+  mark(Kind::resync_begin);
+  make(Kind::create, id_of(1), {}, "", log::flag_orphan);
+  mark(Kind::resync_end);
+  link(id_of(1), "f");
+  EXPECT_TRUE(whole());
+}
+
 TEST_F(PartialPeer, AFileThatItsNodeMadeIsAskedForUnlessAllOfItFollows) {
   restart();
   begin();
@@ -302,6 +327,27 @@ TEST_F(PartialActive, AnObjectWhoseTurnHasBegunIsShippedAgainWhenItIsAskedFor) {
   const auto names = walk.next();
   ASSERT_TRUE(names);
   EXPECT_FALSE(answer(3).unless_file);
+}
+
+// What can't be looked at is not gone.
+TEST_F(PartialActive, NothingIsSaidOfASetThatIsNotHereAnyMore) {
+  while (model_.find(root)->names.empty()) {
+    OwnedRecord r;
+    application_.step(r);
+  }
+  const auto& [name, id] = *model_.find(root)->names.begin();
+  ChangeSet changes;
+  changes.name(set, root, name);
+  ASSERT_TRUE(map_.note(changes));
+  map_.note_object(set, id);
+  step();
+  resync_.acked({Sequence(101), Sequence(101)});
+  live_.lost = true;
+  Result<Resync::Turn> turn = Resync::Turn::more;
+  while (turn && *turn == Resync::Turn::more) turn = resync_.step();
+  ASSERT_FALSE(turn);
+  EXPECT_EQ(turn.error().code, ErrorCode::unavailable);
+  EXPECT_EQ(active_.last_sequence(), Sequence(101)) << "only that it begins";
 }
 
 TEST_F(PartialActive, AMapThatCannotBeKeptIsNone) {

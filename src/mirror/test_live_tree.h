@@ -11,11 +11,14 @@ class ModelLiveTree final : public ports::LiveTree {
  public:
   explicit ModelLiveTree(const ModelTree& tree) : tree_(tree) {}
   Status with_object(SetNumber, const FileId& id, const std::function<Status(ports::LiveObject&)>& body) override {
+    if (lost) return fail(ErrorCode::unavailable, "the set is not here");
     const ModelNode* node = tree_.find(id);
     if (!node || node->links == 0) return fail(ErrorCode::not_found, "gone");
     Object object(tree_, id, *node);
     return body(object);
   }
+
+  bool lost = false;  // the set is not protected any more
 
  private:
   class Object final : public ports::LiveObject {
