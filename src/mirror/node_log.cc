@@ -338,6 +338,7 @@ Status NodeLog::remove_set(SetNumber set) {
     const std::lock_guard lock(mutex_);
     sets_.erase(set);
   }
+  for (const auto& s : senders()) s->set_removed(set);
   applier_.remove_tree(set);
   wake_applier();
   if (const NodeState s = snapshot(); !s.complete.contains(set) && !s.resyncing.contains(set) && !s.lost.contains(set))

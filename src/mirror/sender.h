@@ -85,7 +85,9 @@ class Sender {
   Verifier& verifier() { return verifier_; }  // its loop() has a thread of its own, which ends after stop()
   void stop();
   void set_added(SetNumber set);  // newly protected: the peer needs a first copy of it
-  void hurry(Sequence to);        // ships what is not on its way yet, up to there and what came after
+  // No longer protected: nothing more is said of it to the peer when it returns.
+  void set_removed(SetNumber set);
+  void hurry(Sequence to);  // ships what is not on its way yet, up to there and what came after
   void moved(SetNumber set, const FileId& id);
   void cancel_resync();                               // and no new one begins in this epoch; returns when none runs
   void pushed(Sequence mark, std::int64_t began_ns);  // a push round is complete in the log at `mark` (R10)

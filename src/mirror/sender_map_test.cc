@@ -2,6 +2,8 @@
 // Which sets of a peer that fell behind its queue get only what changed.
 #include <gtest/gtest.h>
 
+#include <condition_variable>
+#include <mutex>
 #include <thread>
 
 #include "base/log.h"
@@ -52,6 +54,41 @@ class Answers final : public ports::ByteStream {
   std::size_t at_ = 0;
 };
 
+// Takes what it is sent, and says at once that it has applied it.
+class Applies final : public ports::ByteStream {
+ public:
+  Result<std::size_t> read_some(std::span<std::uint8_t> into) override {
+    std::unique_lock lock(mutex_);
+    said_.wait(lock, [&] { return ended_ || !says_.empty(); });
+    const std::size_t n = std::min(into.size(), says_.size());
+    std::copy_n(says_.begin(), n, into.begin());
+    says_.erase(says_.begin(), says_.begin() + static_cast<long>(n));
+    return n;
+  }
+  bool readable_now() override { return false; }
+  Status write_pieces(std::span<const ByteView> pieces) override {
+    const std::lock_guard lock(mutex_);
+    const auto head = decode_frame_head(pieces.front().first(frame_head_bytes)).value();
+    if (head.type != FrameType::batch) return {};
+    const Sequence last = decode_batch_head(pieces.front().subspan(frame_head_bytes)).value().last;
+    const Bytes ack = encode_frame(Ack{last, last});
+    says_.insert(says_.end(), ack.begin(), ack.end());
+    said_.notify_all();
+    return {};
+  }
+  void shutdown() override {
+    const std::lock_guard lock(mutex_);
+    ended_ = true;
+    said_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable said_;
+  bool ended_ = false;
+  Bytes says_;
+};
+
 class SenderMap : public ::testing::Test {
  protected:
   SenderMap() {
@@ -73,12 +110,13 @@ class SenderMap : public ::testing::Test {
             .times = times_,
             .cluster_id = "c",
             .self = me,
-            .sets = [] { return std::set<SetNumber>{set}; },
+            .sets = [this] { return protected_; },
             .state_changed = [](NodeId, PeerState) {},
             .may_hold_dirty = [] { return false; },
             .progress = [] {},
             .fault = [](const Error& why) { ADD_FAILURE() << why.to_string(); },
             .open_spill = {},
+            .compared = &compared_,
             .verified = [](const VerifyStatus&) {},
             .change_map = [this](NodeId) { return map_; },
             .features = feature_partial_resync};
@@ -103,11 +141,29 @@ class SenderMap : public ::testing::Test {
     return sender_->status().resync.partial;
   }
 
+  // Until the peer is whole, and nothing is under way any more.
+  void become_whole() {
+    Applies stream;
+    std::thread sends([&] { (void)sender_->serve(stream); });
+    std::thread hears([&] { (void)sender_->serve_acks(stream); });
+    while (!sender_->status().complete) std::this_thread::yield();
+    sender_->stop();
+    stream.shutdown();
+    for (std::thread* t : {&loop_, &sends, &hears}) t->join();
+  }
+  void note_difference() {
+    VerifyMemo memo;
+    memo.open = 1;
+    ASSERT_TRUE(compared_.put(peer, set, memo));
+  }
+
   testing::TestTimes times_;
   NoLiveTree live_;
   NoIds ids_;
   ActiveLog log_{least_ring_bytes, times_};
   std::shared_ptr<ChangeMap> map_ = std::make_shared<ChangeMap>(std::make_unique<MemoryChangeStore>(), "peer");
+  std::set<SetNumber> protected_{set};
+  VerifyStore compared_{nullptr};
   std::unique_ptr<Sender> sender_;
   std::thread loop_;
 };
@@ -133,6 +189,44 @@ TEST_F(SenderMap, OneThatIsStillWholeWhereItStoodGetsWhatChanged) {
   EXPECT_TRUE(session(noted_from, true).drained);
   EXPECT_FALSE(session(queued_from, false).restart);
   EXPECT_TRUE(gets_only_what_changed());
+}
+
+// A comparison found it, and it is in no map.
+TEST_F(SenderMap, WhatIsKnownToDifferStillDoesAfterWhatChangedWasShipped) {
+  note_difference();
+  session(noted_from, true);
+  session(queued_from, false);
+  EXPECT_TRUE(gets_only_what_changed());
+  become_whole();
+  EXPECT_EQ(compared_.get(peer, set).open, 1U);
+}
+
+TEST_F(SenderMap, WhatIsKnownToDifferIsPastWhenAllIsCopied) {
+  note_difference();
+  session(queued_from, false);
+  EXPECT_FALSE(gets_only_what_changed());
+  become_whole();
+  EXPECT_EQ(compared_.get(peer, set).open, 0U);
+}
+
+TEST_F(SenderMap, TheWalkOfASetThatIsRemovedEndsBeforeItsFolderGoes) {
+  session(queued_from, false);
+  EXPECT_FALSE(gets_only_what_changed());
+  protected_.clear();
+  sender_->set_removed(set);
+  session(queued_from, false);
+  EXPECT_TRUE(sender_->status().complete);
+  EXPECT_EQ(sender_->status().resyncs, 1U);
+  EXPECT_EQ(log_.last_sequence(), queued_from.sequence.next()) << "only that it begins";
+}
+
+TEST_F(SenderMap, ASetThatIsRemovedWhileASessionBeginsIsNotWalked) {
+  session(queued_from, false);
+  protected_.clear();  // and set_removed() was called before the session noted it
+  loop_ = std::thread([this] { sender_->resync_loop(); });
+  Applies stream;
+  EXPECT_EQ(sender_->serve(stream).error().code, ErrorCode::unavailable) << "the next one finds what it needs";
+  EXPECT_EQ(sender_->status().resyncs, 0U);
 }
 
 }  // namespace

@@ -180,6 +180,10 @@ std::shared_ptr<Resync> Sender::next_resync() {
     Need need{};
     std::uint64_t asked = 0;
     if (!wait_for_need(need, asked)) return nullptr;
+    if (!shared_.sets().contains(need.set)) {  // removed while a session began
+      set_removed(need.set);
+      continue;
+    }
     std::unique_ptr<ResyncPlan> plan;
     if (map_suffices(need))
       plan = std::make_unique<ChangedWalk>(*map_, need.set, name_);
@@ -227,12 +231,13 @@ void Sender::resync_loop() {
              resync->is_partial() ? "brought up to date with what changed" : "copied");
     Status done = resync->run();
     keep_doubts(*resync);
+    bool counts = false;
     {
       const std::lock_guard lock(mutex_);
       add_up(resync->progress());
       resync_.reset();
       resync_work_.notify_all();
-      const bool counts = std::exchange(resync_counts_, false) && done;
+      counts = std::exchange(resync_counts_, false) && done;
       if (counts) {
         needs_.pop_front();
         ++needs_found_;
@@ -249,9 +254,26 @@ void Sender::resync_loop() {
       shared_.fault(done.error());
       return;
     }
-    if (done) verifier_.copied(resync->set());
+    // What a comparison found is in no map.
+    if (counts && !resync->is_partial()) verifier_.copied(resync->set());
     update_state();
   }
+}
+
+// Before its folder goes: a walk would take all that is in it for gone, and say so. What the peer needs now, and whether it is whole, the next
+// session finds out.
+void Sender::set_removed(SetNumber set) {
+  std::unique_lock lock(mutex_);
+  if (partial_) partial_->sets.erase(set);
+  const bool needed = std::any_of(needs_.begin(), needs_.end(), [&](const Need& n) { return n.set == set; });
+  if (resync_ && resync_->set() == set) drop_resync();
+  std::erase_if(needs_, [&](const Need& n) { return n.set == set; });
+  if (needed) {
+    ++needs_found_;
+    ending_ = true;
+    queue_.kick();
+  }
+  resync_work_.wait(lock, [&] { return !resync_ || resync_->set() != set; });
 }
 
 void Sender::cancel_resync() {

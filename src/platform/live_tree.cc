@@ -176,7 +176,7 @@ void PosixLiveTree::will_read(SetNumber set, const FileId& id) {
 Status PosixLiveTree::with_object(SetNumber set, const FileId& id,
                                   const std::function<Status(ports::LiveObject&)>& body) {
   const auto root = root_of(set);
-  if (!root) return fail(ErrorCode::not_found, "set {} is not here", set);
+  if (!root) return fail(ErrorCode::unavailable, "set {} is not here", set);
   HF_ASSIGN(const std::optional<FileHandle> handle, index_.find(id));
   if (!handle) return fail(ErrorCode::not_found, "{} is gone", id.to_hex());
   Status status;

@@ -186,6 +186,19 @@ TEST_F(MirrorMap, APartialResynchronizationOutlivesItsConnections) {
   EXPECT_TRUE(equal(a, b));
 }
 
+// A walk must not tell a peer that an object is gone because nobody can look at it.
+TEST_F(MirrorMap, AnObjectOfASetThatIsNotHereIsNotGone) {
+  ASSERT_TRUE(a.start());
+  const auto look = [&](SetNumber set, const FileId& id) {
+    const Status looked = a.live->with_object(set, id, [](ports::LiveObject&) { return Status{}; });
+    return looked ? ErrorCode::internal : looked.error().code;
+  };
+  FileId unknown;
+  unknown.bytes.fill(9);
+  EXPECT_EQ(look(1, unknown), ErrorCode::not_found);
+  EXPECT_EQ(look(2, unknown), ErrorCode::unavailable);
+}
+
 // Older nodes, and those without a map, are resynchronized as before.
 TEST_F(MirrorMap, APeerThatDoesNotKnowItIsComparedAsAWhole) {
   b.features = 0;

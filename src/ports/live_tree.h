@@ -40,7 +40,8 @@ class LiveObject {
 class LiveTree {
  public:
   virtual ~LiveTree() = default;
-  // Runs `body` under the object's lock (shared with capture). ErrorCode::not_found: it is gone. Errors of `body` pass through.
+  // Runs `body` under the object's lock (shared with capture). ErrorCode::not_found: it is gone;
+  // unavailable: the set is not here (any more), which says nothing about the object. Errors of `body` pass through.
   virtual Status with_object(SetNumber set, const FileId& id, const std::function<Status(LiveObject&)>& body) = 0;
   // A hint, never needed for correctness: a file's first bytes are read soon. Returns at once.
   virtual void will_read(SetNumber, const FileId&) {}
