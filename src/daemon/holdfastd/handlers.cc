@@ -78,9 +78,12 @@ Result<control::ConfigReply> ApiHandlers::config() {
 
 Result<control::PlanStatus> ApiHandlers::plan(const std::string& id) {
   auto own = d_.plans().find(id);
-  if (id.empty() || (own && own->kind != "switchover") || (own && own->from == d_.snapshot().node.node_name))
-    return own;
-  // The whole of a switchover is told by the old active; this node's half is second best.
+  if (id.empty() || (own && own->kind != "switchover")) return own;
+  // The whole of a switchover is told by the old active; this node's half is second best. One that was cut off by a restart of holdfastd there
+  // is told by nobody but the successor.
+  const auto running = d_.plans().running();
+  const bool cut_off = own && (own->state == "running" || own->state == "reverting") && (!running || running->id != id);
+  if (own && own->from == d_.snapshot().node.node_name && !cut_off) return own;
   const Snapshot s = d_.snapshot();
   if (s.value) {
     for (const cluster::Member& m : s.value->members) {
