@@ -10,11 +10,13 @@ constexpr std::size_t objects_ahead = 32;
 
 }  // namespace
 
-// Of the objects that are waiting, those that newly belong to the next few.
-void FullWalk::look_ahead(std::size_t came_nearer) {
-  const std::size_t near = std::min(objects_ahead, stack_.size());
-  for (std::size_t back = near; back > near - std::min(near, came_nearer); --back)
-    soon_.push_back(stack_[stack_.size() - back]);
+// Of the objects that are waiting, those whose turn is near. Looked at when they are asked for: what was near while a folder was listed may be far
+// behind the rest of it by then.
+std::vector<FileId> FullWalk::take_soon() {
+  std::vector<FileId> soon;
+  for (std::size_t back = 1; back <= std::min(objects_ahead, stack_.size()); ++back)
+    if (const FileId& id = stack_[stack_.size() - back]; told_soon_.insert(id).second) soon.push_back(id);
+  return soon;
 }
 
 Result<std::optional<ShipJob>> FullWalk::next() {
@@ -28,8 +30,8 @@ Result<std::optional<ShipJob>> FullWalk::next() {
   while (!stack_.empty()) {
     job.id = stack_.back();
     stack_.pop_back();
+    told_soon_.erase(job.id);
     if (!shipped_.insert(job.id).second) continue;
-    look_ahead(1);
     job.listing = true;
     job.content = peer_empty_ && !again_.contains(job.id) ? ShipJob::Content::fresh : ShipJob::Content::hashes;
     job.extents = {{0, end_of_file}};
@@ -41,7 +43,6 @@ Result<std::optional<ShipJob>> FullWalk::next() {
 void FullWalk::listed(const std::vector<ports::TreeEntry>& entries) {
   for (auto e = entries.rbegin(); e != entries.rend(); ++e)  // the first is taken first
     if (!shipped_.contains(e->id)) stack_.push_back(e->id);
-  look_ahead(entries.size());
 }
 
 Status FullWalk::again(const Nak& nak) {

@@ -4,7 +4,7 @@
 #pragma once
 
 #include <unordered_set>
-#include <utility>
+#include <vector>
 
 #include "mirror/resync_plan.h"
 
@@ -21,14 +21,13 @@ class FullWalk final : public ResyncPlan {
   void listed(const std::vector<ports::TreeEntry>& entries) override;
   Status again(const Nak& nak) override;
   void moved(const FileId& id) override;
-  std::vector<FileId> take_soon() override { return std::exchange(soon_, {}); }
+  std::vector<FileId> take_soon() override;
 
  private:
-  void look_ahead(std::size_t came_nearer);
   bool peer_empty_;  // nothing is compared, and no holes are said
   std::vector<FileId> stack_;
   std::vector<FileId> parents_of_;
-  std::vector<FileId> soon_;
+  std::unordered_set<FileId> told_soon_;  // take_soon() said so, and they wait still
   std::unordered_set<FileId> shipped_;
   std::unordered_set<FileId> again_;  // the peer asked for all of it, so it has something there
 };
