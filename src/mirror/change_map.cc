@@ -20,12 +20,6 @@ Bytes header(bool overflowed) {
   return out;
 }
 
-Bytes object_key(SetNumber set, const FileId& id) {
-  Bytes key = change_key_prefix(ChangeKind::object, set);
-  key.insert(key.end(), id.bytes.begin(), id.bytes.end());
-  return key;
-}
-
 }  // namespace
 
 void ChangeMap::fold(ByteView records) {
@@ -141,11 +135,11 @@ Result<bool> ChangeMap::names(SetNumber set, const FileId& id) {
     if (memory_.find(set, id) || flushing_.find(set, id)) return true;
     if (clear_) return false;
   }
-  return store_->contains(object_key(set, id));
+  return store_->contains(change_object_key(set, id));
 }
 
 Result<std::optional<ObjectChange>> ChangeMap::flushed(SetNumber set, const FileId& id) {
-  const Bytes key = object_key(set, id);
+  const Bytes key = change_object_key(set, id);
   Bytes before = key;  // scan() begins after a key
   before.pop_back();
   HF_ASSIGN(const auto found, store_->scan(before, 256));

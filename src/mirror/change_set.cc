@@ -188,6 +188,12 @@ Bytes change_key_prefix(ChangeKind kind, SetNumber set) {
   return key;
 }
 
+Bytes change_object_key(SetNumber set, const FileId& id) {
+  Bytes key = change_key_prefix(ChangeKind::object, set);
+  key.insert(key.end(), id.bytes.begin(), id.bytes.end());
+  return key;
+}
+
 std::vector<ChangeEntry> ChangeSet::encode() const {
   std::vector<ChangeEntry> all;
   all.reserve(size());
@@ -202,11 +208,7 @@ std::vector<ChangeEntry> ChangeSet::encode() const {
     key.insert(key.end(), n.name.begin(), n.name.end());
     all.push_back({std::move(key), {}});
   }
-  for (const auto& [k, change] : objects_) {
-    Bytes key = change_key_prefix(ChangeKind::object, k.set);
-    key.insert(key.end(), k.id.bytes.begin(), k.id.bytes.end());
-    all.push_back({std::move(key), encode_object(change)});
-  }
+  for (const auto& [k, change] : objects_) all.push_back({change_object_key(k.set, k.id), encode_object(change)});
   for (const SetNumber set : sets_) all.push_back({change_key_prefix(ChangeKind::set, set), {}});
   std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.key < b.key; });
   return all;

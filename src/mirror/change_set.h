@@ -132,5 +132,6 @@ Result<ChangeKey> decode_change_key(ByteView key);
 Result<ObjectChange> decode_object_change(ByteView value);
 // What keys of this kind (and set) begin with: where a scan starts.
 Bytes change_key_prefix(ChangeKind kind, SetNumber set);
+Bytes change_object_key(SetNumber set, const FileId& id);
 
 }  // namespace holdfast::mirror

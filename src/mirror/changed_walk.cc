@@ -94,9 +94,8 @@ Status ChangedWalk::read_keys(ChangeKind kind) {
 // Its job was not begun yet. One that was may have shipped, before the question, bytes that the question is about: a range that was collapsed since.
 bool ChangedWalk::turn_is_to_come(const FileId& id) const {
   if (phase_ != Phase::objects) return false;
-  Bytes key = change_key_prefix(ChangeKind::object, set_);
-  key.insert(key.end(), id.bytes.begin(), id.bytes.end());
-  return key > after_ || std::any_of(ready_.begin(), ready_.end(), [&](const ShipJob& job) { return job.id == id; });
+  return change_object_key(set_, id) > after_ ||
+         std::any_of(ready_.begin(), ready_.end(), [&](const ShipJob& job) { return job.id == id; });
 }
 
 // Is the whole object in the plan, and has it still to be shipped?
