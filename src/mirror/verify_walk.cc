@@ -11,6 +11,7 @@
 #include "log/ship.h"
 #include "log/xattrs.h"
 #include "mirror/file_type.h"
+#include "mirror/node_record.h"
 
 namespace holdfast::mirror {
 
@@ -279,22 +280,9 @@ Result<bool> VerifyWalk::check_node(Op& op) {
     HF_ASSIGN(const Bytes xattrs, object.xattrs());
     HF_ASSIGN(const auto hash, hash_of_xattrs(xattrs));
     std::string target;
-    Record r;
-    r.kind = Kind::check_node;
-    r.file = op.id;
-    r.mode = attributes.mode;
-    r.uid = attributes.uid;
-    r.gid = attributes.gid;
-    r.rdev = attributes.rdev;
-    r.length = attributes.size;
-    r.mtime_ns = attributes.mtime_ns;
+    HF_ASSIGN(Record r, node_record(Kind::check_node, op.id, attributes, hash, object, target));
     const std::int64_t age = times_.realtime_ns() - attributes.mtime_ns;
     if (age > settled_ns || age < -settled_ns) r.valid = log::valid_mtime;
-    if (is_symlink(attributes.mode)) {
-      HF_ASSIGN(target, object.target());
-      r.name2 = target;
-    }
-    r.payload = hash;
     Op again = op;
     again.contents = false;
     ask(r, again);
