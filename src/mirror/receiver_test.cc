@@ -137,6 +137,17 @@ class ReceiverTest : public ::testing::Test {
     wire->feed(encode_frame(start));
     session = std::thread([this, w = wire] { ended = receiver.serve(w, to_hex(active)); });
   }
+  // Its session waits for room from here on.
+  void connect_and_fill_the_disk() {
+    connect();
+    const Bytes payload(900'000, 7);
+    log::Record big;
+    big.payload = payload;
+    segments.short_of_room = 1 << 30;
+    for (std::uint64_t i = 1; i <= 6; ++i) wire->feed(batch(i, {big}));
+    std::unique_lock lock(mutex);
+    ASSERT_TRUE(told_changed.wait_for(lock, std::chrono::seconds(10), [&] { return !told.empty(); }));
+  }
   void hang_up() {
     if (wire) wire->shutdown();
     if (session.joinable()) session.join();
@@ -194,16 +205,7 @@ TEST_F(ReceiverTest, AFullDiskHoldsTheActiveUpUntilThereIsRoom) {
 }
 
 TEST_F(ReceiverTest, AFullDiskHoldsUpNeitherVotesNorANewSession) {
-  connect();
-  const Bytes payload(900'000, 7);
-  log::Record big;
-  big.payload = payload;
-  segments.short_of_room = 1 << 30;
-  for (std::uint64_t i = 1; i <= 6; ++i) wire->feed(batch(i, {big}));
-  {
-    std::unique_lock lock(mutex);
-    ASSERT_TRUE(told_changed.wait_for(lock, std::chrono::seconds(10), [&] { return !told.empty(); }));
-  }
+  ASSERT_NO_FATAL_FAILURE(connect_and_fill_the_disk());
   std::thread older = std::move(session);
   const auto older_wire = std::exchange(wire, nullptr);
   connect();
@@ -216,16 +218,7 @@ TEST_F(ReceiverTest, AFullDiskHoldsUpNeitherVotesNorANewSession) {
 }
 
 TEST_F(ReceiverTest, ASessionThatWaitsForRoomEndsWithItsConnection) {
-  connect();
-  const Bytes payload(900'000, 7);
-  log::Record big;
-  big.payload = payload;
-  segments.short_of_room = 1 << 30;
-  for (std::uint64_t i = 1; i <= 6; ++i) wire->feed(batch(i, {big}));
-  {
-    std::unique_lock lock(mutex);
-    ASSERT_TRUE(told_changed.wait_for(lock, std::chrono::seconds(10), [&] { return !told.empty(); }));
-  }
+  ASSERT_NO_FATAL_FAILURE(connect_and_fill_the_disk());
   wire->shutdown();
   receiver.send_ack();
   session.join();
