@@ -61,15 +61,16 @@ const char* to_string(ErrorCode code);
 
 }  // namespace holdfast
 
-// Returns the error of `expr` from the calling function, or goes on.
-#define HF_TRY(expr)                                                             \
-  do {                                                                           \
-    auto hf_try_result = (expr);                                                 \
-    if (!hf_try_result) return tl::unexpected(std::move(hf_try_result).error()); \
-  } while (0)
-
 #define HF_CONCAT_INNER(a, b) a##b
 #define HF_CONCAT(a, b) HF_CONCAT_INNER(a, b)
+// Returns the error of `expr` from the calling function, or goes on. A name of its own for each: `expr` may hold a lambda in which there are others.
+#define HF_TRY(expr) HF_TRY_INNER(HF_CONCAT(hf_try_, __COUNTER__), expr)
+#define HF_TRY_INNER(tmp, expr)                              \
+  do {                                                       \
+    auto tmp = (expr);                                       \
+    if (!tmp) return tl::unexpected(std::move(tmp).error()); \
+  } while (0)
+
 // HF_ASSIGN(auto x, f()): the value of f(), or returns its error.
 #define HF_ASSIGN(decl, expr) HF_ASSIGN_INNER(HF_CONCAT(hf_assign_, __LINE__), decl, expr)
 #define HF_ASSIGN_INNER(tmp, decl, expr)                   \
