@@ -8,7 +8,6 @@
 import argparse
 import contextlib
 import json
-import os
 import re
 import sys
 import time
@@ -19,13 +18,12 @@ sys.dont_write_bytecode = True
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests/lib")]
 
+import folders  # noqa: E402
+import lab_bench  # noqa: E402
 import trees  # noqa: E402
 from cluster import Cluster  # noqa: E402
-from labs import CHANNEL, Lab, LabFailure  # noqa: E402
+from labs import CHANNEL, LabFailure  # noqa: E402
 
-RESULTS = HERE / "copies.json"
-DOCUMENT = HERE.parent / "docs/BENCHMARKS.md"
-BEGIN, END = "<!-- copies: written by ./dev bench copies -->", "<!-- end of copies -->"
 TREE, BIG, COPY = "/srv/tree", "/srv/big", "/srv/copy"
 SOURCE, TARGET = "n1", "n2"
 FILES_A_FOLDER = 100
@@ -131,9 +129,8 @@ class Ground:
 
     def unprotect(self, root):
         self.cluster.cli(SOURCE, "unprotect", root, "--yes", timeout_s=120)
-        self.cluster.wait(lambda: "fuse" not in self.lab.sh(SOURCE, 'stat -f -c %T "$1"', root), "unprotected", 60)
-        self.cluster.wait(lambda: self.lab.sh(TARGET, f"grep -c ' {root} ' /proc/self/mounts || true").strip() == "0",
-                          "uncovered on the target", 60)
+        for node in (SOURCE, TARGET):
+            self.cluster.wait(lambda n=node: folders.is_bare(self.lab, n, root), f"{node} covers {root} no more", 60)
 
     def clear_target(self, *folders):
         self.lab.sh(TARGET, 'rm -rf -- "$@"', *folders, timeout_s=1800)
@@ -144,12 +141,8 @@ class Ground:
         return link["stats64"]["tx"]["bytes"]
 
     def opened(self):
-        """Objects that both mirrors opened so far, where they say it."""
-        total = 0
-        for node in (SOURCE, TARGET):
-            status = json.loads(self.cluster.cli(node, "status", "--json").stdout)
-            total += sum(each.get("opened", 0) for each in status.get("nodes", []))
-        return total
+        """Objects that the source opened for the target's last resynchronization."""
+        return self.cluster.node_in(self.cluster.status_of(SOURCE), TARGET)["last_sync"]["opened"]
 
 
 def first_copy(ground, root, pairs):
@@ -194,13 +187,13 @@ def link_cut(ground, root, _):
     ground.lab.cut(SOURCE, TARGET)
     ground.lab.exec(SOURCE, "python3", "-c", CHANGE, root, str(ground.options.files), str(CHANGED), timeout_s=120)
     time.sleep(CUT_S)
-    sent, opened, started = ground.sent_bytes(), ground.opened(), time.monotonic()
+    sent, started = ground.sent_bytes(), time.monotonic()
     ground.lab.heal(SOURCE, TARGET)
     ground.wait_complete(600)
     took = time.monotonic() - started
     sent = ground.sent_bytes() - sent
     say(f"after {CUT_S} s without the link and {CHANGED} changed files: {took:.1f} s, {sent} bytes sent, "
-        f"{ground.opened() - opened} objects opened")
+        f"{ground.opened()} objects opened")
     trees.wait_equal(ground.cluster, root, 600)
     ground.unprotect(root)
     return {"ours": [took], "note": f"limit 5 s; {sent / 1e3:.0f} kB sent for {CHANGED} pages"}
@@ -239,52 +232,31 @@ def table(done):
     return "\n".join(lines)
 
 
-def write(done):
-    RESULTS.write_text(json.dumps(done, indent=1) + "\n")
-    text = DOCUMENT.read_text()
-    if BEGIN not in text:
-        text += f"\n## Copies\n{BEGIN}\n{END}\n"
-    before, rest = text.split(BEGIN, 1)
-    DOCUMENT.write_text(f"{before}{BEGIN}\n{table(done)}\n{END}{rest.split(END, 1)[1]}")
-
-
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=1_000_000, metavar="N", help="small files (default 1,000,000)")
     parser.add_argument("--big", type=int, default=10, metavar="GIB", help="size of the big file (default 10)")
     parser.add_argument("--pairs", type=int, default=1, metavar="N", help="rounds of each row (default 1)")
-    parser.add_argument("--rows", default="", metavar="REGEX", help="only rows whose name matches")
-    parser.add_argument("--lab", help="a lab left by an earlier --keep")
-    parser.add_argument("--keep", action="store_true", help="leave the lab up at the end")
+    lab_bench.add_options(parser)
     return parser.parse_args()
 
 
 def main():
     options = parse()
-    if os.geteuid() != 0:
-        sys.exit("copies: the lab boots machines and needs root: sudo ./dev bench copies")
-    wanted = [row for row in rows(options) if re.search(options.rows, row[1])]
-    lab = Lab(options.lab or f"copies-{os.getpid()}")
-    ground = Ground(lab, options)
-    done = {row["name"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
-    try:
-        if not options.lab:
-            ground.set_up()
-        furnished = set()
-        for what, name, measure in wanted:
+    record = lab_bench.Record("copies", HERE / "copies.json", HERE.parent / "docs/BENCHMARKS.md", table)
+
+    def measure(lab):
+        ground, furnished, done = Ground(lab, options), set(), []
+        for what, name, measure_row in rows(options):
+            if not re.search(options.rows, name):
+                continue
             if what not in furnished:
                 furnish(ground, what)
                 furnished.add(what)
-            done[name] = result(name, measure(ground, options.pairs))
-            write(list(done.values()))
-        print(table([done[name] for _, name, _ in wanted]))
-    except LabFailure as failure:
-        say(f"FAILED: {failure}")
-        return 1
-    finally:
-        if not options.lab and not options.keep:
-            lab.down()
-    return 0
+            done.append(result(name, measure_row(ground, options.pairs)))
+            record.add(done[-1])
+        print(table(done))
+    return lab_bench.run("copies", options, lambda lab: Ground(lab, options).set_up(), measure)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@
 
 import argparse
 import json
-import os
 import re
 import sys
 import threading
@@ -20,13 +19,10 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests/lib")]
 
 import history  # noqa: E402
+import lab_bench  # noqa: E402
 import postgres  # noqa: E402
 from cluster import Cluster  # noqa: E402
-from labs import Lab, LabFailure  # noqa: E402
 
-RESULTS = HERE / "recovery.json"
-DOCUMENT = HERE.parent / "docs/BENCHMARKS.md"
-BEGIN, END = "<!-- recovery: written by ./dev bench recovery -->", "<!-- end of recovery -->"
 CLIENTS, SCALE = 8, 20
 MAKE_TREE = r"""
 import os, random, sys
@@ -210,48 +206,29 @@ def table(done):
     return "\n".join(lines)
 
 
-def write(done):
-    RESULTS.write_text(json.dumps(done, indent=1) + "\n")
-    before, rest = DOCUMENT.read_text().split(BEGIN, 1)
-    DOCUMENT.write_text(f"{before}{BEGIN}\n{table(done)}\n{END}{rest.split(END, 1)[1]}")
-
-
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=3, metavar="N", help="rounds of the rows that compare (default 3)")
     parser.add_argument("--seconds", type=int, default=30, metavar="S", help="of each pgbench (default 30)")
     parser.add_argument("--redo", type=int, default=1024, metavar="MIB", help="log before the power cut (default 1024)")
-    parser.add_argument("--rows", default="", metavar="REGEX", help="only rows whose key matches: " +
-                        ", ".join(key for key, _ in ROWS))
-    parser.add_argument("--lab", help="a lab left by an earlier --keep")
-    parser.add_argument("--keep", action="store_true", help="leave the lab up at the end")
+    lab_bench.add_options(parser)
+    parser.epilog = "rows: " + ", ".join(key for key, _ in ROWS)
     return parser.parse_args()
 
 
 def main():
     options = parse()
-    if os.geteuid() != 0:
-        sys.exit("recovery: the lab boots machines and needs root: sudo ./dev bench recovery")
-    lab = Lab(options.lab or f"recovery-{os.getpid()}")
-    ground = Ground(lab, options)
-    done = {row["name"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
-    try:
-        if not options.lab:
-            ground.set_up()
-        for key, measure in ROWS:
+    record = lab_bench.Record("recovery", HERE / "recovery.json", HERE.parent / "docs/BENCHMARKS.md", table)
+
+    def measure(lab):
+        ground = Ground(lab, options)
+        for key, measure_row in ROWS:
             if re.search(options.rows, key):
-                row = measure(ground)
+                row = measure_row(ground)
                 say(f"{row['name']}: {row['value']} ({row['note']})")
-                done[row["name"]] = row
-                write(list(done.values()))
-        print(table(list(done.values())))
-    except LabFailure as failure:
-        say(f"FAILED: {failure}")
-        return 1
-    finally:
-        if not options.lab and not options.keep:
-            lab.down()
-    return 0
+                record.add(row)
+        print(table(list(record.rows.values())))
+    return lab_bench.run("recovery", options, lambda lab: Ground(lab, options).set_up(), measure)
 
 
 if __name__ == "__main__":
