@@ -65,10 +65,14 @@ void ObjectChange::add(std::uint64_t begin, std::uint64_t end) {
   extents.erase(first + 1, last);
 }
 
-void ObjectChange::add(const ObjectChange& other) {
+void ObjectChange::add_flags(const ObjectChange& other) {
   listing |= other.listing;
   by_hash |= other.by_hash;
   place |= other.place;
+}
+
+void ObjectChange::add(const ObjectChange& other) {
+  add_flags(other);
   for (const Extent& e : other.extents) add(e.begin, e.end);
 }
 
@@ -80,12 +84,18 @@ IdBlock IdBlock::of(const FileId& id) {
 }
 
 void ChangeSet::content(const log::Record& r, std::uint64_t begin, std::uint64_t end) {
-  object(r.set, r.file).add(begin, end);
+  add_extent(object(r.set, r.file), {begin, end});
+}
+
+void ChangeSet::add_extent(ObjectChange& to, const Extent& extent) {
+  const std::size_t before = to.extents.capacity();
+  to.add(extent.begin, extent.end);
+  extra_bytes_ += (to.extents.capacity() - before) * sizeof(Extent);
 }
 
 // What is made is new to everybody: all of it, under its name (a file of O_TMPFILE has none yet).
 void ChangeSet::created(const log::Record& r) {
-  object(r.set, r.file).add(0, end_of_file);
+  content(r, 0, end_of_file);
   if ((r.flags & log::flag_orphan) == 0) name(r.set, r.parent, r.name);
 }
 
@@ -140,7 +150,7 @@ void ChangeSet::fold(const log::Record& r, bool may_be_unknown) {
 void ChangeSet::note_file(SetNumber set, const FileId& id) {
   ObjectChange& change = object(set, id);
   change.by_hash = true;
-  change.add(0, end_of_file);
+  add_extent(change, {0, end_of_file});
 }
 
 void ChangeSet::note_folder(SetNumber set, const FileId& id) { object(set, id).listing = true; }
@@ -158,15 +168,21 @@ void ChangeSet::name(SetNumber set, const FileId& folder, std::string_view name)
   if (names_.insert({set, folder, std::string(name)}).second) extra_bytes_ += name.size();
 }
 
+void ChangeSet::add_object(const ObjectKey& key, const ObjectChange& change) {
+  ObjectChange& own = objects_[key];
+  own.add_flags(change);
+  for (const Extent& e : change.extents) add_extent(own, e);
+}
+
 void ChangeSet::merge(const ChangeSet& other) {
-  for (const auto& [key, change] : other.objects_) objects_[key].add(change);
+  for (const auto& [key, change] : other.objects_) add_object(key, change);
   for (const NameKey& key : other.names_) name(key.set, key.folder, key.name);
   for (const auto& [set, block] : other.blocks_) note_block(set, block);
   for (const SetNumber set : other.sets_) note_set(set);
 }
 
 std::size_t ChangeSet::memory_bytes() const {
-  return objects_.size() * (object_memory + 2 * sizeof(Extent)) + names_.size() * name_memory + extra_bytes_;
+  return objects_.size() * object_memory + names_.size() * name_memory + extra_bytes_;
 }
 
 void ChangeSet::clear() { *this = {}; }
@@ -259,7 +275,7 @@ Status ChangeSet::add(ByteView key, ByteView value) {
   HF_ASSIGN(const ChangeKey k, decode_change_key(key));
   if (k.kind == ChangeKind::object) {
     HF_ASSIGN(const ObjectChange change, decode_object_change(value));
-    object(k.set, k.id).add(change);
+    add_object({k.set, k.id}, change);
     return {};
   }
   if (!value.empty()) return fail(ErrorCode::corrupt, "a change set's key of {} bytes has a value", key.size());

@@ -44,6 +44,7 @@ struct ObjectChange {
 
   void add(std::uint64_t begin, std::uint64_t end);
   void add(const ObjectChange& other);
+  void add_flags(const ObjectChange& other);
   bool operator==(const ObjectChange&) const = default;
 };
 
@@ -81,7 +82,7 @@ class ChangeSet {
   void note_block(SetNumber set, const IdBlock& block);
   void note_set(SetNumber set);
 
-  // --- single keys
+  // --- single keys. Extents are added by the others.
   ObjectChange& object(SetNumber set, const FileId& id) { return objects_[{set, id}]; }
   void name(SetNumber set, const FileId& folder, std::string_view name);
   void merge(const ChangeSet& other);
@@ -108,6 +109,8 @@ class ChangeSet {
       return (FileIdHash{}(k.folder) ^ k.set) * 31 + std::hash<std::string>{}(k.name);
     }
   };
+  void add_extent(ObjectChange& to, const Extent& extent);
+  void add_object(const ObjectKey& key, const ObjectChange& change);
   void content(const log::Record& r, std::uint64_t begin, std::uint64_t end);
   void created(const log::Record& r);
   void named(SetNumber set, const FileId& id, const FileId& folder);
@@ -116,7 +119,7 @@ class ChangeSet {
   std::unordered_set<NameKey, Hash> names_;
   std::vector<std::pair<SetNumber, IdBlock>> blocks_;  // few
   std::vector<SetNumber> sets_;
-  std::size_t extra_bytes_ = 0;  // of names
+  std::size_t extra_bytes_ = 0;  // of names and extents
 };
 
 // One encoded key, taken apart. `object` and `name` share the set.

@@ -41,6 +41,27 @@ std::vector<Extent> extents_after(const log::Record& r) {
 
 const std::vector<Extent> whole{{0, end_of_file}}, nothing_of_it{};
 
+TEST(ChangeSet, MemoryCountsExtents) {
+  const Bytes payload(10);
+  ChangeSet changes, half;
+  for (std::uint8_t file = 1; file <= 100; ++file)
+    for (std::uint64_t i = 0; i < max_extents; ++i) {
+      log::Record r = record(Kind::write, file);
+      r.offset = i * 8192;
+      r.payload = payload;
+      changes.fold(r);
+      if (i % 2 == 0) half.fold(r);
+    }
+  EXPECT_GE(changes.memory_bytes(), 100 * max_extents * sizeof(Extent));
+  EXPECT_LT(changes.memory_bytes(), 4 * 100 * max_extents * sizeof(Extent));
+  const std::size_t alone = half.memory_bytes();
+  half.merge(changes);
+  EXPECT_GE(half.memory_bytes(), 100 * max_extents * sizeof(Extent));
+  EXPECT_GT(half.memory_bytes(), alone);
+  changes.clear();
+  EXPECT_EQ(changes.memory_bytes(), 0U);
+}
+
 TEST(ChangeSet, EachKindOfRecordNamesWhatItChanges) {
   const Bytes payload(10);
   log::Record r = record(Kind::write);
