@@ -48,6 +48,7 @@ class Applier {
     // A shadow's mark was applied; `batch`: the history's next one begins there. 0: it is no point here.
     std::function<Status(const log::Record&, std::uint64_t batch)> shadow;
     std::function<void(SetNumber)> unknown_set;  // a record of a set that is not here yet: waits
+    std::function<void(SetNumber)> whole;        // a resync made the set complete: nothing is asked any more
   };
   // `batch_bytes`: about how much of the log one step takes.
   Applier(log::SegmentLog& log, UndoWriter& undo, Hooks hooks, std::size_t batch_bytes = apply_batch_bytes,

@@ -137,7 +137,7 @@ Status Applier::begin_resync(const log::Record& r) {
     set->memory = {};
     set->memory.partial = (r.flags & log::flag_partial_resync) != 0;
     // What was done before a crash is not done again, and not asked for again.
-    set->memory.broken = set->memory.partial && r.sequence <= set->names.doubt_to;
+    set->memory.broken = set->memory.partial && r.sequence <= doubt_to_;
     // A file that has no name now can't be shipped. Should it get one, it must come whole, so it must not be known here with what it had. Nothing
     // after this record was done before it is durable, so a redo, too, finds only files of before.
     HF_TRY(set->tree->purge(ports::Grave::orphan));
@@ -149,16 +149,17 @@ Status Applier::begin_resync(const log::Record& r) {
   return {};
 }
 
-// A live record made something without its contents after everything was shipped; it was asked for too late. What has no place in the tree any more
-// needs none.
+// A live record made something without its contents, or left a name out, after everything was shipped; it was asked for too late, or by nobody. What
+// has no place in the tree any more needs none.
 Result<bool> Applier::lacks_contents(SetState& set) {
-  if (!set.memory.relist.empty()) return true;
-  if (set.memory.made.empty()) return false;
+  if (set.memory.relist.empty() && set.memory.made.empty()) return false;
   HF_ASSIGN(const auto displaced, set.tree->graves(ports::Grave::limbo));
-  for (const auto& grave : displaced) set.memory.made.erase(grave.id);
-  for (const FileId& id : set.memory.made) {
-    HF_ASSIGN(const auto there, set.tree->attributes(id));
-    if (there) return true;
+  for (auto* lacking : {&set.memory.relist, &set.memory.made}) {
+    for (const auto& grave : displaced) lacking->erase(grave.id);
+    for (const FileId& id : *lacking) {
+      HF_ASSIGN(const auto there, set.tree->attributes(id));
+      if (there) return true;
+    }
   }
   return false;
 }
@@ -188,6 +189,7 @@ Status Applier::end_resync(const log::Record& r) {
   set->memory = {};
   resyncing_.erase(r.set);
   complete_.insert(r.set);
+  if (hooks_.whole) hooks_.whole(r.set);
   log_info("set {}: complete at sequence {}", r.set, r.sequence.value);
   return undo_.on() && was_captured ? Status{} : set->tree->purge(ports::Grave::limbo);
 }

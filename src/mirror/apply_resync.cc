@@ -29,11 +29,10 @@ Status ResyncApply::skip(const FileId& unknown) {
   return {};
 }
 
-// The object was made without them.
+// The object was made without them. In a full resync they come, unless a live change made it when all had been looked at.
 void ResyncApply::ask_for_contents(const FileId& id, std::uint64_t offset) {
-  if (!memory_.partial) return;
   memory_.made.insert(id);
-  ask(id, offset);
+  if (memory_.partial) ask(id, offset);
 }
 
 void ResyncApply::note_name(const FileId& dir, std::string_view name, bool there) {
@@ -85,10 +84,8 @@ Status ResyncApply::put(const FileId& id, std::uint32_t type, const FileId& dir,
   HF_ASSIGN(const bool is_known, known(id));
   if (is_known) return bring(id, dir, name);
   if (is_regular(type) || is_folder(type)) return make_placeholder(id, type, dir, name);
-  if (memory_.partial) {
-    ask(id);  // first: it must be known before it is named
-    memory_.relist.insert(dir);
-  }
+  if (memory_.partial) ask(id);  // first: it must be known before it is named
+  memory_.relist.insert(dir);
   ask(dir);
   return {};
 }
@@ -262,10 +259,10 @@ Status ResyncApply::ship_node(const log::Record& r) {
     if (!now || now->mode != r.mode) HF_TRY(tree_.set_attributes(r.file, log::valid_mode, to));
   }
   memory_.asked.erase(r.file);
-  if (!is_folder(r.mode) && (!is_regular(r.mode) || r.rdev == log::rdev_all_follows)) memory_.made.erase(r.file);
+  const bool all_follows = !memory_.partial || r.rdev == log::rdev_all_follows;
+  if (!is_folder(r.mode) && (!is_regular(r.mode) || all_follows)) memory_.made.erase(r.file);
   // The active took it for known here, and ships only a part.
-  if (!there && is_regular(r.mode) && r.length > 0 && r.rdev != log::rdev_all_follows)
-    ask_for_contents(r.file, nak_contents);
+  if (!there && is_regular(r.mode) && r.length > 0 && !all_follows) ask_for_contents(r.file, nak_contents);
   batch_.touched(r.file, r.mtime_ns);
   return {};
 }
@@ -304,7 +301,7 @@ Status ResyncApply::ship_dir(const log::Record& r) {
     if (found && found->id.is_none() && !is_known && found->mode == entry->mode &&
         (is_regular(entry->mode) || is_folder(entry->mode))) {
       HF_TRY(tree_.adopt(r.file, entry->name, entry->id));
-      ask_for_contents(entry->id);
+      if (memory_.partial) ask_for_contents(entry->id);
       continue;
     }
     if (again || (!is_known && (is_regular(entry->mode) || is_folder(entry->mode)))) {
@@ -313,7 +310,7 @@ Status ResyncApply::ship_dir(const log::Record& r) {
         ports::NewNode node;
         node.mode = entry->mode | placeholder_mode;
         HF_TRY(tree_.stage(entry->id, node));
-        ask_for_contents(entry->id);
+        if (memory_.partial) ask_for_contents(entry->id);
       }
       to_make.push_back(*entry);
       continue;

@@ -20,9 +20,9 @@ namespace holdfast::mirror {
 struct ResyncMemory {
   std::unordered_map<FileId, std::unordered_set<std::string>> listings;
   bool partial = false;
-  // Partial. A question may come after the last thing that was to be shipped; then this resync can't make the set complete.
-  std::unordered_set<FileId> asked;   // unknown here, and asked for since
-  std::unordered_set<FileId> made;    // without their contents: asked for, and not shipped since
+  std::unordered_set<FileId> asked;  // partial: unknown here, and asked for since
+  // A live change may need something after the last thing that was to be shipped; then this resync can't make the set complete.
+  std::unordered_set<FileId> made;    // without their contents, and not shipped since
   std::unordered_set<FileId> relist;  // folders that lack a name, which was asked for
   bool broken = false;  // a chunk came whose beginning this process never saw: this resync can't make the set complete
 };

@@ -75,7 +75,8 @@ NodeLog::NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events)
                log_warning("the log is about set {}, which is not configured here yet: apply waits for it", set);
              missing_set_ = set;
              apply_cv_.notify_all();
-           }}),
+           },
+           [this](SetNumber set) { receiver_.settled(set); }}),
       receiver_(log_,
                 {[this](const Hello& hello) { return admit(hello); },
                  [this](const Start& start, Epoch epoch, const Welcome& told) -> Status {

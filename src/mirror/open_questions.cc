@@ -15,13 +15,16 @@ bool answers(const log::Record& r) {
 
 }  // namespace
 
+void OpenQuestions::settled(SetNumber set) {
+  std::erase_if(open_, [&](const Nak& n) { return n.set == set; });
+}
+
 void OpenQuestions::answered_by(ByteView records) {
   while (!open_.empty() && !records.empty()) {
     const log::RecordHead head = log::head_of(records.data());
     const ByteView bytes = records.first(head.length);
     records = records.subspan(head.length);
-    if (head.kind == log::Kind::resync_begin && head.addressed_to.value != 0)
-      std::erase_if(open_, [&](const Nak& n) { return n.set == head.set; });
+    if (head.kind == log::Kind::resync_begin && head.addressed_to.value != 0) settled(head.set);
     if (head.kind != log::Kind::ship_node && head.kind != log::Kind::ship_dir && head.kind != log::Kind::ship_data)
       continue;
     const auto record = log::decode(bytes);

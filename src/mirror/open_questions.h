@@ -16,6 +16,7 @@ class OpenQuestions {
   void ask(const Nak& nak) { open_.insert(nak); }
   // These were appended to the log now, so they are later than any record that was asked about: what they say of an object holds for the question.
   void answered_by(ByteView records);
+  void settled(SetNumber set);  // it is whole
   void clear() { open_.clear(); }
   const std::set<Nak>& all() const { return open_; }
 

@@ -41,6 +41,7 @@ class PartialPeer : public ::testing::Test {
     ASSERT_TRUE(log_.reset(end_));
     Applier::Hooks hooks;
     hooks.update_state = [this](const auto& change) {
+      if (std::exchange(no_space_once_, false)) return Status(fail(ErrorCode::no_space, "says the test"));
       change(state_);
       return Status{};
     };
@@ -48,6 +49,7 @@ class PartialPeer : public ::testing::Test {
     hooks.applied = [](std::uint64_t) {};
     hooks.resync_broken = [this] { ++broken_; };
     hooks.unknown_set = [](SetNumber) {};
+    hooks.whole = [this](SetNumber number) { settled_.push_back(number); };
     applier_ = std::make_unique<Applier>(log_, no_undo_, std::move(hooks));
     ASSERT_TRUE(applier_->begin(state_));
     ASSERT_TRUE(applier_->add_tree(tree_));
@@ -63,7 +65,7 @@ class PartialPeer : public ::testing::Test {
     for (;;) {
       const auto more = applier_->step();
       ASSERT_TRUE(more) << more.error().to_string();
-      if (!*more) break;
+      if (!*more && !applier_->waits_for_space()) break;
     }
   }
   void mark(Kind kind, std::uint32_t flags = 0) {
@@ -136,6 +138,8 @@ class PartialPeer : public ::testing::Test {
   Position end_{Epoch(1), Sequence(100)};
   std::unique_ptr<Applier> applier_;
   std::vector<Nak> naks_;
+  std::vector<SetNumber> settled_;
+  bool no_space_once_ = false;
   int broken_ = 0;
 };
 
@@ -186,6 +190,80 @@ TEST_F(PartialPeer, AQuestionThatComesTooLateKeepsTheCopyFromBeingWhole) {
   mark(Kind::resync_end);
   EXPECT_TRUE(whole());
   EXPECT_EQ(broken_, 1);
+}
+
+// Its record and resync_end were appended one after the other: the walk had looked for it before.
+TEST_F(PartialPeer, AFileThatGetsItsFirstNameAsAFullResynchronizationEndsKeepsTheCopyFromBeingWhole) {
+  restart();
+  mark(Kind::resync_begin);
+  link(id_of(1), "f");
+  mark(Kind::resync_end);
+  EXPECT_FALSE(whole()) << "it is empty here";
+  EXPECT_EQ(broken_, 1);
+  mark(Kind::resync_begin);
+  link(id_of(2), "g");
+  ship_node(id_of(1), regular_type | 0600, 0);
+  ship_node(id_of(2), regular_type | 0600, 0);
+  mark(Kind::resync_end);
+  EXPECT_TRUE(whole()) << "in a full one all of it follows its node";
+}
+
+// A name of something that can't be made empty and filled later, in a folder that went before the peer was answered.
+TEST_F(PartialPeer, AFolderThatIsGoneAgainNeedsNoListing) {
+  make(Kind::mkdir, id_of(1), root, "d");
+  restart();
+  begin();
+  Record r;
+  r.kind = Kind::rename;
+  r.file = id_of(2);
+  r.parent = root;
+  r.name = "s";
+  r.parent2 = id_of(1);
+  r.name2 = "s";
+  r.mode = 0120000;
+  apply(r);
+  EXPECT_TRUE(asked(id_of(2), 0));
+  Record removed;
+  removed.kind = Kind::unlink;
+  removed.file = id_of(2);
+  removed.parent = id_of(1);
+  removed.name = "s";
+  apply(removed);
+  removed.kind = Kind::rmdir;
+  removed.file = id_of(1);
+  removed.parent = root;
+  removed.name = "d";
+  apply(removed);
+  mark(Kind::resync_end);
+  EXPECT_TRUE(whole());
+}
+
+// It is done again as a redo would, but nothing of it was done by another life.
+TEST_F(PartialPeer, ABeginningThatFoundNoSpaceOnceIsNoBrokenOne) {
+  restart();
+  no_space_once_ = true;
+  begin();
+  mark(Kind::resync_end);
+  EXPECT_TRUE(whole());
+  EXPECT_EQ(broken_, 0);
+}
+
+TEST_F(PartialPeer, AWholeSetHasNoQuestionsAnyMore) {
+  make(Kind::create, id_of(1), root, "f");
+  write(id_of(1), 0, "some");
+  restart();
+  begin();
+  Record r;  // after everything was shipped: it holds what it should, and asks all the same
+  r.kind = Kind::fallocate;
+  r.mode_flags = fallocate_insert;
+  r.file = id_of(1);
+  r.length = sector_bytes;
+  r.size = sector_bytes + 4;
+  apply(r);
+  EXPECT_EQ(naks_.size(), 1U);
+  EXPECT_TRUE(settled_.empty());
+  mark(Kind::resync_end);
+  EXPECT_EQ(settled_, std::vector<SetNumber>{set});
 }
 
 TEST_F(PartialPeer, WhatIsGoneAgainNeedsNoContents) {

@@ -215,6 +215,11 @@ void Receiver::nak(const Nak& nak) {
   if (welcomed_) answers_.push_back(encode_frame(nak));
 }
 
+void Receiver::settled(SetNumber set) {
+  const std::lock_guard lock(mutex_);
+  questions_.settled(set);
+}
+
 void Receiver::differs(const Differs& differs) {
   const std::lock_guard lock(mutex_);
   if (welcomed_) answers_.push_back(encode_frame(differs));

@@ -51,6 +51,7 @@ class Receiver {
   // Sent before any acknowledgement that covers its record, and at the start of each later session until a record that answers it was appended:
   // a connection may break under it.
   void nak(const Nak& nak);
+  void settled(SetNumber set);  // it is whole: what was asked of it is of no interest any more
   void differs(
       const Differs& differs);  // as nak(), once. Without a session: dropped; a new one begins what asked for it anew
   void send_ack();              // now; a no-op without a session
