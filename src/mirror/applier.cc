@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/check.h"
 #include "base/log.h"
 #include "log/record_codec.h"
 #include "log/record_fields.h"
@@ -294,12 +295,12 @@ Status Applier::stage(std::span<const log::Record> slice) {
     if (!set || !(set->resync || set->complete) || r.sequence <= set->names.done) continue;
     HF_ASSIGN(const auto there, set->tree->attributes(r.file));
     if (there) continue;
-    if (set->resync && !(r.flags & log::flag_orphan) && !staged_[r.set].contains(r.parent)) {
+    if (set->resync && !(r.flags & log::flag_orphan) && !staged_[r.set].created.contains(r.parent)) {
       HF_ASSIGN(const auto parent, set->tree->attributes(r.parent));
       if (!parent) continue;  // shipped later, with its folder
     }
     HF_TRY(set->tree->stage(r.file, new_node(r)));
-    staged_[r.set].insert(r.file);
+    staged_[r.set].created.insert(r.file);
     touched[r.set] = set->tree.get();
   }
   for (const auto& [number, tree] : touched) HF_TRY(tree->commit_ids());
@@ -349,18 +350,22 @@ Status Applier::execute(std::span<const log::Record> slice) {
     if (!batch) batch = std::make_unique<TreeBatch>(*set->tree, set->names);
     if (is_check(r.kind) || is_repair(r.kind))
       HF_TRY(verify(r, set, batch.get()));
-    else if (set->resync)
-      HF_TRY(ResyncApply(*batch, set->memory, staged_[r.set], hooks_.nak).apply(r));
-    else if (r.kind >= Kind::ship_node)
+    else if (set->resync) {
+      Staged& staged = staged_[r.set];
+      if (r.kind == Kind::ship_dir && !batch->names_done(r.sequence))
+        HF_TRY(stage_ahead(slice.subspan(at), *set->tree, set->memory, staged));
+      HF_TRY(ResyncApply(*batch, set->memory, staged, hooks_.nak).apply(r));
+    } else if (r.kind >= Kind::ship_node) {
       continue;  // of a resync that was given up
-    else {
-      OrdinaryApply ordinary(*batch, staged_[r.set]);
+    } else {
+      OrdinaryApply ordinary(*batch, staged_[r.set].created);
       HF_TRY(ordinary.apply(r));
       if (ordinary.unknown_file()) HF_TRY(give_up(r, *set));
     }
     if (set->complete) set->verify.note(r);
   }
   for (auto& [number, batch] : batches) HF_TRY(batch->flush());
+  for (const auto& [number, staged] : staged_) CHECK(staged.ahead.empty(), "a listing named less than it said");
   return {};
 }
 

@@ -154,9 +154,9 @@ class Applier {
   std::set<SetNumber> kept_,
       covered_since_point_;  // sets whose history is kept through a resync; that covered_ holds from kept_from_ on
   std::uint64_t kept_from_ = 0;
-  std::uint64_t covered_began_ = 0;                         // cells ever captured when covered_ was last emptied
-  std::uint64_t checkpoint_batch_ = 0;                      // graves of it and later ones may be needed by redo
-  std::map<SetNumber, std::unordered_set<FileId>> staged_;  // of the slice in work
+  std::uint64_t covered_began_ = 0;     // cells ever captured when covered_ was last emptied
+  std::uint64_t checkpoint_batch_ = 0;  // graves of it and later ones may be needed by redo
+  std::map<SetNumber, Staged> staged_;  // of the slice in work
   std::atomic<bool> waits_for_space_{false};
   std::atomic<std::uint64_t> grave_bytes_{0};
   std::atomic<bool> dirty_{false};

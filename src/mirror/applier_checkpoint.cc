@@ -307,6 +307,7 @@ Result<bool> Applier::make_space(std::span<const log::Record> slice) {
   staged_.clear();
   for (auto& [number, set] : sets_) {
     HF_TRY(set.tree->unstage());
+    set.memory.bare.clear();  // a listing may have been done in part
     set.names.settled = false;
     set.names.doubt_to = slice.back().sequence;
   }

@@ -12,12 +12,6 @@ namespace holdfast::mirror {
 using log::Kind;
 using ports::Grave;
 
-namespace {
-
-constexpr std::uint32_t placeholder_mode = 0600;
-
-}  // namespace
-
 Result<bool> ResyncApply::known(const FileId& id) {
   HF_ASSIGN(const auto there, tree_.attributes(id));
   return there.has_value();
@@ -69,10 +63,9 @@ Status ResyncApply::bring(const FileId& id, const FileId& dir, std::string_view 
 }
 
 Status ResyncApply::make_placeholder(const FileId& id, std::uint32_t type, const FileId& dir, std::string_view name) {
-  ports::NewNode node;
-  node.mode = type | placeholder_mode;
-  HF_TRY(tree_.stage(id, node));
+  HF_TRY(tree_.stage(id, placeholder(type)));
   HF_TRY(tree_.commit_ids());
+  if (is_folder(type)) memory_.bare.insert(id);
   ask_for_contents(id);
   return tree_.place(id, dir, name);
 }
@@ -92,6 +85,7 @@ Status ResyncApply::put(const FileId& id, std::uint32_t type, const FileId& dir,
 
 // Names that a crash left done are not done again (apply_ops.h); what was seen of listings is.
 Status ResyncApply::apply(const log::Record& r) {
+  if (r.kind != Kind::ship_node && r.kind != Kind::ship_dir) staged_.dressed.erase(r.file);
   if (r.kind == Kind::write) {
     HF_ASSIGN(const bool there, known(r.file));
     return there ? batch_.write(r) : skip(r.file);
@@ -126,6 +120,10 @@ Status ResyncApply::apply(const log::Record& r) {
 }
 
 Status ResyncApply::change_names(const log::Record& r) {
+  if (r.kind != Kind::ship_dir) {
+    memory_.bare.erase(r.parent);
+    memory_.bare.erase(r.parent2);
+  }
   switch (r.kind) {
     case Kind::ship_dir:
       return ship_dir(r);
@@ -168,7 +166,7 @@ Status ResyncApply::note_done(const log::Record& r) {
 }
 
 Status ResyncApply::make(const log::Record& r) {
-  const bool staged = staged_.contains(r.file);
+  const bool staged = staged_.created.contains(r.file);
   if (r.flags & log::flag_orphan) return staged ? tree_.place_in_grave(r.file, Grave::orphan) : Status{};
   HF_ASSIGN(const bool parent_known, known(r.parent));
   if (!parent_known) return skip(r.parent);
@@ -230,6 +228,11 @@ Status ResyncApply::rename(const log::Record& r) {
 
 // Makes the object known (in limbo if no listing has named it yet), and gives it its attributes.
 Status ResyncApply::ship_node(const log::Record& r) {
+  if (const auto it = staged_.dressed.find(r.file); it != staged_.dressed.end()) {
+    const Staged::Dressed dressed = it->second;
+    staged_.dressed.erase(it);
+    if (dressed.by == r.sequence) return ship_dressed(r, dressed.sized);
+  }
   HF_ASSIGN(auto there, tree_.attributes(r.file));
   if (!there) {
     ports::NewNode node = new_node(r);
@@ -240,31 +243,48 @@ Status ResyncApply::ship_node(const log::Record& r) {
     HF_TRY(tree_.stage(r.file, node));
     HF_TRY(tree_.commit_ids());
     HF_TRY(tree_.place_in_grave(r.file, Grave::limbo));
+    if (is_folder(r.mode)) memory_.bare.insert(r.file);
   } else if (((there->mode ^ r.mode) & type_mask) != 0) {
     return fail(ErrorCode::corrupt, "set {}: the object {} is of another type here", r.set, r.file.to_hex());
   }
-  // In this order: a change of size or owner takes capabilities away, and an ACL rewrites the mode's group bits. What is so already is left
-  // alone: each change costs the file system a journal entry.
-  const bool resized = is_regular(r.mode) && (there ? there->size : 0) != r.length;
-  if (resized) HF_TRY(tree_.truncate(r.file, r.length));
-  if (there || resized) {
-    ports::NodeAttributes to;
-    to.mode = r.mode;
-    to.uid = r.uid;
-    to.gid = r.gid;
-    if (there && (there->uid != r.uid || there->gid != r.gid))
-      HF_TRY(tree_.set_attributes(r.file, log::valid_owner, to));
-    HF_TRY(tree_.replace_xattrs(r.file, r.payload));
-    HF_ASSIGN(const auto now, tree_.attributes(r.file));
-    if (!now || now->mode != r.mode) HF_TRY(tree_.set_attributes(r.file, log::valid_mode, to));
-  }
-  memory_.asked.erase(r.file);
-  const bool all_follows = !memory_.partial || r.rdev == log::rdev_all_follows;
-  if (!is_folder(r.mode) && (!is_regular(r.mode) || all_follows)) memory_.made.erase(r.file);
+  HF_TRY(become(r, there ? &*there : nullptr));
+  is_shipped(r);
   // The active took it for known here, and ships only a part.
-  if (!there && is_regular(r.mode) && r.length > 0 && !all_follows) ask_for_contents(r.file, nak_contents);
+  if (!there && is_regular(r.mode) && r.length > 0 && !all_follows(r)) ask_for_contents(r.file, nak_contents);
   batch_.touched(r.file, r.mtime_ns);
   return {};
+}
+
+// In this order: a change of size or owner takes capabilities away, and an ACL rewrites the mode's group bits. What is so already is left alone:
+// each change costs the file system a journal entry.
+Status ResyncApply::become(const log::Record& r, const ports::NodeAttributes* there) {
+  const bool resized = is_regular(r.mode) && (there ? there->size : 0) != r.length;
+  if (resized) HF_TRY(tree_.truncate(r.file, r.length));
+  if (!there && !resized) return {};
+  ports::NodeAttributes to;
+  to.mode = r.mode;
+  to.uid = r.uid;
+  to.gid = r.gid;
+  if (there && (there->uid != r.uid || there->gid != r.gid)) HF_TRY(tree_.set_attributes(r.file, log::valid_owner, to));
+  HF_TRY(tree_.replace_xattrs(r.file, r.payload));
+  HF_ASSIGN(const auto now, tree_.attributes(r.file));
+  return now && now->mode == r.mode ? Status{} : tree_.set_attributes(r.file, log::valid_mode, to);
+}
+
+// Made with these attributes (stage_ahead.h).
+Status ResyncApply::ship_dressed(const log::Record& r, bool sized) {
+  if (is_regular(r.mode) && !sized) {
+    const ports::NodeAttributes empty;
+    HF_TRY(become(r, &empty));
+  }
+  is_shipped(r);
+  batch_.touched(r.file, r.mtime_ns);
+  return {};
+}
+
+void ResyncApply::is_shipped(const log::Record& node) {
+  memory_.asked.erase(node.file);
+  if (!is_folder(node.mode) && (!is_regular(node.mode) || all_follows(node))) memory_.made.erase(node.file);
 }
 
 Status ResyncApply::ship_dir(const log::Record& r) {
@@ -274,62 +294,86 @@ Status ResyncApply::ship_dir(const log::Record& r) {
     return {};
   }
   if (r.flags & log::flag_first_chunk) {
+    if (!memory_.listings[r.file].empty()) memory_.bare.erase(r.file);  // it is listed once more
     memory_.listings[r.file].clear();
     memory_.relist.erase(r.file);
     memory_.made.erase(r.file);
   }
-  const auto listing = memory_.listings.find(r.file);
-  if (listing == memory_.listings.end()) {
+  if (!memory_.listings.contains(r.file)) {
     memory_.broken = true;
     return {};
   }
-  std::vector<log::ShipEntry> to_make;
-  log::ShipEntryReader reader(r.payload);
-  std::size_t count = 0;
-  for (;;) {
-    HF_ASSIGN(const auto entry, reader.next());
-    if (!entry) break;
-    if (++count > log::max_ship_entries)
-      return fail(ErrorCode::corrupt, "set {}: a listing's chunk of more than {} entries", r.set,
-                  log::max_ship_entries);
-    listing->second.emplace(entry->name);
-    HF_ASSIGN(const auto found, tree_.lookup(r.file, entry->name));
-    if (found && found->id == entry->id) continue;
-    // One entry may name what another of this chunk makes (hard links): only the first makes it.
-    const bool again = std::any_of(to_make.begin(), to_make.end(), [&](const auto& e) { return e.id == entry->id; });
-    HF_ASSIGN(const bool is_known, known(entry->id));
-    if (found && found->id.is_none() && !is_known && found->mode == entry->mode &&
-        (is_regular(entry->mode) || is_folder(entry->mode))) {
-      HF_TRY(tree_.adopt(r.file, entry->name, entry->id));
-      if (memory_.partial) ask_for_contents(entry->id);
-      continue;
-    }
-    if (again || (!is_known && (is_regular(entry->mode) || is_folder(entry->mode)))) {
-      HF_ASSIGN([[maybe_unused]] const bool there, clear(r.file, entry->name, entry->id));
-      if (!again) {
-        ports::NewNode node;
-        node.mode = entry->mode | placeholder_mode;
-        HF_TRY(tree_.stage(entry->id, node));
-        if (memory_.partial) ask_for_contents(entry->id);
-      }
-      to_make.push_back(*entry);
-      continue;
-    }
-    HF_TRY(put(entry->id, entry->mode, r.file, entry->name));
-  }
-  HF_TRY(tree_.commit_ids());
-  std::unordered_set<FileId> placed;
-  for (const auto& entry : to_make)
-    HF_TRY(placed.insert(entry.id).second ? tree_.place(entry.id, r.file, entry.name)
-                                          : tree_.link(entry.id, r.file, entry.name));
+  HF_TRY(name_all(r));
   if (r.flags & log::flag_last_chunk) HF_TRY(finish_listing(r));
   batch_.touched(r.file, r.mtime_ns);
+  return {};
+}
+
+// Each entry of a chunk stands at its name afterwards. What is not here yet is made first, all of it, so that one commit makes all ids durable.
+Status ResyncApply::name_all(const log::Record& r) {
+  auto& listing = memory_.listings[r.file];
+  const bool bare = memory_.bare.contains(r.file);
+  std::vector<log::ShipEntry> to_place;
+  bool any_staged = false;
+  log::ShipEntryReader reader(r.payload);
+  for (std::size_t count = 0;; ++count) {
+    HF_ASSIGN(const auto entry, reader.next());
+    if (!entry) break;
+    if (count == log::max_ship_entries)
+      return fail(ErrorCode::corrupt, "set {}: a listing's chunk of more than {} entries", r.set,
+                  log::max_ship_entries);
+    listing.emplace(entry->name);
+    std::optional<ports::TreeEntry> found;
+    if (!bare) {
+      HF_ASSIGN(found, tree_.lookup(r.file, entry->name));
+      if (found && found->id == entry->id) continue;
+    }
+    const bool can_be_filled = is_regular(entry->mode) || is_folder(entry->mode);
+    // One entry may name what another of this chunk makes (hard links): only the first makes it.
+    const bool again = std::any_of(to_place.begin(), to_place.end(), [&](const auto& e) { return e.id == entry->id; });
+    const bool ahead = staged_.ahead.erase(entry->id) != 0;
+    bool is_known = again || ahead;
+    if (!is_known) {
+      HF_ASSIGN(is_known, known(entry->id));
+      if (found && found->id.is_none() && !is_known && found->mode == entry->mode && can_be_filled) {
+        HF_TRY(tree_.adopt(r.file, entry->name, entry->id));
+        if (memory_.partial) ask_for_contents(entry->id);
+        any_staged = true;
+        continue;
+      }
+    }
+    if (!again && !ahead && (is_known || !can_be_filled)) {
+      HF_TRY(put(entry->id, entry->mode, r.file, entry->name));
+      continue;
+    }
+    if (found) {
+      HF_ASSIGN([[maybe_unused]] const bool there, clear(r.file, entry->name, entry->id));
+    }
+    if (!is_known) {
+      HF_TRY(tree_.stage(entry->id, placeholder(entry->mode)));
+      any_staged = true;
+    }
+    if (!again) {
+      if (is_folder(entry->mode)) memory_.bare.insert(entry->id);
+      if (memory_.partial) ask_for_contents(entry->id);
+    }
+    to_place.push_back(*entry);
+  }
+  if (any_staged) HF_TRY(tree_.commit_ids());
+  std::unordered_set<FileId> placed;
+  for (const auto& entry : to_place)
+    HF_TRY(placed.insert(entry.id).second ? tree_.place(entry.id, r.file, entry.name)
+                                          : tree_.link(entry.id, r.file, entry.name));
   return {};
 }
 
 // What is in the folder and not in the listing does not belong there.
 Status ResyncApply::finish_listing(const log::Record& r) {
   const auto listing = memory_.listings.find(r.file);
+  if (memory_.bare.erase(r.file) != 0) {
+    memory_.listings.erase(listing);
+    return {};
+  }
   std::vector<std::string> strangers;
   HF_TRY(tree_.for_each_name(r.file, [&](std::string_view name) {
     if (!listing->second.contains(std::string(name))) strangers.emplace_back(name);

@@ -6,33 +6,21 @@
 #pragma once
 
 #include <functional>
-#include <string>
-#include <unordered_map>
-#include <unordered_set>
 
 #include "log/record.h"
 #include "mirror/apply_ops.h"
 #include "mirror/channel.h"
+#include "mirror/resync_memory.h"
+#include "mirror/stage_ahead.h"
 
 namespace holdfast::mirror {
-
-// What outlives a batch: listings whose last chunk has not come yet.
-struct ResyncMemory {
-  std::unordered_map<FileId, std::unordered_set<std::string>> listings;
-  bool partial = false;
-  std::unordered_set<FileId> asked;  // partial: unknown here, and asked for since
-  // A live change may need something after the last thing that was to be shipped; then this resync can't make the set complete.
-  std::unordered_set<FileId> made;    // without their contents, and not shipped since
-  std::unordered_set<FileId> relist;  // folders that lack a name, which was asked for
-  bool broken = false;  // a chunk came whose beginning this process never saw: this resync can't make the set complete
-};
 
 constexpr std::uint64_t log_max_hash_bytes = std::uint64_t{1} << 20;  // what one ship_hash may cover
 
 class ResyncApply {
  public:
   using NakSink = std::function<void(const Nak&)>;
-  ResyncApply(TreeBatch& batch, ResyncMemory& memory, const std::unordered_set<FileId>& staged, NakSink nak)
+  ResyncApply(TreeBatch& batch, ResyncMemory& memory, Staged& staged, NakSink nak)
       : batch_(batch), tree_(batch.tree()), memory_(memory), staged_(staged), nak_(std::move(nak)) {}
   Status apply(const log::Record& record);
 
@@ -44,6 +32,11 @@ class ResyncApply {
   Status remove(const log::Record& r);
   Status rename(const log::Record& r);
   Status ship_node(const log::Record& r);
+  Status ship_dressed(const log::Record& r, bool sized);
+  Status become(const log::Record& r, const ports::NodeAttributes* there);
+  bool all_follows(const log::Record& node) const { return !memory_.partial || node.rdev == log::rdev_all_follows; }
+  void is_shipped(const log::Record& node);
+  Status name_all(const log::Record& r);
   Status ship_dir(const log::Record& r);
   Status finish_listing(const log::Record& r);
   Status ship_data(const log::Record& r);
@@ -63,7 +56,7 @@ class ResyncApply {
   TreeBatch& batch_;
   ports::Tree& tree_;
   ResyncMemory& memory_;
-  const std::unordered_set<FileId>& staged_;
+  Staged& staged_;
   NakSink nak_;
 };
 

@@ -203,7 +203,7 @@ Status VerifyApply::repair(const Record& r) {
   }
   // The active repairs one folder at a time.
   if (r.kind == Kind::repair_dir && (r.flags & log::flag_first_chunk)) memory_.repair_ = {};
-  const std::unordered_set<FileId> nothing_staged;
+  Staged nothing_staged;
   HF_TRY(ResyncApply(batch_, memory_.repair_, nothing_staged, [&](const Nak&) {
            differs(r, differs_not_compared);
          }).apply(as_shipped(r)));

@@ -72,7 +72,7 @@ struct Fuse {
 #define HF_STEP(fuse) \
   if ((fuse).burn()) return ::holdfast::fail(::holdfast::ErrorCode::io, "the power is gone")
 
-class MemoryTree final : public ports::Tree {
+class MemoryTree : public ports::Tree {
  public:
   using Ino = std::uint64_t;
   struct Meta {

@@ -147,10 +147,14 @@ Result<PosixTree::Node*> PosixTree::need(const FileId& id) {
   return node;
 }
 
-Status PosixTree::dress(int fd, const ports::NewNode& node) {
-  if (::fchownat(fd, "", node.uid, node.gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0)
+// `made`: as the kernel made it. What is so already is left alone: each change costs the file system a journal entry.
+Status PosixTree::dress(int fd, const struct stat& made, const ports::NewNode& node) {
+  if ((made.st_uid != node.uid || made.st_gid != node.gid) &&
+      ::fchownat(fd, "", node.uid, node.gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0)
     return fail_errno(errno, "cannot set the owner of a new object");
-  if (!S_ISLNK(node.mode) && change_mode(fd, node.mode & 07777) != 0)
+  const bool lost_set_id = (made.st_mode & 06000) != 0;  // by the change of owner
+  if (!S_ISLNK(node.mode) && ((made.st_mode ^ node.mode) & 07777 || lost_set_id) &&
+      change_mode(fd, node.mode & 07777) != 0)
     return fail_errno(errno, "cannot set the mode of a new object");
   HF_ASSIGN(const auto list, log::decode_xattrs(node.xattrs));
   for (const auto& x : list)
@@ -173,9 +177,9 @@ Status PosixTree::stage_file(const FileId& id, const ports::NewNode& node) {
   UniqueFd fd(::openat(staging_.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC | O_NOATIME, 0600));
   if (!fd) return fail_errno(errno, "cannot make a file (file system without O_TMPFILE?)");
   HF_TRY(index_.bind(fd.get(), set_, id, S_IFREG));
-  HF_TRY(dress(fd.get(), node));
   struct stat st {};
-  ::fstat(fd.get(), &st);
+  if (::fstat(fd.get(), &st) != 0) return fail_errno(errno, "cannot stat a new file");
+  HF_TRY(dress(fd.get(), st, node));
   Node made;
   made.fd = std::move(fd);
   made.type = S_IFREG;
@@ -202,9 +206,9 @@ Status PosixTree::stage_other(const FileId& id, const ports::NewNode& node) {
                                 : open_path(staging_.get(), name);
   if (!fd) return fail_errno(errno, "cannot open a new object");
   HF_TRY(index_.bind(fd.get(), set_, id, type));
-  HF_TRY(dress(fd.get(), node));
   struct stat st {};
-  ::fstatat(fd.get(), "", &st, AT_EMPTY_PATH);
+  if (::fstatat(fd.get(), "", &st, AT_EMPTY_PATH) != 0) return fail_errno(errno, "cannot stat a new object");
+  HF_TRY(dress(fd.get(), st, node));
   Node made;
   made.fd = std::move(fd);
   made.type = type;

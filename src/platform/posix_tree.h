@@ -3,6 +3,8 @@
 // Objects are opened by handle (file_index.h) and kept in a small cache. One user at a time, except sync().
 #pragma once
 
+#include <sys/stat.h>
+
 #include <list>
 #include <memory>
 #include <string>
@@ -95,7 +97,7 @@ class PosixTree final : public ports::Tree {
   void drop(const FileId& id);
   Status stage_file(const FileId& id, const ports::NewNode& node);
   Status stage_other(const FileId& id, const ports::NewNode& node);
-  Status dress(int fd, const ports::NewNode& node);
+  static Status dress(int fd, const struct stat& made, const ports::NewNode& node);
   Result<std::string> grave_name(const FileId& id, ports::Grave why) const;
   Result<std::pair<UniqueFd, std::string>> locate_folder(Node& node);
   Status remove_below(int dir_fd, const char* name);

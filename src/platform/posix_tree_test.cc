@@ -302,7 +302,8 @@ TEST_F(PosixTreeTest, AShippedFileKeepsItsCapabilities) {
   mirror::NamesProgress names;
   mirror::TreeBatch batch(*tree, names);
   mirror::ResyncMemory memory;
-  mirror::ResyncApply apply(batch, memory, {}, [](const mirror::Nak&) {});
+  mirror::Staged nothing_staged;
+  mirror::ResyncApply apply(batch, memory, nothing_staged, [](const mirror::Nak&) {});
   ASSERT_TRUE(apply.apply(r));
   EXPECT_EQ(xattrs(id).count(capability), 1U);
   log::Record unknown = r;
