@@ -146,7 +146,9 @@ class Sender {
   // queue is noted too: whatever comes between, the map goes on naming all that may differ.
   struct Partial {
     std::set<SetNumber> sets;  // that were whole until then; the others are compared as a whole
-    Position from, base;       // where the peer stood, and where its log begins anew
+    std::set<SetNumber>
+        whole;            // those that it said so of when it was told; the others are behind since an earlier start 2
+    Position from, base;  // where the peer stood, and where its log begins anew
   };
   std::optional<Partial> partial_;
   bool flush_failed_ = false;  // said once

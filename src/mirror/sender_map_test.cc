@@ -191,6 +191,17 @@ TEST_F(SenderMap, OneThatIsStillWholeWhereItStoodGetsWhatChanged) {
   EXPECT_TRUE(gets_only_what_changed());
 }
 
+// It had begun its log anew before, and is not whole since: it could give nothing up.
+TEST_F(SenderMap, OneThatFellBehindAgainBeforeItWasWholeAndIsNotReadyGetsWhatChanged) {
+  EXPECT_TRUE(session(noted_from, true).drained);
+  const Position behind_again{Epoch(1), Sequence(7)};
+  sender_->queue().begin(queued_from, behind_again);
+  EXPECT_TRUE(session(behind_again, false).drained);
+  EXPECT_TRUE(session(behind_again, false).drained) << "it refused: it has more to apply first";
+  EXPECT_FALSE(session(queued_from, false).restart);
+  EXPECT_TRUE(gets_only_what_changed());
+}
+
 // A comparison found it, and it is in no map.
 TEST_F(SenderMap, WhatIsKnownToDifferStillDoesAfterWhatChangedWasShipped) {
   note_difference();

@@ -48,10 +48,8 @@ void Sender::find_place(const Welcome& welcome, Start& start) {
 void Sender::trust_only_whole(const Welcome& welcome) {
   const std::lock_guard lock(mutex_);
   if (!partial_ || welcome.position != partial_->from) return;
-  std::set<SetNumber> whole;
   for (const auto& s : welcome.sets)
-    if (s.complete && partial_->sets.contains(s.set)) whole.insert(s.set);
-  partial_->sets = std::move(whole);
+    if (!s.complete && partial_->whole.contains(s.set)) partial_->sets.erase(s.set);
 }
 
 // The map says what the peer lacks after its position: it stands where the map begins or after, or where it stood when it was told so before.
@@ -78,9 +76,13 @@ bool Sender::find_in_map(const Welcome& welcome, Start& start, PeerQueue::Source
   map_->begin_partial();
   queue_.fold_taken_until(Sequence(~std::uint64_t{0}));
   start = {true, base, true};
-  Partial partial{{}, welcome.position, base};
-  for (const auto& s : welcome.sets)
-    if (s.complete || (before && before->sets.contains(s.set))) partial.sets.insert(s.set);
+  Partial partial{{}, {}, welcome.position, base};
+  if (before) partial.sets = std::move(before->sets);
+  for (const auto& s : welcome.sets) {
+    if (!s.complete) continue;
+    partial.sets.insert(s.set);
+    partial.whole.insert(s.set);
+  }
   log_info("peer {}: it is too far behind for its queue: it gets what changed since epoch {} sequence {}", name_,
            welcome.position.epoch.value, welcome.position.sequence.value);
   const std::lock_guard lock(mutex_);
