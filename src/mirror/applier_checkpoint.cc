@@ -45,6 +45,8 @@ Status Applier::give_up(const log::Record& r, SetState& set) {
   }));
   set.complete = false;
   set.verify.forget();
+  HF_TRY(set.tree->unstage());  // the rest of the batch is skipped
+  staged_[r.set] = {};
   complete_.erase(r.set);
   hooks_.resync_broken();
   return {};

@@ -54,7 +54,7 @@ class PartialPeer : public ::testing::Test {
     ASSERT_TRUE(applier_->begin(state_));
     ASSERT_TRUE(applier_->add_tree(tree_));
   }
-  void apply(Record r, bool addressed = false) {
+  void receive(Record r, bool addressed = false) {
     end_ = {Epoch(1), end_.sequence.next()};
     r.set = set;
     r.epoch = end_.epoch;
@@ -62,6 +62,9 @@ class PartialPeer : public ::testing::Test {
     if (addressed) r.addressed_to = self;
     ASSERT_TRUE(log_.append(log::encode(r), 1, end_));
     ASSERT_TRUE(log_.sync());
+  }
+  void apply(Record r, bool addressed = false) {
+    receive(r, addressed);
     for (;;) {
       const auto more = applier_->step();
       ASSERT_TRUE(more) << more.error().to_string();
@@ -306,6 +309,29 @@ TEST_F(PartialPeer, AFileThatHadNoNameIsNotKeptThroughAFullResynchronization) {
   link(id_of(1), "f");
   EXPECT_FALSE(whole()) << "it came back as it was";
   EXPECT_EQ(broken_, 1);
+}
+
+// What came after it in its batch had been made already, for names that are not given any more.
+TEST_F(PartialPeer, WhatWasStagedWhenACopyIsGivenUpIsUnknownAgain) {
+  restart();
+  mark(Kind::resync_begin);
+  mark(Kind::resync_end);
+  Record r;
+  r.kind = Kind::link;
+  r.file = id_of(1);
+  r.parent = root;
+  r.name = "f";
+  r.mode = regular_type;
+  receive(r);
+  make(Kind::create, id_of(2), root, "g");
+  EXPECT_EQ(broken_, 1);
+  EXPECT_FALSE(tree_->attributes(id_of(2)).value());
+  mark(Kind::resync_begin);
+  ship_node(id_of(2), regular_type | 0600, 0);
+  link(id_of(2), "g");
+  mark(Kind::resync_end);
+  EXPECT_TRUE(whole());
+  EXPECT_EQ(tree_->lookup(root, "g").value()->id, id_of(2));
 }
 
 // Those that were open while it was made a copy are known: they came in the log.
