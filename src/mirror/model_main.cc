@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// holdfast-model [--verify | --changes] --seed N | --runs N [--first N]: random lives of a passive (mirror/test_model.h), or of one that keeps
+// holdfast-model [--verify | --changes [--narrow]] --seed N | --runs N [--first N]: random lives of a passive (mirror/test_model.h), or of one that keeps
 // falling behind (mirror/test_change_model.h).
 #include <cstdlib>
 #include <string>
@@ -14,25 +14,29 @@ using namespace holdfast::mirror::testing;
 
 namespace {
 
-int run_all_changes(std::uint64_t first, std::uint64_t runs, bool trace, int flaw) {
+int run_all_changes(std::uint64_t first, std::uint64_t runs, bool trace, int flaw, bool wide) {
   ChangeReport sum;
   std::uint64_t failures = 0;
   for (std::uint64_t seed = first; seed < first + runs; ++seed) {
-    const ChangeReport r = run_changes({seed, trace, static_cast<ChangeOptions::Flaw>(flaw)});
+    const ChangeReport r = run_changes({seed, trace, static_cast<ChangeOptions::Flaw>(flaw), wide});
     sum.records += r.records;
     sum.crashes += r.crashes;
     sum.cuts += r.cuts;
     sum.partials += r.partials;
+    sum.fulls += r.fulls;
     sum.completed += r.completed;
+    sum.given_up += r.given_up;
     sum.compared += r.compared;
     if (r.failure.empty()) continue;
     if (++failures <= 12)
       fmt::print("seed {}: {}\n  replay: holdfast-model --changes --seed {}\n", seed, r.failure, seed);
   }
   fmt::print(
-      "changes: {} lives, {} records, {} crashes, {} cuts, {} partial resyncs begun, {} ended, {} comparisons, {} "
-      "failures\n",
-      runs, sum.records, sum.crashes, sum.cuts, sum.partials, sum.completed, sum.compared, failures);
+      "changes: {} lives, {} records, {} crashes, {} cuts, {} partial and {} full resyncs begun, {} ended, {} times "
+      "given "
+      "up, {} comparisons, {} failures\n",
+      runs, sum.records, sum.crashes, sum.cuts, sum.partials, sum.fulls, sum.completed, sum.given_up, sum.compared,
+      failures);
   return failures > 0 ? 1 : 0;
 }
 
@@ -41,13 +45,15 @@ int run_all_changes(std::uint64_t first, std::uint64_t runs, bool trace, int fla
 int main(int argc, char** argv) {
   std::uint64_t first = 1, runs = 0;
   ModelOptions options;
-  bool changes = false;
+  bool changes = false, wide = true;
   int flaw = 0;
   for (int i = 1; i < argc; ++i) {
     const std::string a = argv[i];
     const bool more = i + 1 < argc;
     if (a == "--changes") {
       changes = true;
+    } else if (a == "--narrow") {
+      wide = false;
     } else if (a == "--flaw" && more) {
       flaw = std::atoi(argv[++i]);
     } else if (a == "--seed" && more) {
@@ -66,11 +72,11 @@ int main(int argc, char** argv) {
     }
   }
   if (runs == 0) {
-    fmt::print("usage: holdfast-model [--verify | --changes [--flaw N]] --seed N | --runs N [--first N]\n");
+    fmt::print("usage: holdfast-model [--verify | --changes [--narrow] [--flaw N]] --seed N | --runs N [--first N]\n");
     return 2;
   }
   holdfast::set_log_level(options.trace ? holdfast::LogLevel::info : holdfast::LogLevel::error);
-  if (changes) return run_all_changes(first, runs, options.trace, flaw);
+  if (changes) return run_all_changes(first, runs, options.trace, flaw, wide);
   ModelReport sum;
   std::uint64_t failures = 0;
   for (options.seed = first; options.seed < first + runs; ++options.seed) {

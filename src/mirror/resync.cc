@@ -11,13 +11,15 @@ namespace holdfast::mirror {
 using log::Kind;
 using log::Record;
 
-Resync::Resync(ActiveLog& log, ports::LiveTree& tree, NodeId peer, SetNumber set, std::unique_ptr<ResyncPlan> plan)
+Resync::Resync(ActiveLog& log, ports::LiveTree& tree, NodeId peer, SetNumber set, std::unique_ptr<ResyncPlan> plan,
+               ResyncChunks chunks)
     : log_(log),
       tree_(tree),
       peer_(peer),
       set_(set),
       plan_(std::move(plan)),
       partial_(plan_->is_partial()),
+      chunks_(chunks),
       buffer_(std::max(hash_chunk_bytes, data_chunk_bytes)) {
   progress_.partial = partial_;
   ++log_.resyncs();

@@ -25,6 +25,11 @@ constexpr std::size_t listing_bytes = 64 * 1024;
 constexpr std::size_t resync_window_bytes =
     std::size_t{16} << 20;  // shipped and not yet acknowledged; also at most a quarter of the ring
 
+// Contents of a file, a record.
+struct ResyncChunks {
+  std::size_t hash = hash_chunk_bytes, data = data_chunk_bytes;  // at most these
+};
+
 struct ResyncProgress {
   std::uint64_t done = 0, total = 0;  // objects and names; total grows as folders are read
   std::uint64_t bytes = 0;            // of content, shipped or compared
@@ -35,7 +40,8 @@ struct ResyncProgress {
 
 class Resync {
  public:
-  Resync(ActiveLog& log, ports::LiveTree& tree, NodeId peer, SetNumber set, std::unique_ptr<ResyncPlan> plan);
+  Resync(ActiveLog& log, ports::LiveTree& tree, NodeId peer, SetNumber set, std::unique_ptr<ResyncPlan> plan,
+         ResyncChunks chunks = {});
   ~Resync();
   // ErrorCode::unavailable when cancelled. Returns when resync_end was appended.
   Status run();
@@ -105,6 +111,7 @@ class Resync {
   const SetNumber set_;
   const std::unique_ptr<ResyncPlan> plan_;
   const bool partial_;
+  const ResyncChunks chunks_;
 
   std::vector<std::size_t> pieces_;  // reserved, not used yet
   Bytes buffer_;

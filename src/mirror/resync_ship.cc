@@ -142,7 +142,7 @@ Status Resync::append_extent(ports::LiveObject& object, Work& work, const ports:
       end = std::min(hole, limit);
     }
     const bool hash = work.job.content == ShipJob::Content::hashes;
-    const std::uint64_t length = std::min<std::uint64_t>(end - work.offset, hash ? hash_chunk_bytes : data_chunk_bytes);
+    const std::uint64_t length = std::min<std::uint64_t>(end - work.offset, hash ? chunks_.hash : chunks_.data);
     if (hash)
       HF_TRY(append_hash(object, id, work.offset, length));
     else

@@ -144,10 +144,13 @@ class RandomModelApplication {
       : tree_(tree), random_(random), set_(set) {}
   // Mostly folders that move about.
   void prefer_folders(bool so) { folders_ = so; }
+  // Many files that are made without a name, and get one later.
+  void prefer_nameless(bool so) { many_nameless_ = so; }
   // One change, most of the time. False: what it would have done was refused.
   bool step(OwnedRecord& out);
   // Collapsing and inserting ranges. The kernel's FUSE passes neither on, so they reach a log only from other tests.
   void allow_shifts(bool allowed) { shifts_ = allowed; }
+  void prefer_shifts(bool so) { many_shifts_ = so; }
   // Ids whose objects got a name they did not have: what capture tells a running resync.
   std::vector<FileId> take_moved() { return std::exchange(moved_, {}); }
   // One of the files without a name gets one. False: there is none, or the name is taken.
@@ -244,13 +247,15 @@ class RandomModelApplication {
   std::vector<FileId> unlinked_;  // lost their last name, open: can't get another one
   std::vector<FileId> moved_;
   std::uint64_t last_id_ = 0;
-  bool shifts_ = false, folders_ = false;
+  bool shifts_ = false, folders_ = false, many_nameless_ = false, many_shifts_ = false;
   std::int64_t clock_ns_ = 1'700'000'000'000'000'000;
 };
 
 inline bool RandomModelApplication::step(OwnedRecord& r) {
   r = {};
   r.record.set = set_;
+  if (many_nameless_ && pick(20) == 0) return link(r, true);
+  if (many_shifts_ && pick(6) == 0) return fallocate(r);
   const unsigned n = folders_ && pick(2) ? 12 + pick(11) : pick(25);
   if (n < 5) return make(r, Kind::create);
   if (n < 10) return write(r);
@@ -274,7 +279,7 @@ inline void RandomModelApplication::close_all() {
 
 inline bool RandomModelApplication::make(OwnedRecord& r, Kind kind) {
   const FileId dir = some_folder();
-  const bool orphan = kind == Kind::create && pick(10) == 0;
+  const bool orphan = kind == Kind::create && pick(many_nameless_ ? 3 : 10) == 0;
   if (!orphan) {
     r.name = kind == Kind::create ? file_name() : kind == Kind::mkdir ? folder_name() : special_name();
     if (!at(dir, r.name).is_none()) return false;
@@ -363,7 +368,7 @@ inline bool RandomModelApplication::fallocate(OwnedRecord& r) {
   r.record.kind = Kind::fallocate;
   r.record.file = id;
   orphan_flag(r, id);
-  r.record.mode_flags = modes[pick(shifts_ ? 7 : 5)];
+  r.record.mode_flags = many_shifts_ && pick(2) ? modes[5 + pick(2)] : modes[pick(shifts_ ? 7 : 5)];
   const std::uint64_t unit = shifts_range(r.record.mode_flags) ? sector_bytes : 1 + pick(300);
   r.record.offset = pick(8) * unit;
   r.record.length = (1 + pick(5)) * unit;

@@ -2,11 +2,16 @@
 // For tests only: one random life of a peer that keeps falling behind. An application changes a model; its records go through the real ring; the
 // peer's queue keeps them, or gives up and notes what they changed (change_map.h); the peer returns, crashes, loses connections at any step, and
 // gets only what changed (resync.h, changed_walk.h). Wherever it says it stands and is whole, its tree must be what the model was there.
+// Wide lives have more: several sets, what it says may get lost with the connection, sets that it gives up for a file that got its first name, maps
+// that overflow, files that are shipped in many pieces, names that the walk is told of late.
 // The queue and the session's beginning follow mirror/peer_queue.h and mirror/sender.cc in one thread. The same seed gives the same life.
 #pragma once
 
+#include <map>
 #include <memory>
+#include <set>
 #include <string>
+#include <variant>
 
 #include "log/record_codec.h"
 #include "log/segment_log.h"
@@ -34,15 +39,19 @@ struct ChangeOptions {
     aside_not_asked,      // NAK of a folder taken from its place
     named_not_noted,      // what a live rename or link made empty, and the connection broke
     unsettled_forgotten,  // what was named and not confirmed when the connection broke
+    // Of wide lives.
+    taken_for_answered,  // any shipped node of an object, for an answer to what was asked about it
+    given_up_trusted,    // start 2 of a peer that gave the set up while it drained
   };
   std::uint64_t seed = 1;
   bool trace = false;
   Flaw flaw = Flaw::none;
+  bool wide = true;
 };
 
 struct ChangeReport {
   std::string failure;  // empty: none
-  std::uint64_t records = 0, crashes = 0, cuts = 0, partials = 0, fulls = 0, completed = 0, compared = 0;
+  std::uint64_t records = 0, crashes = 0, cuts = 0, partials = 0, fulls = 0, completed = 0, given_up = 0, compared = 0;
   auto operator<=>(const ChangeReport&) const = default;
 };
 
@@ -55,10 +64,6 @@ class ChangeRun {
                 static_cast<std::mt19937::result_type>(options.seed)),
         segments_(fuse_),
         cell_(fuse_),
-        tree_(std::make_shared<MemoryTree>(set, fuse_)),
-        model_(set),
-        live_(model_),
-        application_(model_, random_, set),
         active_(least_ring_bytes, times_),
         map_(std::make_unique<MemoryChangeStore>(), "peer") {}
   ChangeReport run() {
@@ -67,36 +72,80 @@ class ChangeRun {
   }
 
  private:
-  static constexpr SetNumber set = 1;
   struct Times final : ports::Times {
     std::int64_t now_ns = 1;
     std::int64_t realtime_ns() override { return ++now_ns; }
     std::int64_t steady_ns() override { return ++now_ns; }
   };
+  struct ProtectedSet {
+    ProtectedSet(SetNumber set, Fuse& fuse, std::mt19937& random)
+        : tree(std::make_shared<MemoryTree>(set, fuse)), model(set), live(model), application(model, random, set) {}
+    std::shared_ptr<MemoryTree> tree;
+    ModelTree model;
+    ModelLiveTree live;
+    RandomModelApplication application;
+  };
+  using Sets = std::map<SetNumber, std::unique_ptr<ProtectedSet>>;
+  using Moment = std::map<SetNumber, ModelTree>;
+  struct Live final : ports::LiveTree {
+    explicit Live(Sets& all) : sets(all) {}
+    Status with_object(SetNumber set, const FileId& id,
+                       const std::function<Status(ports::LiveObject&)>& body) override {
+      return sets.at(set)->live.with_object(set, id, body);
+    }
+    Sets& sets;
+  };
+  // sender.h
+  struct Need {
+    SetNumber set;
+    bool empty, partial;
+  };
+  struct Partial {
+    std::set<SetNumber> sets, whole;
+    Sequence from, base;
+  };
   unsigned pick(unsigned n) { return static_cast<unsigned>(random_() % n); }
   Sequence last() const { return Sequence(base_.sequence.value + records_.size()); }
-  bool whole() const { return state_.complete.contains(set) && !state_.resyncing.contains(set); }
+  bool whole(SetNumber set) const { return state_.complete.contains(set) && !state_.resyncing.contains(set); }
+  std::set<SetNumber> whole_sets() const {
+    std::set<SetNumber> all;
+    for (const auto& [number, set] : sets_)
+      if (whole(number)) all.insert(number);
+    return all;
+  }
+  bool all_whole() const { return whole_sets().size() == sets_.size(); }
   void note(const std::string& line) {
     if (options_.trace) fmt::print("{}\n", line);
   }
 
   Status live();
   Status turn();
+  Status lossy_turn();
+  Status name_what_was_open();
   Status settle();
   Status become_whole();
   Status return_with_another_past();
   Status compare();
-  // --- active
+  // --- active (test_change_active.h)
   void produce(unsigned operations);
+  void append(const OwnedRecord& record);
+  void name_nameless();
+  void remember();
   void collect();
   void trace(ByteView record);
+  void tell_moved();
   Status connect();
+  std::optional<Sequence> find_place(Sequence at, const std::set<SetNumber>& complete, bool& drained);
+  Result<bool> drain(const std::set<SetNumber>& told);
+  void find_needs(const std::set<SetNumber>& complete, bool restart);
   void cut();
   void drop_resync();
   Status send(unsigned records);
-  Status acknowledge();
-  void give_up();
+  Status acknowledge(bool all_arrives);
+  Status heard(const Ack& ack);
+  void give_up(Sequence to);
   Status ship(unsigned steps);
+  Status next_resync();
   void fold(Sequence after, Sequence to);
   // --- passive
   Status start_again();
@@ -105,16 +154,17 @@ class ChangeRun {
   Status survives(const Status& status);
   Result<bool> apply();
   void on_nak(const Nak& nak);
+  void on_received(const Bytes& record);
 
   ChangeOptions options_;
+  // Of wide lives: connections that break often, and processes that live long; or an applier that is slow, and many files without a name.
+  bool lossy_ = false, slow_ = false;
   std::mt19937 random_;
   Fuse fuse_;
   ModelSegments segments_;
   ModelCell cell_;
-  std::shared_ptr<MemoryTree> tree_;
-  ModelTree model_;
-  ModelLiveTree live_;
-  RandomModelApplication application_;
+  Sets sets_;
+  Live live_{sets_};
   Times times_;
   ActiveLog active_;
   ChangeMap map_;
@@ -127,19 +177,24 @@ class ChangeRun {
   Epoch epoch_{2};
   std::shared_ptr<LogRing::Cursor> cursor_;
 
-  std::vector<Bytes> records_;             // all since base_
-  std::map<Sequence, ModelTree> history_;  // the model after each
+  std::vector<Bytes> records_;          // all since base_
+  std::map<Sequence, Moment> history_;  // the models after each
   // The queue: what is after `released_` is there; in mode map, what is after `noted_since_` up to there is noted.
   Sequence released_, taken_, applied_seen_;
   std::optional<Sequence> noted_since_;
   // The session, and the resynchronization that outlives it.
   bool connected_ = false;
-  bool partial_ = false;  // the peer was told to restart from the map, and is not whole since
-  Sequence partial_since_, partial_base_;
-  bool full_ = false;
-  std::optional<Sequence> counts_from_;
+  std::optional<Partial> partial_;  // it was told to restart from the map, and is not whole since
+  std::deque<Need> needs_;          // the first one is resync_'s, if there is one
   std::unique_ptr<Resync> resync_;
-  std::deque<Nak> naks_;  // not sent yet in this session
+  SetNumber resync_set_ = 0;
+  ResyncChunks chunks_;
+  std::map<SetNumber, Sequence> shipped_;
+  bool complete_ = true;
+  Sequence counts_from_;
+  std::vector<std::pair<SetNumber, FileId>> moved_;  // the walk is not told yet
+  std::deque<Nak> naks_;                             // not sent yet in this session
+  std::deque<std::variant<Nak, Ack>> in_flight_;
   OpenQuestions questions_;
   std::uint64_t life_ = 1, met_life_ = 0;
   ChangeReport report_;
@@ -150,16 +205,25 @@ inline Status ChangeRun::live() {
   active_.ring().open(epoch_, base_);
   HF_ASSIGN(cursor_, active_.ring().attach(base_));
   released_ = taken_ = base_.sequence;
-  application_.prefer_folders(pick(3) == 0);
+  const SetNumber sets = options_.wide && pick(3) == 0 ? 2 : 1;
+  if (options_.wide && pick(2) == 0) chunks_ = {2 * sector_bytes, 2 * sector_bytes};
+  lossy_ = options_.wide && pick(3) == 0;
+  slow_ = options_.wide && pick(3) == 0;
+  for (SetNumber set = 1; set <= sets; ++set) {
+    sets_[set] = std::make_unique<ProtectedSet>(set, fuse_, random_);
+    sets_[set]->application.prefer_folders(pick(3) == 0);
+    sets_[set]->application.prefer_nameless(slow_);
+    sets_[set]->application.prefer_shifts(lossy_);
+    state_.complete.insert(set);
+  }
   state_.applied = base_;
-  state_.complete.insert(set);
-  history_.insert_or_assign(last(), model_);
+  remember();
   HF_TRY(cell_.store(encode(state_)));
   log_ = std::make_unique<log::SegmentLog>(segments_);
   HF_TRY(log_->reset(base_));
   HF_TRY(start_again());
   HF_TRY(connect());
-  for (unsigned turns = 30 + pick(120); turns > 0; --turns) HF_TRY(turn());
+  for (unsigned turns = (lossy_ ? 100 : 30) + pick(120); turns > 0; --turns) HF_TRY(turn());
   if (pick(3) == 0) {
     HF_TRY(return_with_another_past());
     for (unsigned turns = 20 + pick(60); turns > 0; --turns) HF_TRY(turn());
@@ -178,35 +242,63 @@ inline Status ChangeRun::return_with_another_past() {
   ChangeSet hot;
   for (std::uint64_t s = past->first.value; s < last().value; ++s) {
     const auto r = log::decode(records_[s - base_.sequence.value]).value();
-    if (r.set != set || r.addressed_to == peer_) continue;
-    if (!r.parent.is_none()) hot.note_folder(set, r.parent);
-    if (!r.parent2.is_none()) hot.note_folder(set, r.parent2);
-    if (r.parent.is_none() && !r.file.is_none()) hot.note_file(set, r.file);
+    if (r.set == 0 || r.addressed_to == peer_) continue;
+    if (!r.parent.is_none()) hot.note_folder(r.set, r.parent);
+    if (!r.parent2.is_none()) hot.note_folder(r.set, r.parent2);
+    if (r.parent.is_none() && !r.file.is_none()) hot.note_file(r.set, r.file);
   }
   note(fmt::format("-- another past: from {} instead of {}", past->first.value, last().value));
-  model_ = past->second;
-  application_.close_all();
+  for (auto& [number, set] : sets_) {
+    set->model = past->second.at(number);
+    set->application.close_all();
+  }
   base_ = {epoch_, Sequence(last().value + 1000)};
   epoch_ = epoch_.next();
   records_.clear();
   history_.clear();
-  history_.insert_or_assign(last(), model_);
+  remember();
   (void)active_.ring().detach(cursor_);  // nobody waits for space
   active_.ring().close();
   active_.begin_epoch();
   active_.ring().open(epoch_, base_);
   HF_ASSIGN(cursor_, active_.ring().attach(base_));
-  released_ = partial_since_ = partial_base_ = base_.sequence;
+  released_ = base_.sequence;
   noted_since_.reset();
   map_.forget();
   HF_TRY(map_.note(hot));
-  partial_ = true;
+  partial_ = Partial{whole_sets(), {}, Sequence(0), base_.sequence};
   if (options_.flaw != Flaw::named_not_noted) map_.begin_partial();
   HF_TRY(restart_log(base_));
   return connect();
 }
 
+// A long walk, much that it meets on its way, and a connection that breaks again and again.
+inline Status ChangeRun::lossy_turn() {
+  const unsigned n = pick(20);
+  if (!connected_) return connect();
+  if (n < 5) produce(1 + pick(4));
+  if (n >= 5 && n < 9) return ship(1 + pick(3));
+  if (n >= 9 && n < 13) return survives(send(1 + pick(6)));
+  if (n >= 13 && n < 16) return survives(apply().map([](bool) {}));
+  if (n >= 16 && n < 19) return survives(acknowledge(false));
+  if (n == 19) cut();
+  return {};
+}
+
+// Files that were open without a name while it was brought up to date get one, and it falls behind before it has applied that.
+inline Status ChangeRun::name_what_was_open() {
+  produce(8);
+  give_up(last());
+  HF_TRY(become_whole());
+  name_nameless();
+  HF_TRY(survives(send(30)));
+  produce(1 + pick(3));
+  give_up(last());
+  return connected_ ? Status{} : connect();
+}
+
 inline Status ChangeRun::turn() {
+  if (lossy_ && partial_ && fuse_.left > 1000) return lossy_turn();
   const unsigned n = pick(40);
   if (n < 9) {
     produce(1 + pick(8));
@@ -217,226 +309,24 @@ inline Status ChangeRun::turn() {
   } else if (n < 24) {
     return survives(send(1 + pick(12)));
   } else if (n < 29) {
+    if (slow_ && pick(4) != 0) return {};
     return survives(apply().map([](bool) {}));
   } else if (n < 32) {
-    return survives(acknowledge());
+    return survives(acknowledge(!options_.wide));
   } else if (n < 33) {
     return survives(applier_->checkpoint());
   } else if (n < 35) {
     cut();
   } else if (n < 38) {
-    give_up();
+    if (last() > released_)
+      give_up(Sequence(released_.value + 1 + pick(static_cast<unsigned>(last().value - released_.value))));
   } else if (n < 39 && fuse_.left > 1000) {
     fuse_.left = pick(80);
+  } else if (options_.wide && n == 39 && pick(4) == 0) {
+    map_.give_up({ErrorCode::no_space, "says the model", {}, 0});
+  } else if (slow_ && n == 39) {
+    HF_TRY(name_what_was_open());
   }
-  return {};
-}
-
-// --- the active
-
-inline void ChangeRun::produce(unsigned operations) {
-  application_.allow_shifts(true);
-  for (OwnedRecord r; operations > 0; --operations) {
-    if (!application_.step(r)) continue;
-    const log::Record view = r.view();
-    const std::size_t bytes = view.payload.size() + view.name.size() + view.name2.size();
-    CHECK(active_.try_reserve(bytes), "the ring is full");
-    active_.append(view, bytes);
-    collect();
-  }
-  (void)application_.take_moved();
-}
-
-inline void ChangeRun::trace(ByteView record) {
-  if (!options_.trace) return;
-  const auto r = log::decode(record).value();
-  note(fmt::format("{:6} {}{} file {} parent {} \"{}\" parent2 {} \"{}\" offset {} length {} flags {} payload {}",
-                   r.sequence.value, r.addressed_to == peer_ ? "* " : "", log::to_string(r.kind),
-                   r.file.to_hex().substr(0, 6), r.parent.to_hex().substr(0, 6), r.name,
-                   r.parent2.to_hex().substr(0, 6), r.name2, r.offset, r.length, r.flags, r.payload.size()));
-}
-
-// What was appended, as the peer is sent it.
-inline void ChangeRun::collect() {
-  Bytes scratch;
-  for (;;) {
-    const LogRing::Batch batch = active_.ring().take(*cursor_, max_batch_bytes, peer_, scratch);
-    if (batch.count == 0) return;
-    for (ByteView rest = scratch; !rest.empty();) {
-      const std::size_t length = log::head_of(rest.data()).length;
-      records_.emplace_back(rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(length));
-      rest = rest.subspan(length);
-      trace(records_.back());
-      ++report_.records;
-      history_.insert_or_assign(last(), model_);
-    }
-    (void)active_.ring().release(*cursor_, batch.end);  // nobody waits for space
-  }
-}
-
-inline void ChangeRun::fold(Sequence after, Sequence to) {
-  Bytes bytes;
-  for (std::uint64_t s = after.value; s < to.value; ++s) {
-    const Bytes& r = records_[s - base_.sequence.value];
-    bytes.insert(bytes.end(), r.begin(), r.end());
-  }
-  map_.fold(bytes);
-}
-
-// The bound is hit: what is not acknowledged is noted from now on, and the session ends.
-inline void ChangeRun::give_up() {
-  if (last() == released_) return;
-  const Sequence to(released_.value + 1 + pick(static_cast<unsigned>(last().value - released_.value)));
-  if (!noted_since_) noted_since_ = released_;
-  fold(released_, to);
-  released_ = to;
-  note(fmt::format("-- given up: noted after {} up to {}", noted_since_->value, released_.value));
-  if (connected_ && taken_ < released_) cut();
-}
-
-inline void ChangeRun::cut() {
-  if (!connected_) return;
-  ++report_.cuts;
-  note("-- the connection breaks");
-  connected_ = false;
-  naks_.clear();
-}
-
-// sender_resync.cc: drop_resync, keep_doubts.
-inline void ChangeRun::drop_resync() {
-  counts_from_.reset();
-  if (!resync_) return;
-  resync_->cancel();
-  if (partial_ && options_.flaw != Flaw::unsettled_forgotten)
-    for (const auto& [id, folder] : resync_->unsettled()) {
-      map_.note_object(set, id);
-      if (!folder.is_none()) map_.note_place(set, folder);
-    }
-  resync_.reset();
-}
-
-// sender.cc: place_cursor.
-inline Status ChangeRun::connect() {
-  HF_TRY(survives(log_->sync()));
-  const Position x = log_->end();
-  bool restart = false;
-  Sequence base = x.sequence;
-  bool from_map = false;
-  const auto continues = [&](Sequence at) { return !noted_since_ && at >= released_ && at <= last(); };
-  const auto in_map = [&](Sequence at) { return noted_since_ && at >= *noted_since_ && at <= released_; };
-  const auto back_in_ring = [&](Sequence at) { return noted_since_ && at >= released_ && at <= last(); };
-  if (continues(x.sequence) || back_in_ring(x.sequence)) {
-    if (noted_since_ && !partial_) map_.forget();
-    noted_since_.reset();
-    released_ = x.sequence;
-  } else if (in_map(x.sequence)) {
-    restart = from_map = true;
-    if (!partial_) partial_since_ = *noted_since_;
-    base = released_;
-  } else if (partial_ && x.sequence >= partial_since_ && x.sequence <= partial_base_) {
-    restart = from_map = true;  // it was told, and did not do it
-    base = continues(partial_base_) ? partial_base_ : released_;
-  } else {
-    return fail(ErrorCode::internal, "a peer at {} is stale: released {}", x.sequence.value, released_.value);
-  }
-  const bool was_whole = whole();
-  if (restart) {
-    if (from_map && !was_whole && !partial_) return fail(ErrorCode::internal, "not whole, and nobody knows why");
-    noted_since_.reset();
-    partial_ = true;
-    partial_base_ = base;
-    if (options_.flaw != Flaw::named_not_noted) map_.begin_partial();
-    if (options_.flaw != Flaw::not_drained) {
-      // Start 2 is refused while there is more to apply; a stubborn peer makes the active come again.
-      for (unsigned steps = pick(6); applier_->applied().sequence < log_->end().sequence;) {
-        if (steps-- == 0) {
-          note("-- start 2 is refused: busy");
-          return {};
-        }
-        if (auto more = apply(); !more || !*more) {
-          HF_TRY(survives(more.map([](bool) {})));
-          if (fuse_.left != UINT64_MAX || !more) return {};
-        }
-      }
-      if (Status done = applier_->checkpoint(); !done) return survives(done);
-    }
-    note(fmt::format("-- start 2 at {}: the peer stands at {}", base.value, x.sequence.value));
-    const Position position{base == base_.sequence ? base_.epoch : epoch_, base};
-    if (Status done = restart_log(position); !done) return survives(done);
-  }
-  if (restart || life_ != met_life_) drop_resync();
-  met_life_ = life_;
-  if (restart) questions_.clear();
-  naks_.assign(questions_.all().begin(), questions_.all().end());
-  connected_ = true;
-  taken_ = base;
-  applied_seen_ = Sequence(0);
-  if (!partial_ && !was_whole) return fail(ErrorCode::internal, "it is not whole, and not in a partial resync");
-  if (partial_ && !restart && whole()) {  // resync_end was applied, and the acknowledgement lost
-    drop_resync();
-    partial_ = false;
-    if (!noted_since_) map_.forget();
-  }
-  return {};
-}
-
-inline Status ChangeRun::ship(unsigned steps) {
-  if (!partial_ || counts_from_) return {};
-  if (!resync_) {
-    if (!connected_ || pick(3) != 0) return {};
-    resync_ = std::make_unique<Resync>(active_, live_, peer_, set, std::make_unique<ChangedWalk>(map_, set, "peer"));
-    ++report_.partials;
-  }
-  for (; steps > 0; --steps) {
-    HF_ASSIGN(const Resync::Turn turn, resync_->step());
-    collect();
-    if (turn == Resync::Turn::waits) return {};
-    if (turn == Resync::Turn::more) continue;
-    counts_from_ = resync_->end();
-    ++report_.completed;
-    application_.close_all();  // files without a name are not shipped
-    return {};
-  }
-  return {};
-}
-
-inline Status ChangeRun::send(unsigned count) {
-  if (!connected_) return {};
-  for (; count > 0 && taken_ < last(); --count) {
-    const Bytes& r = records_[taken_.value - base_.sequence.value];
-    const log::RecordHead head = log::head_of(r.data());
-    const bool gap = !resync_, tail = !gap;
-    if (partial_ && !(gap && options_.flaw == Flaw::gap_not_folded) &&
-        !(tail && options_.flaw == Flaw::tail_not_folded))
-      fold(taken_, head.sequence);
-    taken_ = head.sequence;
-    HF_TRY(log_->append(r, 1, {head.epoch, head.sequence}));
-    questions_.answered_by(r);
-    if (pick(12) == 0) HF_TRY(log_->rotate());
-  }
-  return pick(4) == 0 ? Status{} : log_->sync();
-}
-
-// NAKs first, then how far it is (receiver.cc: send_ack).
-inline Status ChangeRun::acknowledge() {
-  if (!connected_) return {};
-  HF_TRY(log_->sync());
-  const Ack ack{log_->durable(), applier_->announced()};
-  for (; !naks_.empty(); naks_.pop_front())
-    if (resync_ && !counts_from_) resync_->nak(naks_.front());
-  if (ack.durable > released_) {
-    released_ = ack.durable;
-    if (noted_since_ && !partial_) map_.forget();
-    noted_since_.reset();
-  }
-  applied_seen_ = std::max(applied_seen_, ack.applied);
-  if (resync_) resync_->acked(ack);
-  if (!counts_from_ || applied_seen_ < *counts_from_) return {};
-  if (!whole()) return fail(ErrorCode::internal, "the resync has ended, and the peer is not whole");
-  resync_.reset();
-  counts_from_.reset();
-  partial_ = false;
-  if (!noted_since_) map_.forget();
   return {};
 }
 
@@ -444,8 +334,14 @@ inline Status ChangeRun::acknowledge() {
 inline Status ChangeRun::settle() {
   HF_TRY(become_whole());
   HF_TRY(compare());
-  if (const std::size_t left = tree_->in_grave_count(ports::Grave::limbo); left != 0)
-    return fail(ErrorCode::internal, "{} objects are left in limbo", left);
+  if (options_.wide) {  // files that were made without a name, perhaps before the copy was, get one
+    name_nameless();
+    HF_TRY(become_whole());
+    HF_TRY(compare());
+  }
+  for (const auto& [number, set] : sets_)
+    if (const std::size_t left = set->tree->in_grave_count(ports::Grave::limbo); left != 0)
+      return fail(ErrorCode::internal, "{} objects are left in limbo", left);
   return {};
 }
 
@@ -457,8 +353,8 @@ inline Status ChangeRun::become_whole() {
     HF_TRY(ship(20));
     HF_TRY(survives(send(30)));
     HF_TRY(survives(apply().map([](bool) {})));
-    HF_TRY(acknowledge());
-    if (connected_ && whole() && !partial_ && applier_->applied().sequence == last() && applied_seen_ == last())
+    HF_TRY(acknowledge(true));
+    if (connected_ && all_whole() && !partial_ && applier_->applied().sequence == last() && applied_seen_ == last())
       return {};
   }
 }
@@ -467,4 +363,5 @@ inline ChangeReport run_changes(const ChangeOptions& options) { return ChangeRun
 
 }  // namespace holdfast::mirror::testing
 
+#include "mirror/test_change_active.h"
 #include "mirror/test_change_passive.h"

@@ -8,7 +8,7 @@ namespace holdfast::mirror::testing {
 
 inline void ChangeRun::on_nak(const Nak& nak) {
   if (nak.length == 0) {
-    const bool aside = nak.offset == nak_with_parent, known = tree_->look(nak.file) != nullptr;
+    const bool aside = nak.offset == nak_with_parent, known = sets_.at(nak.set)->tree->look(nak.file) != nullptr;
     note(fmt::format("   NAK {}{}{}", nak.file.to_hex().substr(0, 6), aside ? " aside" : "", known ? "" : " unknown"));
     if (aside ? options_.flaw == Flaw::aside_not_asked
               : options_.flaw == (known ? Flaw::made_not_asked : Flaw::missing_not_asked))
@@ -16,6 +16,18 @@ inline void ChangeRun::on_nak(const Nak& nak) {
   }
   questions_.ask(nak);
   if (connected_) naks_.push_back(nak);
+}
+
+// open_questions.h
+inline void ChangeRun::on_received(const Bytes& record) {
+  questions_.answered_by(record);
+  if (options_.flaw != Flaw::taken_for_answered) return;
+  log::Record r = log::decode(record).value();
+  if (r.kind != log::Kind::ship_node) return;
+  r.kind = log::Kind::ship_dir;
+  r.flags = log::flag_first_chunk;
+  r.payload = {};
+  questions_.answered_by(log::encode(r));
 }
 
 inline Status ChangeRun::store(const std::function<void(NodeState&)>& change) {
@@ -43,13 +55,16 @@ inline Status ChangeRun::start_again() {
   hooks.applied = [](std::uint64_t) {};
   hooks.resync_broken = [this] {
     note("-- the resync can't be completed");
+    ++report_.given_up;
     ++life_;
     cut();
   };
   hooks.unknown_set = [](SetNumber) {};
+  hooks.whole = [this](SetNumber set) { questions_.settled(set); };
   applier_ = std::make_unique<Applier>(*log_, no_undo_, std::move(hooks), pick(2) ? 1 : apply_batch_bytes);
   HF_TRY(applier_->begin(state_));
-  return applier_->add_tree(tree_);
+  for (const auto& [number, set] : sets_) HF_TRY(applier_->add_tree(set->tree));
+  return {};
 }
 
 // node_log.cc: restart_log.
@@ -77,7 +92,7 @@ inline Status ChangeRun::survives(const Status& status) {
     applier_.reset();
     log_.reset();
     segments_.crash(random_);
-    tree_->crash(random_);
+    for (const auto& [number, set] : sets_) set->tree->crash(random_);
     fuse_.burnt = false;
     fuse_.left = pick(4) == 0 ? pick(60) : UINT64_MAX;
     Status up = start_again();
@@ -101,12 +116,16 @@ inline Result<bool> ChangeRun::apply() {
 
 inline Status ChangeRun::compare() {
   const auto then = history_.find(applier_->applied().sequence);
-  if (!whole() || then == history_.end()) return {};
-  ++report_.compared;
-  const std::string difference = then->second.difference(*tree_);
-  if (difference.empty()) return {};
-  return fail(ErrorCode::internal, "the tree at sequence {} is not what the model was: {}", then->first.value,
-              difference);
+  if (then == history_.end()) return {};
+  for (const auto& [number, set] : sets_) {
+    if (!whole(number)) continue;
+    ++report_.compared;
+    const std::string difference = then->second.at(number).difference(*set->tree);
+    if (!difference.empty())
+      return fail(ErrorCode::internal, "set {}: the tree at sequence {} is not what the model was: {}", number,
+                  then->first.value, difference);
+  }
+  return {};
 }
 
 }  // namespace holdfast::mirror::testing

@@ -345,7 +345,7 @@ inline void ModelRun::append(OwnedRecord& owned) {
 }
 
 inline void ModelRun::produce(unsigned operations) {
-  application_.allow_shifts(complete() && !shipper_);
+  application_.allow_shifts(true);
   for (OwnedRecord r; operations > 0; --operations)
     if (application_.step(r)) {
       append(r);
