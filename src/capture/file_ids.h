@@ -25,7 +25,8 @@ class FileIds {
   virtual Status bind(int fd, SetNumber set, const FileId& id) = 0;
   // The last name and the last use of the object are gone.
   virtual void gone(SetNumber, const FileId&) {}
-  // An O_PATH descriptor of the object whose id's first 8 bytes, big-endian, are `prefix`; for handles of exported files.
+  // An O_PATH descriptor of the object of the tree whose id's first 8 bytes, big-endian, are `prefix`; for handles of exported files. What was
+  // deleted and is kept aside is no object of the tree.
   virtual Result<int> open_by_prefix(SetNumber, std::uint64_t prefix) {
     return fail(ErrorCode::not_found, "no file with id prefix {:x}", prefix);
   }

@@ -58,8 +58,7 @@ Status Applier::begin_held(const NodeState& state) {
   covered_since_point_.clear();
   checkpoint_batch_ = plan_.covered;
   uncovered_to_ = Sequence(0);
-  if (undo_.on())  // a rewind may have buried, and brought back
-    for (auto& [number, set] : sets_) HF_TRY(set.graves.load(*set.tree));
+  HF_TRY(load_graves());
   kept_ = state.point ? state.point->complete : std::set<SetNumber>{};
   kept_from_ = state.point ? state.point->batch : 0;
   const std::lock_guard lock(mutex_);
@@ -94,9 +93,12 @@ Status Applier::add_tree(std::shared_ptr<ports::Tree> tree) {
   removed_.erase(number);
   SetState& set = sets_[number];
   set.tree = std::make_shared<UndoTree>(std::move(tree), undo_, covered_);
-  if (undo_.on()) HF_TRY(set.graves.load(*set.tree));
+  HF_TRY(set.graves.load(*set.tree));
   set.tree->on_burial([this, &set](const FileId& id) -> Status {
-    if (!undo_.on()) return {};
+    if (!undo_.on()) {
+      set.graves.add({id});
+      return {};
+    }
     HF_ASSIGN(const auto there, set.tree->attributes(id));
     set.graves.add({id, undo_.current_batch(), there ? there->allocated_bytes : 0});
     return {};

@@ -64,7 +64,8 @@ class Applier {
   Status for_each_tree(const std::function<Status(ports::Tree&)>& look);
   // Nothing is applied while this is held: for whoever replaces the log's content.
   std::unique_lock<std::mutex> hold() { return std::unique_lock(work_mutex_); }
-  Status begin_held(const NodeState& state);  // begin() for who holds it
+  Status begin_held(const NodeState& state);           // begin() for who holds it
+  void trees_changed_held() { graves_stale_ = true; }  // by a rewind, which buries and brings back
   // A redo after a crash is under way: what was lost in it is not made good yet (held).
   bool in_doubt_held() const;
   // All that was applied is durable, and so is its history (held): before the log is replaced, and before a rewind.
@@ -74,6 +75,9 @@ class Applier {
   Status jump_held(UndoHead head);
   // The trees are about to be changed past the history.
   Status leave_history(std::string_view why);
+  // What nobody needs any more goes in small steps, in any role, beside everything else: about `most` deleted objects, and a piece of a history
+  // that was left. True: there is more.
+  Result<bool> sweep(std::size_t most);
   // Switches the history on or off, with what is applied now as its beginning. ErrorCode::busy: something needs it still.
   Status set_history(bool on);
 
@@ -94,6 +98,7 @@ class Applier {
   bool resyncing() const { return resyncing_count_.load() > 0; }
   bool waits_for_space() const { return waits_for_space_.load(); }
   std::uint64_t grave_bytes() const { return grave_bytes_.load(); }
+  std::size_t doomed_graves() const { return doomed_graves_.load(); }  // that sweep() has still to take away
 
  private:
   struct SetState {
@@ -114,7 +119,9 @@ class Applier {
   Status stage(std::span<const log::Record> slice);
   bool captured(SetNumber number, const SetState& set) const;
   Result<bool> make_space(std::span<const log::Record> slice);
-  Status purge_graves(std::uint64_t below);
+  void give_up_graves(std::uint64_t below);
+  void note_graves();
+  Status load_graves();
   Result<bool> purge_covered(std::uint64_t below);
   bool covers_graves() const;
   Status mark(const log::Record& record);
@@ -158,7 +165,10 @@ class Applier {
   std::uint64_t checkpoint_batch_ = 0;  // graves of it and later ones may be needed by redo
   std::map<SetNumber, Staged> staged_;  // of the slice in work
   std::atomic<bool> waits_for_space_{false};
+  GravesHeld graves_held_;
+  bool graves_stale_ = false;
   std::atomic<std::uint64_t> grave_bytes_{0};
+  std::atomic<std::size_t> doomed_graves_{0};
   std::atomic<bool> dirty_{false};
   std::atomic<std::uint64_t> unsynced_bytes_{0};
   std::atomic<int> resyncing_count_{0};

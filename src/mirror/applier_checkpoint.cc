@@ -212,8 +212,8 @@ Status Applier::checkpoint_now() {
   checkpoint_batch_ = undo_.current_batch();
   HF_TRY(log_.trim(position.sequence));
   for (;;) {
-    HF_TRY(purge_graves(undo_.oldest_batch()));
-    HF_ASSIGN(const bool gave_up, undo_.keep_bounds(grave_bytes_));
+    give_up_graves(undo_.oldest_batch());
+    HF_ASSIGN(const bool gave_up, undo_.keep_bounds(graves_held_));
     if (!gave_up) break;
   }
   // Only right after the epoch's beginning: later there are new ones. What has to be left to a redo goes with the next epoch.
@@ -249,48 +249,70 @@ Status Applier::set_history(bool on) {
     set.tree->set_capturing(false);
     set.tree->burial_stamp(0);
     doubt_to = std::max(doubt_to, set.names.doubt_to);
-    if (on)
-      HF_TRY(set.graves.load(*set.tree));
-    else
-      set.graves.clear();
+    if (on) HF_TRY(set.graves.load(*set.tree));
   }
   if (on) plan_ = {doubt_to, {}, 0};
   uncovered_to_ = doubt_to;
-  return purge_graves(on ? undo_.oldest_batch() : std::numeric_limits<std::uint64_t>::max());
+  give_up_graves(undo_.oldest_batch());
+  return {};
 }
 
-Status Applier::purge_graves(std::uint64_t below) {
+// All that was applied is durable. Without a history nothing is kept.
+void Applier::give_up_graves(std::uint64_t below) {
   const Position position = applied();
-  std::uint64_t bytes = 0;
   for (auto& [number, set] : sets_) {
-    if (set.names.graves_are_old(position.sequence)) {
-      if (undo_.on())
-        HF_TRY(set.graves.purge(*set.tree, below, undo_.current_batch()));
-      else
-        HF_TRY(set.tree->purge(ports::Grave::deleted));
-    }
-    bytes += set.graves.bytes();
+    if (!set.names.graves_are_old(position.sequence)) continue;
+    if (undo_.on())
+      set.graves.give_up(below, undo_.current_batch());
+    else
+      set.graves.give_up_all();
   }
-  grave_bytes_ = bytes;
+  note_graves();
+}
+
+Status Applier::load_graves() {
+  if (!graves_stale_) return {};
+  for (auto& [number, set] : sets_) HF_TRY(set.graves.load(*set.tree));
+  graves_stale_ = false;
   return {};
+}
+
+void Applier::note_graves() {
+  graves_held_ = {};
+  std::size_t doomed = 0;
+  for (auto& [number, set] : sets_) {
+    graves_held_ += set.graves.held();
+    doomed += set.graves.doomed();
+  }
+  grave_bytes_ = graves_held_.bytes;
+  doomed_graves_ = doomed;
+}
+
+// After a crash, and in an office, there is no checkpoint that would say what is not needed any more.
+Result<bool> Applier::sweep(std::size_t most) {
+  const std::lock_guard work(work_mutex_);
+  HF_TRY(load_graves());
+  if (!dirty_) give_up_graves(undo_.oldest_batch());
+  for (auto& [number, set] : sets_) HF_TRY(set.graves.purge(*set.tree, most));
+  note_graves();
+  HF_ASSIGN(const bool shed, undo_.shed());
+  return doomed_graves_ != 0 || shed;
 }
 
 // Graves of batches that the last checkpoint covers, and that no batch needs from `below` on: no redo meets them, whatever else is in doubt. The
 // newest covered one keeps its own: what is not captured is buried under its number.
 Result<bool> Applier::purge_covered(std::uint64_t below) {
-  if (applied().sequence < uncovered_to_) return false;
   bool any = false;
-  std::uint64_t bytes = 0;
   for (auto& [number, set] : sets_) {
-    const std::size_t before = set.graves.size();
-    HF_TRY(set.graves.purge(*set.tree, std::min(below, checkpoint_batch_), std::numeric_limits<std::uint64_t>::max()));
-    if (set.graves.size() != before) {
-      any = true;
-      HF_TRY(set.tree->sync());  // only then the space is there
-    }
-    bytes += set.graves.bytes();
+    if (applied().sequence >= uncovered_to_)
+      set.graves.give_up(std::min(below, checkpoint_batch_), std::numeric_limits<std::uint64_t>::max());
+    if (set.graves.doomed() == 0) continue;
+    std::size_t all = std::numeric_limits<std::size_t>::max();
+    HF_TRY(set.graves.purge(*set.tree, all));
+    any = true;
+    HF_TRY(set.tree->sync());  // only then the space is there
   }
-  grave_bytes_ = bytes;
+  note_graves();
   return any;
 }
 
@@ -341,6 +363,9 @@ Result<bool> Applier::make_space(std::span<const log::Record> slice) {
   plan_ = {slice.back().sequence, {}, 0};
   again_ = batch_is_sealed_ = false;
   checkpoint_batch_ = std::min(checkpoint_batch_, undo_.current_batch());  // that of a void batch is given again
+  for (bool more = true; more;) {
+    HF_ASSIGN(more, undo_.shed());
+  }
   HF_TRY(purge_covered(std::numeric_limits<std::uint64_t>::max()));
   return true;
 }
@@ -357,12 +382,13 @@ Status Applier::jump_held(UndoHead head) {
   return undo_.jump(std::move(head));
 }
 
-// What was buried is of no use any more: no batch before the gap can be undone here.
+// What was buried is of no use any more: no batch before the gap can be undone here. It goes later (sweep()): a takeover does not wait for it.
 Status Applier::leave_history(std::string_view why) {
   const std::lock_guard work(work_mutex_);
   if (!undo_.on()) return {};
   HF_TRY(undo_.gap(0, why));
-  return purge_graves(std::numeric_limits<std::uint64_t>::max());
+  give_up_graves(std::numeric_limits<std::uint64_t>::max());
+  return {};
 }
 
 }  // namespace holdfast::mirror

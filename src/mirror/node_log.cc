@@ -23,6 +23,10 @@ constexpr int active_every_ticks = 10;
 constexpr int apply_linger_ms = 10;
 constexpr int apply_linger_with_history_ms = 50;  // each batch is an entry of the history, and a sync
 constexpr std::int64_t space_poll_ms = 1000;
+// What nobody needs any more goes beside everything else: never so much at once that a role change or apply would notice, and slowly beside an
+// application.
+constexpr std::size_t sweep_objects = 64;
+constexpr std::int64_t sweep_turn_ns = 20'000'000, sweep_pause_ms = 20;
 // Less than what a connection may be silent for.
 constexpr std::int64_t drain_patience_ns = 1'000'000'000;
 constexpr std::uint64_t apply_at_once_bytes = std::uint64_t{1} << 20;
@@ -387,6 +391,18 @@ void NodeLog::wake_applier() {
   if (applier_idle_ || much) apply_cv_.notify_all();
 }
 
+Result<NodeLog::Swept> NodeLog::sweep() {
+  const bool leads = active_epoch() != Epoch(0);
+  const std::int64_t until = ports_.times.steady_ns() + sweep_turn_ns;
+  for (;;) {
+    if (const std::unique_lock one(transition_mutex_, std::try_to_lock); !one) return Swept::later;
+    HF_ASSIGN(const bool more, applier_.sweep(sweep_objects));
+    if (!more) return Swept::all;
+    if (leads) return Swept::later;
+    if (ports_.times.steady_ns() > until) return Swept::some;
+  }
+}
+
 void NodeLog::run_applier() {
   std::int64_t last_checkpoint_ns = ports_.times.steady_ns();
   for (;;) {
@@ -403,9 +419,17 @@ void NodeLog::run_applier() {
       if (Status done = applier_.checkpoint(); !done) return fault(done.error());
       last_checkpoint_ns = ports_.times.steady_ns();
     }
+    const auto swept = sweep();
+    if (!swept) return fault(swept.error());
     std::unique_lock lock(mutex_);
     if (stopped_ || !fault_.empty()) return;
     if (*more) continue;
+    if (*swept != Swept::all && !applier_.waits_for_space()) {
+      if (*swept == Swept::later)
+        apply_cv_.wait_for(lock, std::chrono::milliseconds(sweep_pause_ms), [&] { return stopped_ || apply_work_; });
+      apply_work_ = apply_now_ = false;
+      continue;
+    }
     if (applier_.waits_for_space()) {
       ++space_waits_;
       apply_cv_.notify_all();
@@ -498,6 +522,7 @@ NodeLogStatus NodeLog::status() const {
   s.receive.rewinding = state_.rewind.has_value();
   s.receive.waits_for_space = applier_.waits_for_space() || way_back_waits_for_space_;
   s.receive.grave_bytes = applier_.grave_bytes();
+  s.receive.doomed_graves = applier_.doomed_graves();
   s.receive.first_copies = first_copies_locked();
   s.went_back = state_.went_back;
   s.shortages = shortages_;

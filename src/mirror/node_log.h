@@ -145,6 +145,7 @@ struct ReceiveStatus {
   bool rewinding = false;  // the trees are on their way back; nothing else is done before they have arrived
   bool waits_for_space = false;
   std::uint64_t grave_bytes = 0;  // deleted objects that the history keeps
+  std::size_t doomed_graves = 0;  // and that it does not need any more: they go by and by, in any role
 };
 struct NodeLogStatus {
   Role role = Role::idle;
@@ -312,6 +313,8 @@ class NodeLog {
   void fault(const Error& why);
   void changed();
   void wake_applier();
+  enum class Swept { all, some, later };
+  Result<Swept> sweep();
   bool complete_locked() const;
   Result<Sequence> append_mark(log::Kind kind, std::int64_t mtime_ns = 0, std::string_view name = {});
   Status step_down_held(Position end);

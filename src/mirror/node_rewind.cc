@@ -32,6 +32,7 @@ void NodeLog::turn_history() {
   if (turned) {
     log_info("undo history: {}", on ? "on" : "off");
     keep_shadows();
+    wake_applier();  // it sweeps what is left of it
     changed();
   } else if (turned.error().code == ErrorCode::no_space) {
     log_warning("no undo history yet: {}", turned.error().to_string());
@@ -95,6 +96,7 @@ Status NodeLog::go_back_held(const WayBack& way) {
 
 // Want of space is waited out: the intention stands, and the way is gone again from the top.
 Status NodeLog::executed(Status done) {
+  applier_.trees_changed_held();
   way_back_waits_for_space_ = !done && done.error().code == ErrorCode::no_space;
   if (!done && !way_back_waits_for_space_) fault(done.error());
   if (way_back_waits_for_space_) log_warning("the way back waits for space: {}", done.error().to_string());

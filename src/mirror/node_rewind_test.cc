@@ -47,6 +47,7 @@ TEST(NodeRewind, InMidResyncANodeIsPromotedByForceAtItsLastConsistentPoint) {
   EXPECT_EQ(node.content(id(1)), "old a");
   EXPECT_EQ(node.content(id(2)), "old b");
   EXPECT_EQ(node.log->status().role, Role::active);
+  node.let_it_sweep();
   EXPECT_EQ(node.tree->in_grave_count(ports::Grave::deleted), 0U) << "nothing that an active could stumble over";
 }
 
@@ -60,6 +61,7 @@ TEST(NodeHistory, IsSwitchedOffAndOnWhileTheNodeFollows) {
   node.log->set_history(false);
   EXPECT_FALSE(node.journal->on());
   EXPECT_TRUE(node.journal->batches().empty());
+  node.let_it_sweep();
   EXPECT_EQ(node.tree->in_grave_count(ports::Grave::deleted), 0U) << "nobody needs it";
   EXPECT_EQ(node.log->rewind(old_point, false).error().code, ErrorCode::refused);
   EXPECT_EQ(node.session(1, false, {Epoch(1), Sequence(4)}, {write(1, "other"), create(3, "c")}), "");

@@ -280,6 +280,7 @@ Status NodeLog::open_epoch(Epoch epoch, const Promotion& promotion, std::optiona
   }
   log_info("active: epoch {} begins after epoch {} sequence {}", epoch.value, promotion.base.epoch.value,
            promotion.base.sequence.value);
+  wake_applier();  // it sweeps what the history leaves
   changed();
   return {};
 }

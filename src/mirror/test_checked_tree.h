@@ -86,7 +86,8 @@ class CheckedUndo final : public UndoWriter {
   bool hopeless() const override { return inner_.hopeless(); }
   bool pinned() const override { return inner_.pinned(); }
   Result<bool> drop_oldest() override { return inner_.drop_oldest(); }
-  Result<bool> keep_bounds(std::uint64_t grave_bytes) override { return inner_.keep_bounds(grave_bytes); }
+  Result<bool> keep_bounds(const GravesHeld& graves) override { return inner_.keep_bounds(graves); }
+  Result<bool> shed() override { return inner_.shed(); }
 
  private:
   struct Note {
@@ -242,8 +243,8 @@ class CheckedTree final : public ports::Tree {
   Result<std::uint64_t> next_hole(const FileId& id, std::uint64_t at) override { return tree_->next_hole(id, at); }
   void burial_stamp(std::uint64_t stamp) override { tree_->burial_stamp(stamp); }
   Result<std::vector<ports::GraveEntry>> graves(ports::Grave what) override { return tree_->graves(what); }
-  Status purge_one(ports::Grave what, const FileId& id, std::uint64_t stamp) override {
-    return tree_->purge_one(what, id, stamp);
+  Result<bool> purge_one(ports::Grave what, const FileId& id, std::uint64_t stamp, std::size_t& most) override {
+    return tree_->purge_one(what, id, stamp, most);
   }
   Status settle_limbo(std::uint64_t stamp) override { return tree_->settle_limbo(stamp); }
   Result<std::optional<std::pair<FileId, std::string>>> place_of(const FileId& folder) override {

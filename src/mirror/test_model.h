@@ -118,6 +118,7 @@ class ModelRun {
   NoUndo no_undo_;
   ModelTimes times_;
   bool with_undo_ = false;
+  unsigned turns_ = 0;
   bool switches_ = false, wants_history_ = true;  // the history is switched off and on in mid-life
   std::uint64_t undo_bytes_ = std::uint64_t{1} << 30;
   std::unique_ptr<log::SegmentLog> log_;
@@ -255,6 +256,7 @@ inline Status ModelRun::turn() {
     const Status verified = verify_turn();
     HF_TRY(survives(verified));
   }
+  if (++turns_ % 3 == 0) HF_TRY(survives(applier_->sweep(turns_ % 5).map([](bool) {})));
   if (switches_ && pick(5) == 0) {
     wants_history_ = pick(2) == 0;
     HF_TRY(survives(turn_history()));

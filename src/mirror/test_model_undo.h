@@ -96,6 +96,7 @@ inline Status ModelRun::rewind_steps(const UndoBatch& to) {
   }));
   HF_TRY(rewind.reverse(applier_->applied(), state_.log_life, applier_->applied_time_ns()));
   HF_TRY(rewind.execute());
+  applier_->trees_changed_held();
   return finish_rewind();
 }
 
@@ -110,6 +111,7 @@ inline Status ModelRun::resume_rewind() {
   Rewind rewind(*journal_, {{set, tree_.get()}});
   HF_TRY(rewind.read_again(state_.rewind->batch));
   HF_TRY(rewind.execute());
+  applier_->trees_changed_held();
   return finish_rewind();
 }
 
@@ -178,6 +180,9 @@ inline Status ModelRun::go_back() {
 
 // Nothing is left over, but for what the history may need.
 inline Status ModelRun::check_graves() {
+  for (bool more = true; more;) {
+    HF_ASSIGN(more, applier_->sweep(3));
+  }
   for (const auto why : {ports::Grave::deleted, ports::Grave::orphan, ports::Grave::limbo}) {
     HF_ASSIGN(const auto graves, tree_->graves(why));
     for (const auto& g : graves)

@@ -203,7 +203,8 @@ class MemoryTree : public ports::Tree {
   Status revive(const FileId& id, const ports::NewNode& node) override;
   void burial_stamp(std::uint64_t stamp) override { burial_stamp_ = stamp; }
   Result<std::vector<ports::GraveEntry>> graves(ports::Grave what) override;
-  Status purge_one(ports::Grave what, const FileId& id, std::uint64_t stamp) override;
+  Result<bool> purge_one(ports::Grave what, const FileId& id, std::uint64_t stamp, std::size_t& most) override;
+  std::function<void()> on_purge;  // before each object that purge_one() takes away
   Status settle_limbo(std::uint64_t stamp) override;
   Result<std::optional<std::pair<FileId, std::string>>> place_of(const FileId& folder) override;
   Result<FileId> identify(const FileId& dir, std::string_view name) override;
@@ -262,6 +263,8 @@ class MemoryTree : public ports::Tree {
   }
   Status rename_inos(Ino dir, std::string_view name, Ino dir2, std::string_view name2, std::uint32_t flags);
   Status remove_below(Ino dir, const std::string& name);
+  Result<bool> remove_below(Ino dir, const std::string& name, std::size_t& most);
+  void sum_below(Ino ino, ports::GraveEntry& sum) const;
   FileId fresh() {
     FileId id;
     ++nameless_;

@@ -144,16 +144,26 @@ inline Status MemoryTree::exhume(const FileId& id, ports::Grave from, const File
   return rename_inos(grave_ino, grave_name(id, from), folder, name, log::flag_rename_noreplace);
 }
 
-inline Status MemoryTree::remove_below(Ino dir, const std::string& name) {
+inline Result<bool> MemoryTree::remove_below(Ino dir, const std::string& name, std::size_t& most) {
   const Ino ino = inodes_[dir].names.find(name)->second;
   while (!inodes_[ino].names.empty()) {
     const std::string child = inodes_[ino].names.begin()->first;
-    HF_TRY(remove_below(ino, child));
+    HF_ASSIGN(const bool gone, remove_below(ino, child, most));
+    if (!gone) return false;
   }
+  if (most == 0) return false;
+  --most;
+  if (on_purge) on_purge();
   HF_STEP(fuse_);
   if (const FileId id = id_of(ino); !id.is_none() && inodes_[ino].links == 1) forget(id);
   begin();
   entry(dir, name, 0);
+  return true;
+}
+
+inline Status MemoryTree::remove_below(Ino dir, const std::string& name) {
+  std::size_t all = std::numeric_limits<std::size_t>::max();
+  HF_ASSIGN([[maybe_unused]] const bool gone, remove_below(dir, name, all));
   return {};
 }
 
@@ -236,22 +246,30 @@ inline Status MemoryTree::revive(const FileId& id, const ports::NewNode& node) {
   return set_attributes(id, log::valid_mode | (node.mtime_ns != 0 ? log::valid_atime | log::valid_mtime : 0), to);
 }
 
+inline void MemoryTree::sum_below(Ino ino, ports::GraveEntry& sum) const {
+  const Inode& node = inodes_.at(ino);
+  ++sum.objects;
+  sum.allocated_bytes += node.data.sectors() * sector_bytes;
+  for (const auto& [name, child] : node.names) sum_below(child, sum);
+}
+
 inline Result<std::vector<ports::GraveEntry>> MemoryTree::graves(ports::Grave what) {
   std::vector<ports::GraveEntry> all;
   for (const auto& [name, ino] : grave().names) {
     if (name[0] != corner(what)) continue;
     FileId id;
     std::copy_n(name.begin() + 2, id.bytes.size(), id.bytes.begin());
-    const Inode& node = inodes_[ino];
-    all.push_back({id, node.meta.buried, node.data.sectors() * sector_bytes});
+    ports::GraveEntry entry{id, inodes_[ino].meta.buried, 0, 0};
+    sum_below(ino, entry);
+    all.push_back(entry);
   }
   return all;
 }
 
-inline Status MemoryTree::purge_one(ports::Grave what, const FileId& id, std::uint64_t stamp) {
+inline Result<bool> MemoryTree::purge_one(ports::Grave what, const FileId& id, std::uint64_t stamp, std::size_t& most) {
   const auto it = grave().names.find(grave_name(id, what));
-  if (it == grave().names.end() || inodes_[it->second].meta.buried != stamp) return {};
-  return remove_below(grave_ino, grave_name(id, what));
+  if (it == grave().names.end() || (stamp != 0 && inodes_[it->second].meta.buried != stamp)) return true;
+  return remove_below(grave_ino, grave_name(id, what), most);
 }
 
 inline Status MemoryTree::settle_limbo(std::uint64_t stamp) {

@@ -18,6 +18,7 @@
 
 #include "mirror/cells.h"
 #include "mirror/covered.h"
+#include "mirror/graves.h"
 
 namespace holdfast::mirror {
 
@@ -82,9 +83,11 @@ class UndoWriter {
   virtual bool pinned() const = 0;    // somebody needs the history: rather wait for room than give it up
   // Gives up the oldest part. False: nothing is left that may be given up.
   virtual Result<bool> drop_oldest() = 0;
-  // At a checkpoint: gives up the oldest part if a bound is passed; true: it did, ask again. `grave_bytes`: what the graveyard holds for the
-  // history's sake.
-  virtual Result<bool> keep_bounds(std::uint64_t grave_bytes) = 0;
+  // At a checkpoint: gives up the oldest part if a bound is passed; true: it did, ask again. `graves`: what the graveyard holds for the history's
+  // sake.
+  virtual Result<bool> keep_bounds(const GravesHeld& graves) = 0;
+  // What lies behind a gap of all sets goes, a piece at a time; true: there is more. In any role, also when it is off.
+  virtual Result<bool> shed() = 0;
 };
 
 // Keeps nothing: a node without undo history.
@@ -109,7 +112,8 @@ class NoUndo final : public UndoWriter {
   bool hopeless() const override { return false; }
   bool pinned() const override { return false; }
   Result<bool> drop_oldest() override { return false; }
-  Result<bool> keep_bounds(std::uint64_t) override { return false; }
+  Result<bool> keep_bounds(const GravesHeld&) override { return false; }
+  Result<bool> shed() override { return false; }
 };
 
 }  // namespace holdfast::mirror

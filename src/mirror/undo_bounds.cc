@@ -42,16 +42,37 @@ Result<bool> UndoJournal::drop_oldest() {
     // Redo needs the last one (R21).
     if (const UndoBatch* last = last_batch(); last && last->number <= end->value) return false;
   }
-  HF_TRY(log_.trim(*end));
-  const std::lock_guard lock(mutex_);
-  while (!batches_.empty() && batches_.front().number <= end->value) batches_.pop_front();
-  while (!gaps_.empty() && gaps_.front().number <= end->value) gaps_.pop_front();
-  // A continuation without the batch that it continues is no point, and nothing is lost with it.
-  while (!batches_.empty() && batches_.front().head.why == BatchWhy::resume) batches_.pop_front();
+  HF_TRY(give_up_to(*end));
   return true;
 }
 
-Result<bool> UndoJournal::keep_bounds(std::uint64_t grave_bytes) {
+Status UndoJournal::give_up_to(Sequence end) {
+  HF_TRY(log_.trim(end));
+  const std::lock_guard lock(mutex_);
+  while (!batches_.empty() && batches_.front().number <= end.value) batches_.pop_front();
+  while (!gaps_.empty() && gaps_.front().number <= end.value) gaps_.pop_front();
+  // A continuation without the batch that it continues is no point, and nothing is lost with it.
+  while (!batches_.empty() && batches_.front().head.why == BatchWhy::resume) batches_.pop_front();
+  return {};
+}
+
+// A segment a call: there may be thousands of them.
+Result<bool> UndoJournal::shed() {
+  if (!opened_) return false;
+  const auto end = log_.oldest_segment_end();
+  if (!end) return false;
+  {
+    const std::lock_guard lock(mutex_);
+    std::uint64_t gap = 0;
+    for (const auto& g : gaps_)
+      if (g.set == 0) gap = g.number;
+    if (!pins_.empty() || end->value >= gap) return false;
+  }
+  HF_TRY(give_up_to(*end));
+  return true;
+}
+
+Result<bool> UndoJournal::keep_bounds(const GravesHeld& graves) {
   if (!on_) return false;
   UndoSettings bound;
   std::int64_t newest_of_oldest = 0;
@@ -66,10 +87,9 @@ Result<bool> UndoJournal::keep_bounds(std::uint64_t grave_bytes) {
       for (const auto& b : batches_)
         if (b.number <= end->value) newest_of_oldest = std::max(newest_of_oldest, b.made_ns);
   }
-  // Each is an entry in memory.
-  const bool too_many = batch_count() > max_undo_batches;
+  const bool too_many = batch_count() > max_undo_batches || graves.objects > max_graves;
   const std::uint64_t max_grave_bytes = bound.max_grave_bytes ? bound.max_grave_bytes : bound.max_bytes;
-  const bool too_much = log_.size_bytes() > bound.max_bytes || grave_bytes > max_grave_bytes || too_many;
+  const bool too_much = log_.size_bytes() > bound.max_bytes || graves.bytes > max_grave_bytes || too_many;
   if (segment_began_ns_ != 0 && (now - segment_began_ns_ > bound.max_age_ns / age_parts || (too_much && !end))) {
     HF_TRY(log_.rotate());
     segment_began_ns_ = 0;

@@ -117,13 +117,7 @@ Status UndoJournal::turn(bool on) {
   if (!opened_) HF_TRY(recover());
   opened_ = true;
   HF_TRY(gap(0, on ? "the history begins here" : "the history was switched off"));
-  if (!on) {
-    HF_TRY(log_.trim(log_.end().sequence));
-    const std::lock_guard lock(mutex_);
-    batches_.clear();
-    segment_began_ns_ = 0;
-    starved_ = hopeless_ = false;
-  }
+  if (!on) starved_ = hopeless_ = false;
   on_ = on;
   return {};
 }
@@ -386,7 +380,8 @@ Status UndoJournal::gap(SetNumber set, std::string_view why) {
   group_count_ = 0;
   if (set == 0 && last_is_gap_) {  // nothing was captured since the last one
     HF_TRY(log_.sync());
-    return leave_past();
+    leave_past();
+    return {};
   }
   log::Record r = record_of(Kind::undo_gap, log_.end().sequence, 0, times_.realtime_ns());
   r.set = set;
@@ -403,18 +398,17 @@ Status UndoJournal::gap(SetNumber set, std::string_view why) {
     const std::lock_guard lock(mutex_);
     gaps_.push_back({r.sequence.value, set, std::string(why), r.time_ns});
   }
-  return set == 0 ? leave_past() : Status{};
+  if (set == 0) leave_past();
+  return {};
 }
 
-// Behind a gap of all sets: nobody can go back over it, so what lies before it goes, as far as it shares no segment with it. But a way back without a
-// way forth executes what it has just written a gap after.
-Status UndoJournal::leave_past() {
-  if (pinned()) return {};
-  HF_TRY(log_.trim(log_.end().sequence));
+// Behind a gap of all sets: nobody can go back over it, so what lies before it goes (shed()), as far as it shares no segment with it. But a way back
+// without a way forth executes what it has just written a gap after.
+void UndoJournal::leave_past() {
+  if (pinned()) return;
   const std::lock_guard lock(mutex_);
   batches_.clear();
   segment_began_ns_ = 0;
-  return {};
 }
 
 // The disk has not even room for a segment: all of the history goes, and a new one begins in the room of it. Oldest first, so that a crash between

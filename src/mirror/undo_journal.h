@@ -31,7 +31,9 @@
 
 namespace holdfast::mirror {
 
+// Each is an entry in memory.
 constexpr std::size_t max_undo_batches = 250'000;
+constexpr std::uint64_t max_graves = 1'000'000;
 constexpr std::int64_t default_undo_age_ns = 24LL * 3600 * 1'000'000'000;
 
 struct UndoSettings {
@@ -89,7 +91,8 @@ class UndoJournal final : public UndoWriter {
   bool hopeless() const override { return hopeless_; }
   bool pinned() const override;
   Result<bool> drop_oldest() override;
-  Result<bool> keep_bounds(std::uint64_t grave_bytes) override;
+  Result<bool> keep_bounds(const GravesHeld& graves) override;
+  Result<bool> shed() override;
 
   // --- for rewinds and views
   std::vector<UndoBatch> batches() const;  // oldest first; continuations (why resume) among them
@@ -127,13 +130,14 @@ class UndoJournal final : public UndoWriter {
   Status recover();
   Status build_index();
   Status start_anew(std::string damage);
-  Status leave_past();
+  void leave_past();
   Status begin_anew(std::string_view why);
   Status append(const log::Record& record);
   Status flush_group();
   Status check_size(const Cell& cell);
   Status write_head(const UndoHead& head);
   Result<bool> is_sealed(const UndoBatch& batch);
+  Status give_up_to(Sequence end);
   const UndoBatch* last_batch() const;  // continuations apart
   std::size_t batch_count() const;
 

@@ -260,19 +260,19 @@ TEST_F(UndoJournalTest, BoundsGiveUpWholeSegmentsButNotWhatIsPinnedOrNeededForRe
   fill(0, 12);
   const auto pinned = journal->batches()[2].number;
   journal->pin("test", pinned);
-  while (journal->keep_bounds(0).value()) {
+  while (journal->keep_bounds({}).value()) {
   }
   EXPECT_LE(journal->oldest_batch(), pinned);
   EXPECT_TRUE(journal->reaches(pinned, 1));
   journal->pin("test", 0);
-  while (journal->keep_bounds(0).value()) {
+  while (journal->keep_bounds({}).value()) {
   }
   EXPECT_LE(journal->stats().bytes, settings.max_bytes);
   EXPECT_GT(journal->oldest_batch(), pinned);
   const auto kept = numbers(*journal);
   journal = open();
   EXPECT_EQ(numbers(*journal), kept) << "nothing is given up in memory only";
-  EXPECT_TRUE(journal->keep_bounds(1ULL << 40).value()) << "graves count";
+  EXPECT_TRUE(journal->keep_bounds({1ULL << 40, 1}).value()) << "graves count";
   while (journal->drop_oldest().value()) {
   }
   EXPECT_EQ(journal->batches().back().number, kept.back()) << "redo needs the last one";
@@ -280,11 +280,11 @@ TEST_F(UndoJournalTest, BoundsGiveUpWholeSegmentsButNotWhatIsPinnedOrNeededForRe
   fill(12, 13);
   times.now += default_undo_age_ns / 4;
   fill(13, 14);
-  ASSERT_FALSE(journal->keep_bounds(0).value());
+  ASSERT_FALSE(journal->keep_bounds({}).value());
   fill(14, 15);
   times.now += default_undo_age_ns + 1'000'000'000;
   fill(15, 16);
-  while (journal->keep_bounds(0).value()) {
+  while (journal->keep_bounds({}).value()) {
   }
   EXPECT_GE(journal->batches().front().head.before, at(12));
 }
@@ -328,6 +328,8 @@ TEST_F(UndoJournalTest, NothingIsKeptBehindAGap) {
   ASSERT_EQ(journal->batches().size(), 12U);
   journal->pin("test", 0);
   ASSERT_TRUE(journal->gap(0, "test"));
+  while (journal->shed().value()) {
+  }
   EXPECT_EQ(store.list()->size(), 1U);
   EXPECT_GT(journal->oldest_batch(), last) << "no grave of before it is needed";
   journal = open();

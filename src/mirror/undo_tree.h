@@ -84,8 +84,8 @@ class UndoTree final : public ports::Tree {
   Status purge(ports::Grave what) override { return tree_->purge(what); }
   void burial_stamp(std::uint64_t stamp) override { tree_->burial_stamp(stamp); }
   Result<std::vector<ports::GraveEntry>> graves(ports::Grave what) override { return tree_->graves(what); }
-  Status purge_one(ports::Grave what, const FileId& id, std::uint64_t stamp) override {
-    return tree_->purge_one(what, id, stamp);
+  Result<bool> purge_one(ports::Grave what, const FileId& id, std::uint64_t stamp, std::size_t& most) override {
+    return tree_->purge_one(what, id, stamp, most);
   }
   Status settle_limbo(std::uint64_t stamp) override { return tree_->settle_limbo(stamp); }
   Status adopt(const FileId& dir, std::string_view name, const FileId& id) override;

@@ -69,7 +69,7 @@ class PosixTree final : public ports::Tree {
   Status revive(const FileId& id, const ports::NewNode& node) override;
   void burial_stamp(std::uint64_t stamp) override { burial_stamp_ = stamp; }
   Result<std::vector<ports::GraveEntry>> graves(ports::Grave what) override;
-  Status purge_one(ports::Grave what, const FileId& id, std::uint64_t stamp) override;
+  Result<bool> purge_one(ports::Grave what, const FileId& id, std::uint64_t stamp, std::size_t& most) override;
   Status settle_limbo(std::uint64_t stamp) override;
   Result<std::optional<std::pair<FileId, std::string>>> place_of(const FileId& folder) override;
   Result<FileId> identify(const FileId& dir, std::string_view name) override;
@@ -100,8 +100,10 @@ class PosixTree final : public ports::Tree {
   static Status dress(int fd, const struct stat& made, const ports::NewNode& node);
   Result<std::string> grave_name(const FileId& id, ports::Grave why) const;
   Result<std::pair<UniqueFd, std::string>> locate_folder(Node& node);
-  Status remove_below(int dir_fd, const char* name);
+  Result<bool> remove_below(int dir_fd, const char* name, std::size_t& most);
+  Result<bool> empty_some(int fd, std::size_t& most);
   Status empty_folder(int fd);
+  Status sum_below(int fd, ports::GraveEntry& sum) const;
   Result<std::uint64_t> seek(const FileId& id, std::uint64_t offset, int whence);
   Status stamp_grave(int dir_fd, const std::string& name, const std::string& grave, std::uint64_t stamp);
   Result<std::uint64_t> grave_stamp(int fd, const std::string& grave);

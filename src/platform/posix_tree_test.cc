@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // PosixTree on real folders: what the model of it (mirror/test_tree.h) takes for granted, and what only a kernel does.
 #include "platform/posix_tree.h"
+#include "platform/graveyard.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -14,6 +15,7 @@
 #include "log/record.h"
 #include "log/xattrs.h"
 #include "mirror/apply_resync.h"
+#include "platform/graveyard.h"
 #include "platform/object_xattrs.h"
 #include "platform/test_certificates.h"
 
@@ -66,6 +68,11 @@ class PosixTreeTest : public ::testing::Test {
   void write(const FileId& id, std::uint64_t offset, std::string_view text) {
     const ByteView piece = as_bytes(text);
     ASSERT_TRUE(tree->write(id, offset, {&piece, 1}));
+  }
+  bool purge_one(const FileId& id, std::uint64_t stamp, std::size_t most = 1000) {
+    const auto gone = tree->purge_one(Grave::deleted, id, stamp, most);
+    EXPECT_TRUE(gone);
+    return gone && *gone;
   }
   std::map<std::string, Bytes> xattrs(const FileId& id) {
     std::map<std::string, Bytes> all;
@@ -123,12 +130,68 @@ TEST_F(PosixTreeTest, AGraveCarriesTheStampOfItsLastBurial) {
   ASSERT_TRUE(tree->exhume(id, Grave::deleted, top, "g"));
   tree->burial_stamp(9);
   ASSERT_TRUE(tree->bury(top, "g", id, Grave::deleted));
-  ASSERT_TRUE(tree->purge_one(Grave::deleted, id, 7));
+  ASSERT_TRUE(purge_one(id, 7));
   EXPECT_TRUE(tree->attributes(id).value());
-  ASSERT_TRUE(tree->purge_one(Grave::deleted, id, 9));
+  ASSERT_TRUE(purge_one(id, 9));
   EXPECT_FALSE(tree->attributes(id).value());
   EXPECT_TRUE(tree->graves(Grave::deleted)->empty());
-  ASSERT_TRUE(tree->purge_one(Grave::deleted, id, 9));
+  ASSERT_TRUE(purge_one(id, 9));
+}
+
+// A resynchronization displaces whole folders: what they hold is kept too, and counts; it goes a few objects at a time.
+TEST_F(PosixTreeTest, ADeadFolderCountsWithWhatIsInItAndGoesInSteps) {
+  const FileId dead = make(1, "d", S_IFDIR | 0750);
+  for (std::uint8_t n = 10; n < 20; ++n) {
+    const FileId id = make(n, "x");
+    write(id, 0, std::string(100'000, 'x'));
+    ASSERT_TRUE(tree->rename(top, "x", dead, std::to_string(n), 0));
+  }
+  ASSERT_TRUE(tree->set_aside(dead));
+  ASSERT_TRUE(tree->settle_limbo(5));
+  ASSERT_TRUE(tree->sync());
+  const auto graves = tree->graves(Grave::deleted);
+  ASSERT_TRUE(graves && graves->size() == 1);
+  EXPECT_EQ(graves->front().objects, 11U);
+  EXPECT_GE(graves->front().allocated_bytes, 1'000'000U);
+  EXPECT_FALSE(purge_one(dead, 5, 4));
+  EXPECT_EQ(tree->graves(Grave::deleted)->front().objects, 7U);
+  EXPECT_FALSE(purge_one(dead, 5, 6)) << "the folder itself";
+  EXPECT_TRUE(purge_one(dead, 5, 6));
+  EXPECT_TRUE(std::filesystem::is_empty(at(".holdfast/grave")));
+  EXPECT_FALSE(tree->attributes(dead).value());
+  EXPECT_FALSE(tree->attributes(id_number(12)).value());
+}
+
+// A handle that a client of an export still has leads to no deleted file.
+TEST_F(PosixTreeTest, TheDeadAreKnown) {
+  const FileId dir = make(1, "d", S_IFDIR | 0750), sub = make(2, "s", S_IFDIR | 0750), in = make(3, "x");
+  const FileId linked = make(4, "l"), alive = make(5, "a"), buried = make(6, "b"), gone = make(7, "g");
+  ASSERT_TRUE(tree->rename(top, "s", dir, "s", 0));
+  ASSERT_TRUE(tree->rename(top, "x", sub, "x", 0));
+  ASSERT_TRUE(tree->link(linked, sub, "l2"));
+  const UniqueFd top_fd(::open(root().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  Graveyard graveyard(top_fd.get());
+  const auto dead = [&](const FileId& id) {
+    const auto handle = index->find(id);
+    EXPECT_TRUE(handle && *handle);
+    const auto fd = open_by_handle(top_fd.get(), **handle, O_PATH);
+    EXPECT_TRUE(fd && *fd);
+    const auto held = graveyard.holds(fd->get());
+    EXPECT_TRUE(held);
+    return held && *held;
+  };
+  for (const auto& id : {dir, sub, in, linked, alive, buried}) EXPECT_FALSE(dead(id));
+  ASSERT_TRUE(tree->bury(top, "b", buried, Grave::deleted));
+  EXPECT_TRUE(dead(buried));
+  ASSERT_TRUE(tree->set_aside(dir));
+  ASSERT_TRUE(tree->settle_limbo(7));
+  graveyard.look_again();
+  for (const auto& id : {dir, sub, in}) EXPECT_TRUE(dead(id)) << id.to_hex();
+  for (const auto& id : {linked, alive}) EXPECT_FALSE(dead(id)) << id.to_hex();
+  const UniqueFd open(::open(at("g").c_str(), O_RDONLY | O_CLOEXEC));
+  ASSERT_TRUE(tree->unlink(top, "g"));
+  EXPECT_TRUE(graveyard.holds(open.get()).value()) << "nameless";
+  EXPECT_TRUE(tree->attributes(gone));
 }
 
 // Apply takes back what it staged because the disk is full: there is no room for a new folder then, nor when the node starts again.
@@ -174,7 +237,7 @@ TEST_F(PosixTreeTest, AStampThatHasNoRoomOnTheObjectStandsBesideIt) {
   tree->burial_stamp(6);
   ASSERT_TRUE(tree->bury(top, "f", id, Grave::deleted));
   EXPECT_EQ(tree->graves(Grave::deleted)->front().stamp, 6U);
-  ASSERT_TRUE(tree->purge_one(Grave::deleted, id, 6));
+  ASSERT_TRUE(purge_one(id, 6));
   EXPECT_TRUE(std::filesystem::is_empty(at(".holdfast/grave")));
 }
 

@@ -124,6 +124,32 @@ Result<std::uint64_t> PosixTree::grave_stamp(int fd, const std::string& grave) {
   return std::max(own, beside);
 }
 
+// Each of the folder's objects with a name of its own counts: all but the last names of others were taken away when it came here.
+Status PosixTree::sum_below(int fd, ports::GraveEntry& sum) const {
+  Dir dir;
+  UniqueFd own(::openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  dir.stream = own ? ::fdopendir(own.get()) : nullptr;
+  if (!dir.stream) return fail_errno(errno, "set {}: cannot read a dead folder", set_);
+  const int folder = own.release();
+  for (;;) {
+    errno = 0;
+    const dirent* entry = ::readdir(dir.stream);
+    if (!entry && errno != 0) return fail_errno(errno, "set {}: cannot read a dead folder", set_);
+    if (!entry) return {};
+    const std::string_view name = entry->d_name;
+    if (name == "." || name == "..") continue;
+    struct stat st {};
+    if (::fstatat(folder, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+      return fail_errno(errno, "set {}: cannot stat a dead object", set_);
+    sum.allocated_bytes += static_cast<std::uint64_t>(st.st_blocks) * 512;
+    ++sum.objects;
+    if (!S_ISDIR(st.st_mode)) continue;
+    const UniqueFd child = open_path(folder, entry->d_name);
+    if (!child) return fail_errno(errno, "set {}: cannot read a dead folder", set_);
+    HF_TRY(sum_below(child.get(), sum));
+  }
+}
+
 Result<std::vector<ports::GraveEntry>> PosixTree::graves(ports::Grave what) {
   HF_ASSIGN(const auto names, names_like(grave_.get(), std::string{corner(what), '-'}));
   std::vector<ports::GraveEntry> all;
@@ -135,20 +161,24 @@ Result<std::vector<ports::GraveEntry>> PosixTree::graves(ports::Grave what) {
     if (!fd || ::fstatat(fd.get(), "", &st, AT_EMPTY_PATH) != 0)
       return fail_errno(errno, "set {}: cannot look into the graveyard", set_);
     HF_ASSIGN(const std::uint64_t stamp, grave_stamp(fd.get(), name));
-    all.push_back({*id, stamp, static_cast<std::uint64_t>(st.st_blocks) * 512});
+    ports::GraveEntry grave{*id, stamp, static_cast<std::uint64_t>(st.st_blocks) * 512, 1};
+    if (what == ports::Grave::deleted && S_ISDIR(st.st_mode)) HF_TRY(sum_below(fd.get(), grave));
+    all.push_back(grave);
   }
   return all;
 }
 
-Status PosixTree::purge_one(ports::Grave what, const FileId& id, std::uint64_t stamp) {
+Result<bool> PosixTree::purge_one(ports::Grave what, const FileId& id, std::uint64_t stamp, std::size_t& most) {
   HF_ASSIGN(const std::string name, grave_name(id, what));
   const UniqueFd fd = open_path(grave_.get(), name);
-  if (!fd && errno == ENOENT) return {};
+  if (!fd && errno == ENOENT) return true;
   if (!fd) return fail_errno(errno, "set {}: cannot look into the graveyard", set_);
   HF_ASSIGN(const std::uint64_t own, grave_stamp(fd.get(), name));
-  if (own != stamp) return {};
-  HF_TRY(remove_below(grave_.get(), name.c_str()));
-  return remove_below(grave_.get(), stamp_name(name).c_str());
+  if (stamp != 0 && own != stamp) return true;
+  HF_ASSIGN(const bool gone, remove_below(grave_.get(), name.c_str(), most));
+  if (!gone) return false;
+  std::size_t one = 1;
+  return remove_below(grave_.get(), stamp_name(name).c_str(), one);
 }
 
 Status PosixTree::settle_limbo(std::uint64_t stamp) {

@@ -81,7 +81,8 @@ struct Touches {
 struct GraveEntry {
   FileId id;
   std::uint64_t stamp = 0;
-  std::uint64_t allocated_bytes = 0;  // of a folder: without what is below it
+  std::uint64_t allocated_bytes = 0;  // of a folder in Grave::deleted with all that is below it
+  std::uint64_t objects = 1;          // the same
 };
 
 class Tree {
@@ -147,8 +148,9 @@ class Tree {
   // no grave with an older one. 0: graves are not stamped.
   virtual void burial_stamp(std::uint64_t stamp) = 0;
   virtual Result<std::vector<GraveEntry>> graves(Grave what) = 0;
-  // Purges one, if it is there and carries exactly this stamp (brought back and buried again meanwhile: another one).
-  virtual Status purge_one(Grave what, const FileId& id, std::uint64_t stamp) = 0;
+  // Purges one, if it is there and carries exactly this stamp (brought back and buried again meanwhile: another one); 0: whatever it carries. At
+  // most about `most` objects, counted down; false: something is left of it.
+  virtual Result<bool> purge_one(Grave what, const FileId& id, std::uint64_t stamp, std::size_t& most) = 0;
   // All of limbo becomes Grave::deleted with this stamp.
   virtual Status settle_limbo(std::uint64_t stamp) = 0;
 

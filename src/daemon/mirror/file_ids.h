@@ -5,18 +5,20 @@
 #include "capture/file_ids.h"
 #include "mirror/hot_gate.h"
 #include "platform/file_index.h"
+#include "platform/graveyard.h"
 
 namespace holdfast::mirror_process {
 
 class IndexedFileIds final : public capture::FileIds {
  public:
   // Both outlive this. `root_fd`: any descriptor on the set's file system.
-  IndexedFileIds(platform::FileIndex& index, int root_fd) : index_(index), root_fd_(root_fd) {}
+  IndexedFileIds(platform::FileIndex& index, int root_fd) : index_(index), root_fd_(root_fd), graveyard_(root_fd) {}
 
   // Where new ids come from while the set is captured; null: from nowhere in particular.
   void use(mirror::HotGate* gate, SetNumber set) {
     gate_ = gate;
     set_ = set;
+    graveyard_.look_again();
   }
 
   Result<FileId> identify(int fd, SetNumber set) override { return index_.identify(fd, set); }
@@ -29,12 +31,15 @@ class IndexedFileIds final : public capture::FileIds {
   Result<int> open_by_prefix(SetNumber, std::uint64_t prefix) override {
     HF_ASSIGN(platform::UniqueFd fd, index_.open_by_prefix(root_fd_, prefix));
     if (!fd) return fail(ErrorCode::not_found, "no file with id prefix {:x}", prefix);
+    HF_ASSIGN(const bool dead, graveyard_.holds(fd.get()));
+    if (dead) return fail(ErrorCode::not_found, "the file with id prefix {:x} was deleted", prefix);
     return fd.release();
   }
 
  private:
   platform::FileIndex& index_;
   const int root_fd_;
+  platform::Graveyard graveyard_;
   mirror::HotGate* gate_ = nullptr;
   SetNumber set_ = 0;
 };

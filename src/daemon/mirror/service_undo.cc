@@ -82,6 +82,7 @@ nlohmann::json Service::status_of_undo(const mirror::NodeLogStatus& s) {
     undo["bytes"] = stats.bytes;
     undo["limit_bytes"] = stats.limit_bytes;
     undo["grave_bytes"] = s.receive.grave_bytes;
+    undo["deleted_to_go"] = s.receive.doomed_graves;
     undo["batches"] = stats.batches;
     undo["late_captures"] = stats.late_groups;
     undo["pinned"] = journal->pinned();

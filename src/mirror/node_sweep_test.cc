@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// What nobody needs any more goes beside everything else: no role change waits for it, and no crash leaves it behind.
+#include "mirror/passive_test_support.h"
+
+namespace holdfast::mirror {
+namespace {
+
+using namespace testing;
+
+constexpr std::uint8_t files = 200;
+
+// `node` made and deleted them all, within the history.
+void bury_many(Node& node) {
+  ASSERT_TRUE(node.start());
+  std::vector<std::string> names;
+  for (std::uint8_t n = 1; n <= files; ++n) names.push_back("f" + std::to_string(n));
+  std::vector<log::Record> made, gone;
+  for (std::uint8_t n = 1; n <= files; ++n) {
+    made.push_back(create(n, names[n - 1]));
+    gone.push_back(unlink(n, names[n - 1]));
+  }
+  EXPECT_EQ(node.session(1, false, {}, made), "");
+  EXPECT_EQ(node.session(1, false, {Epoch(1), Sequence(files)}, gone), "");
+  EXPECT_EQ(node.names(), "");
+  ASSERT_EQ(node.tree->in_grave_count(ports::Grave::deleted), files);
+}
+
+TEST(NodeSweep, APromotionWaitsForNoGrave) {
+  Node node;
+  bury_many(node);
+  if (HasFatalFailure()) return;
+  std::atomic<int> early{0}, late{0};
+  node.tree->on_purge = [&] { ++(node.log->status().role == Role::active ? late : early); };
+  ASSERT_TRUE(node.log->promote(Epoch(2)));
+  node.let_it_sweep();
+  EXPECT_EQ(early, 0) << "before the epoch was open";
+  EXPECT_EQ(late, files);
+  EXPECT_EQ(node.tree->in_grave_count(ports::Grave::deleted), 0U);
+}
+
+TEST(NodeSweep, SwitchingHistoryOffWaitsForNoGrave) {
+  Node node;
+  bury_many(node);
+  if (HasFatalFailure()) return;
+  std::atomic<bool> off{false};
+  std::atomic<int> early{0};
+  node.tree->on_purge = [&] { early += off ? 0 : 1; };
+  node.log->set_history(false);
+  off = true;
+  node.let_it_sweep();
+  EXPECT_LT(early, 128) << "at most two steps in between";
+  EXPECT_EQ(node.tree->in_grave_count(ports::Grave::deleted), 0U);
+}
+
+TEST(NodeSweep, ACrashInBetweenLeavesNothing) {
+  Node node;
+  bury_many(node);
+  if (HasFatalFailure()) return;
+  std::atomic<int> purged{0};
+  node.tree->on_purge = [&] {
+    if (++purged == 10) node.fuse.left = 0;
+  };
+  ASSERT_TRUE(node.log->promote(Epoch(2)));
+  while (node.log->status().fault.empty()) std::this_thread::yield();
+  node.crash(3);
+  const int left = static_cast<int>(node.tree->in_grave_count(ports::Grave::deleted));
+  EXPECT_GE(left, files - 10);
+  purged = 0;
+  node.tree->on_purge = [&] { ++purged; };
+  ASSERT_TRUE(node.start());
+  while (purged != left) std::this_thread::yield();
+  node.stop();
+  EXPECT_EQ(node.tree->in_grave_count(ports::Grave::deleted), 0U);
+}
+
+// It follows again while much is left: nothing that its new history needs may go.
+TEST(NodeSweep, WhatANewHistoryNeedsStays) {
+  Node node;
+  bury_many(node);
+  if (HasFatalFailure()) return;
+  ASSERT_TRUE(node.log->promote(Epoch(2)));
+  const auto end = node.log->end_epoch();
+  ASSERT_TRUE(end);
+  ASSERT_TRUE(node.log->step_down(*end));
+  const std::uint8_t number = 220;
+  EXPECT_EQ(node.session(3, false, *end, {create(number, "a"), write(number, "text"), unlink(number, "a")}), "");
+  node.let_it_sweep();
+  EXPECT_EQ(node.tree->in_grave_count(ports::Grave::deleted), 1U);
+  const std::uint64_t batch = node.batch_from(end->sequence.next().next());
+  ASSERT_NE(batch, 0U);
+  ASSERT_TRUE(node.log->rewind(batch, false));
+  EXPECT_EQ(node.names(), "a ");
+  EXPECT_EQ(node.content(id(number)), "text");
+}
+
+}  // namespace
+}  // namespace holdfast::mirror
