@@ -28,7 +28,8 @@ control::ClusterStatus fixture(const std::string& name) {
   return *status;
 }
 
-const char* const fixtures[] = {"healthy", "resync", "degraded", "plan_running", "failover_unavailable", "no_cluster"};
+const char* const fixtures[] = {"healthy",    "resync",      "degraded", "plan_running", "failover_unavailable",
+                                "no_cluster", "passive_full"};
 
 class Golden : public ::testing::TestWithParam<const char*> {};
 

@@ -95,6 +95,7 @@ void Core::dispatch(const Input& input, Now now, Actions& out) {
     position_hint_ = m->position;
     complete_hint_ = m->complete;
     fallback_hint_ = m->fallback;
+    cant_lead_ = m->cant_lead;
   }
   if (const auto* s = std::get_if<in::MirrorSealed>(&input); s && campaign_ && campaign_->epoch == s->epoch) {
     campaign_->fallback = s->fallback;

@@ -236,6 +236,7 @@ class Core {
   Epoch followed_;
   Position position_hint_;
   bool complete_hint_ = false, fallback_hint_ = false;
+  std::string cant_lead_;
   bool active_seen_ = false;
   std::map<NodeId, std::int64_t> heard_ns_;
   // When a candidacy may start; all on the holder scale.

@@ -154,6 +154,25 @@ TEST_F(ClusterTest, APassiveOutsideTheInSyncSetDoesNotTakeOverAndSaysWhy) {
   EXPECT_EQ(at(n2).role(), Role::active);
 }
 
+// It would be elected, refuse, and be elected again.
+TEST_F(ClusterTest, AMirrorThatCannotLeadNowSealsNothingAndSaysWhy) {
+  start(true);
+  feed(n2, in::MirrorState{{}, true, {}, false, "it waits for space: free some"});
+  forget();
+  nodes_[n1].core.reset();
+  pass(6000);
+  EXPECT_EQ(at(n2).role(), Role::passive);
+  EXPECT_TRUE(seen<out::SealMirror>(n2).empty());
+  EXPECT_THAT(seen<out::Note>(n2).at(0).text, HasSubstr("it waits for space: free some"));
+  feed(n2, in::Failover{true, 0, 42});
+  pass(1500);
+  ASSERT_EQ(seen<out::Answer>(n2).size(), 1U);
+  EXPECT_EQ(seen<out::Answer>(n2)[0].reason, "it waits for space: free some");
+  feed(n2, in::MirrorState{{}, true, {}});
+  pass(3000);
+  EXPECT_EQ(at(n2).role(), Role::active) << "there is space again";
+}
+
 // I6. What was acknowledged while n2 was being resynchronized is not in its consistent point.
 TEST_F(ClusterTest, AConsistentPointIsForAnAdministratorsForceOnly) {
   start(true);

@@ -18,8 +18,8 @@ struct CanvassReply {
   std::uint32_t retry_ms = 0;  // when not granted: how long the promise to somebody else still lasts
   Epoch promised;
   Incarnation incarnation;
-  Position position;  // a hint: nothing is sealed yet
-  bool complete = false;
+  Position position;      // a hint: nothing is sealed yet
+  bool complete = false;  // and able to lead: others may stand back for this node
   ValuePtr accepted;
 };
 

@@ -42,6 +42,8 @@ struct MirrorState {
   bool complete = false;
   Epoch sealed;
   bool fallback = false;  // not complete, but it knows a consistent point: for an administrator's force only
+  // It would refuse to become the active, for now: why, and what helps. No candidacy begins, and others do not stand back for this node.
+  std::string cant_lead;
 };
 struct Observed {
   bool active_seen = false;

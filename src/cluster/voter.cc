@@ -46,6 +46,7 @@ void VoterCore::step(const Input& input, Now now, Actions& out) {
   if (const auto* m = std::get_if<in::MirrorState>(&input)) {
     position_hint_ = m->position;
     complete_hint_ = m->complete;
+    can_lead_ = m->cant_lead.empty();
     // A sealed mirror takes nothing of an older epoch: say so, or its active would wait for us for ever.
     if (m->sealed > state_.promised && !voting_) {
       state_.promised = m->sealed;
@@ -98,7 +99,7 @@ void VoterCore::on_canvass(NodeId from, const Canvass& m, Now now, Actions& out)
   reply.promised = state_.promised;
   reply.incarnation = state_.incarnation;
   reply.position = position_hint_;
-  reply.complete = complete_hint_;
+  reply.complete = complete_hint_ && can_lead_;
   reply.accepted = state_.accepted;
   send_when_persisted(from, std::move(reply), out);
 }

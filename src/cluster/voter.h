@@ -94,7 +94,7 @@ class VoterCore {
   bool started_ = false;
   VoterState state_;
   Position position_hint_;
-  bool complete_hint_ = false;
+  bool complete_hint_ = false, can_lead_ = true;
 
   // Not durable: a voter that restarts makes up for it by silence (silent_until_).
   std::int64_t silent_until_ = 0;

@@ -78,11 +78,11 @@ void Daemon::tell_of_the_past(const std::string& kind, const nlohmann::json& e) 
       const std::string who = peer ? name_of(*peer) : "a peer";
       if (full)
         event("warning", "queue_given_up", "holdfastd",
-              fmt::format("{} keeps no longer what {} has not received ({}): {} gets what changed when it returns",
+              fmt::format("the send queue of {} for {} was given up ({}): {} gets what changed when it returns",
                           node_.node_name, who, text_of(e, "text"), who));
       else
         event("info", "queue_given_up", "holdfastd",
-              fmt::format("{} keeps again what {} has not received", node_.node_name, who));
+              fmt::format("{} has a send queue for {} again", node_.node_name, who));
       return;
     }
     event(full ? "warning" : "info", "space", "holdfastd",
@@ -160,7 +160,7 @@ void Daemon::take_mirror_status(const nlohmann::json& status) {
   if (const auto position = position_from(status, "position")) {
     const bool complete = active || flag_of(status, "complete") || flag_of(member_of(status, "receive"), "complete");
     engine_->feed(cluster::in::MirrorState{*position, complete, Epoch(number_of(status, "sealed")),
-                                           has_consistent_point(status)});
+                                           has_consistent_point(status), why_it_cant_lead(status)});
   }
   if (office_epoch_.value == 0) return;
   watch_capture(active && flag_of(status, "mounted") && number_of(status, "epoch") == office_epoch_.value);

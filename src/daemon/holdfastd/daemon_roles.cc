@@ -174,7 +174,8 @@ void Daemon::send_seal(Epoch epoch, bool look_back) {
           }
           const bool complete = flag_of(*reply, "complete");
           const bool fallback = flag_of(*reply, "fallback");
-          engine_->feed(cluster::in::MirrorState{*position, complete, epoch, has_consistent_point(mirror_status_)});
+          engine_->feed(cluster::in::MirrorState{*position, complete, epoch, has_consistent_point(mirror_status_),
+                                                 why_it_cant_lead(mirror_status_)});
           engine_->feed(
               cluster::in::MirrorSealed{epoch, *position, complete, fallback, text_of(*reply, "no_fallback")});
         });

@@ -85,6 +85,7 @@ Result<std::string> ApiHandlers::prepare_switchover(NodeId, const json& body) {
   if (!s.mirror_connected || s.mirror.is_null())
     return fail(ErrorCode::unavailable, "its holdfast-mirror does not answer");
   if (!s.fault.empty()) return fail(ErrorCode::refused, "its mirror has a fault: {}", s.fault);
+  if (const std::string why = why_it_cant_lead(s.mirror); !why.empty()) return fail(ErrorCode::refused, "{}", why);
   if (!s.setup_error.empty()) return fail(ErrorCode::refused, "its configuration can't be applied: {}", s.setup_error);
   const apps::HostFacts facts = host_facts();
   for (const apps::Application& a : s.config.applications) HF_TRY(apps::check_peer(a, facts, s.node.node_name));

@@ -49,6 +49,15 @@ inline bool has_consistent_point(const nlohmann::json& mirror_status) {
   return member_of(member_of(mirror_status, "undo"), "consistent_point").is_object();
 }
 
+// Of the mirror's status: why it would refuse to become the active, and what helps; empty: it would not.
+inline std::string why_it_cant_lead(const nlohmann::json& mirror_status) {
+  for (const nlohmann::json& s : list_of(mirror_status, "space"))
+    if (flag_of(s, "full") && text_of(s, "where") == "folder")
+      return "it has changes to apply and no space for them under " + text_of(s, "path", "the protected folder") +
+             ": free space there, it goes on by itself";
+  return {};
+}
+
 // What comes from outside may hold any bytes.
 inline std::string dump(const nlohmann::json& json) {
   return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);

@@ -298,6 +298,20 @@ class Builder {
       out_.automatic_failover = {s_.automatic_failover.available, s_.automatic_failover.reason,
                                  s_.automatic_failover.change_with};
     if (!active_speaks() && !told.is_object()) out_.automatic_failover.available = false;
+    targets_that_cant_lead();
+  }
+
+  // Of those that may take over none could, for now.
+  void targets_that_cant_lead() {
+    std::string why;
+    for (const NodeId id : s_.value->in_sync) {
+      if (id == active()) continue;
+      const std::string reason = why_it_cant_lead(mirror_of(id));
+      if (reason.empty()) return;
+      why += (why.empty() ? "" : "; ") + name_of(id) + ": " + reason;
+    }
+    if (why.empty() || !out_.automatic_failover.available) return;
+    out_.automatic_failover = {false, why, "free space there"};
   }
 
   void plan() {
@@ -401,7 +415,7 @@ class Builder {
       if (where == "send") {
         const std::string who = peer ? name_of(*peer) : "a peer";
         add_alert("warning", "queue_given_up",
-                  fmt::format("{} keeps no longer what {} has not received: {}", m.name, who, text_of(s, "text")),
+                  fmt::format("the send queue of {} for {} was given up: {}", m.name, who, text_of(s, "text")),
                   fmt::format("{} gets what changed when it returns; to keep more next time free space under {}, raise "
                               "send_queue_mib or lower send_keep_free_mib",
                               who, path));

@@ -131,10 +131,20 @@ TEST(StatusBuilder, AFullDiskIsNamedWithTheWayOut) {
   EXPECT_EQ(alert("full_folder"), "");
   in.snapshot.peers[n1].json["mirror"]["space"] = {
       {{"where", "send"}, {"full", true}, {"path", "/srv"}, {"peer", to_hex(n2)}, {"text", "5 MiB are free"}}};
-  EXPECT_EQ(
-      alert("queue_given_up"),
-      "n1 keeps no longer what n2 has not received: 5 MiB are free: n2 gets what changed when it returns; to keep "
-      "more next time free space under /srv, raise send_queue_mib or lower send_keep_free_mib");
+  EXPECT_EQ(alert("queue_given_up"),
+            "the send queue of n1 for n2 was given up: 5 MiB are free: n2 gets what changed when it returns; to keep "
+            "more next time free space under /srv, raise send_queue_mib or lower send_keep_free_mib");
+}
+
+TEST(StatusBuilder, APassiveWithoutSpaceIsNoTarget) {
+  auto in = from_passive();
+  EXPECT_TRUE(build_status(in).automatic_failover.available);
+  in.snapshot.mirror["space"] = {{{"where", "folder"}, {"full", true}, {"path", "/srv/db"}}};
+  const auto failover = build_status(in).automatic_failover;
+  EXPECT_FALSE(failover.available);
+  EXPECT_EQ(failover.reason,
+            "n2: it has changes to apply and no space for them under /srv/db: free space there, it goes on by itself");
+  EXPECT_FALSE(failover.change_with.empty());
 }
 
 TEST(StatusBuilder, TheUndoHistoryIsShownWhereItIsTold) {
