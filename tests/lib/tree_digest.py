@@ -3,6 +3,10 @@
 """Prints one line for each object under a folder, sorted: what must be equal on both nodes.
 
     tree_digest.py FOLDER [NAME...]         NAME: only these, relative to FOLDER; one that is not there gives no line
+    tree_digest.py --summary FOLDER         one hash for about a thousand lines
+    tree_digest.py --except HASHES FOLDER   the lines of those thousands whose hash is not in the file HASHES
+
+Where a thousand ends is said by the names alone: one object more or less changes the hash of its own thousand only.
 
 A line: name, mode, owner, group, size and link count, modification time, device, extended attributes, content, and for
 an object of several names which of those listed is the first. A hole equals zeros, so a sparse file of a TiB is quick.
@@ -19,8 +23,10 @@ import hashlib
 import os
 import stat
 import sys
+import zlib
 
 BLOCK = 1 << 12
+LINES_A_HASH = 1000
 
 
 def attributes(path):
@@ -71,9 +77,26 @@ def content(path, mode):
     return digest.hexdigest()
 
 
+class Thousands:
+    """Takes lines, and gives each thousand of them to `done` with its hash."""
+
+    def __init__(self, done):
+        self.done, self.lines = done, []
+
+    def take(self, name, line):
+        self.lines.append(line)
+        if zlib.crc32(name) % LINES_A_HASH == 0:
+            self.end()
+
+    def end(self):
+        if self.lines:
+            self.done(hashlib.sha256("\n".join(self.lines).encode()).hexdigest(), self.lines)
+        self.lines = []
+
+
 class Tree:
-    def __init__(self, root):
-        self.root, self.first_of = root, {}
+    def __init__(self, root, take=lambda name, line: print(line)):
+        self.root, self.first_of, self.take = root, {}, take
 
     def describe(self, folder_fd, name, shown):
         path = b"/proc/self/fd/%d/%s" % (folder_fd, name)
@@ -94,7 +117,7 @@ class Tree:
             path = name if shown == b"" else shown + b"/" + name
             with contextlib.suppress(FileNotFoundError):        # it went away since it was listed
                 text, is_folder = self.describe(fd, name, path)
-                print(text)
+                self.take(path, text)
                 if is_folder:
                     below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
                     try:
@@ -111,16 +134,31 @@ class Tree:
                 for folder in folders:
                     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
                     opened.callback(os.close, fd)
-                print(self.describe(fd, last, name)[0])
+                self.take(name, self.describe(fd, last, name)[0])
+
+    def whole(self):
+        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        self.take(b".", self.describe(fd, b".", b".")[0])
+        self.walk(fd, b"")
+
+
+def in_thousands(root, done):
+    thousands = Thousands(done)
+    Tree(root, thousands.take).whole()
+    thousands.end()
 
 
 def main():
-    tree = Tree(os.fsencode(sys.argv[1]))
-    if names := [os.fsencode(name) for name in sys.argv[2:]]:
-        return tree.named(names)
-    fd = os.open(tree.root, os.O_RDONLY | os.O_DIRECTORY)
-    print(tree.describe(fd, b".", b".")[0])
-    return tree.walk(fd, b"")
+    option, *rest = sys.argv[1:]
+    if option == "--summary":
+        return in_thousands(os.fsencode(rest[0]), lambda digest, lines: print(digest))
+    if option == "--except":
+        with open(rest[0]) as known:
+            hashes = set(known.read().split())
+        return in_thousands(os.fsencode(rest[1]),
+                            lambda digest, lines: digest in hashes or print("\n".join(lines)))
+    tree = Tree(os.fsencode(option))
+    return tree.named([os.fsencode(name) for name in rest]) if rest else tree.whole()
 
 
 if __name__ == "__main__":
