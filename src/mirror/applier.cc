@@ -285,6 +285,12 @@ Status Applier::foresee(std::span<const log::Record> slice) {
     if (r.kind >= Kind::ship_node && !set->resync && !is_repair(r.kind)) continue;
     HF_TRY(predict(r, set->resync || is_repair(r.kind), set->tree->raw(), touches[r.set]));
   }
+  std::uint64_t bytes = 0;
+  for (const auto& [number, t] : touches) {
+    HF_ASSIGN(const std::uint64_t of_set, find(number)->tree->estimate(t));
+    bytes += of_set;
+  }
+  if (bytes != 0) HF_TRY(undo_.expect(bytes));
   for (const auto& [number, t] : touches) HF_TRY(find(number)->tree->about_to_change(t));
   return {};
 }

@@ -6,6 +6,11 @@
 #include "mirror/file_type.h"
 
 namespace holdfast::mirror {
+namespace {
+
+constexpr std::uint64_t big_range_bytes = std::uint64_t{1} << 20;
+
+}  // namespace
 
 Status CellCapture::add(const Cell& cell) {
   ++captured_;
@@ -69,6 +74,43 @@ Status CellCapture::data(const FileId& id, std::uint64_t offset, std::uint64_t l
       offset, end, [&](std::uint64_t b, std::uint64_t e) -> Status { return range(id, b, e); }));
   object.data.add(offset, end);
   return {};
+}
+
+Result<std::uint64_t> CellCapture::estimate(const ports::Touches& touches) {
+  struct Wanted {
+    std::uint64_t allocated = 0;
+    RangeSet ranges;
+  };
+  std::unordered_map<FileId, Wanted> wanted;
+  for (const auto& d : touches.data) {
+    if (d.length < big_range_bytes) continue;
+    HF_ASSIGN(const auto there, tree_.attributes(d.id));
+    if (!there || !is_regular(there->mode) || d.offset >= there->size) continue;
+    Wanted& w = wanted[d.id];
+    w.allocated = there->allocated_bytes;
+    w.ranges.add(d.offset, d.offset + std::min(d.length, there->size - d.offset));
+  }
+  std::uint64_t sum = 0;
+  const CoveredSet& set = covered_[tree_.set()];
+  for (const auto& [id, w] : wanted) {
+    const auto covered = set.objects.find(id);
+    const bool known = covered != set.objects.end();
+    if (known && covered->second.absent) continue;
+    std::uint64_t bytes = 0;
+    for (const auto& [begin, end] : w.ranges) {
+      if (!known) {
+        bytes += end - begin;
+        continue;
+      }
+      HF_TRY(covered->second.data.for_each_missing<Status>(begin, std::min(end, covered->second.size),
+                                                           [&](std::uint64_t b, std::uint64_t e) -> Status {
+                                                             bytes += e - b;
+                                                             return {};
+                                                           }));
+    }
+    sum += std::min(bytes, w.allocated);
+  }
+  return sum;
 }
 
 // Holes stay holes: they are noted as such, and punched again.

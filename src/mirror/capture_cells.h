@@ -19,6 +19,8 @@ class CellCapture {
   Status entry(const FileId& dir, std::string_view name);
   // The object too. `length` may be ports::to_end. Clipped to the size of before the batch.
   Status data(const FileId& id, std::uint64_t offset, std::uint64_t length);
+  // About what big ranges of these would add, holes apart; small ones are not counted.
+  Result<std::uint64_t> estimate(const ports::Touches& touches);
   std::uint64_t captured() const { return captured_; }
 
  private:

@@ -7,6 +7,10 @@ namespace holdfast::mirror {
 
 using log::Kind;
 
+namespace {
+constexpr std::size_t bytes_of_a_cell = 128;
+}
+
 Result<std::optional<CellMap>> CellMap::merge(UndoJournal& journal, std::uint64_t from, CellPart part,
                                               std::size_t most) {
   CellMap map;
@@ -14,7 +18,7 @@ Result<std::optional<CellMap>> CellMap::merge(UndoJournal& journal, std::uint64_
     if (r.kind == Kind::undo_name ? !part.has(r.parent, r.name) : !part.has(r.file)) return {};
     if (r.kind == Kind::undo_name) {
       if (map.sets[r.set].names.try_emplace({r.parent, std::string(r.name)}, SetCells::Name{r.file, r.mode}).second)
-        ++map.cells;
+        map.cells += 1 + r.name.size() / bytes_of_a_cell;
     } else if (r.kind == Kind::undo_object) {
       auto [it, fresh] = map.sets[r.set].objects.try_emplace(r.file);
       if (fresh) {
@@ -23,7 +27,7 @@ Result<std::optional<CellMap>> CellMap::merge(UndoJournal& journal, std::uint64_
         a.size = r.length, a.mode = r.mode, a.uid = r.uid, a.gid = r.gid;
         a.mtime_ns = r.mtime_ns, a.atime_ns = r.atime_ns;
         it->second.xattrs.assign(r.payload.begin(), r.payload.end());
-        ++map.cells;
+        map.cells += 1 + r.payload.size() / bytes_of_a_cell;
       }
     } else if (r.kind == Kind::undo_bytes || r.kind == Kind::undo_hole) {
       // The object's cell stands before its data. A later batch may hold old bytes of what an earlier one appended: not within the old size.

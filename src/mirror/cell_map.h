@@ -20,7 +20,7 @@
 
 namespace holdfast::mirror {
 
-// In memory at a time: each is some 50 to 200 bytes.
+// In memory at a time: each is some 50 to 200 bytes; long names and extended attributes count as several.
 constexpr std::size_t max_merged_cells = 8'000'000;
 constexpr unsigned most_cell_parts = 4096;
 

@@ -45,8 +45,11 @@ Status Rewind::plan_parts(bool with_estimate) {
     }
     if (read == parts_) return {};
   }
-  return fail(ErrorCode::refused,
-              "a file has more than {} separate ranges that changed since then: go back in two steps", most_cells_);
+  return fail(
+      ErrorCode::refused,
+      "one object has more to it than fits into {} cells of memory (ranges of a file that changed since then, extended "
+      "attributes): go back in two steps",
+      most_cells_);
 }
 
 Status Rewind::load_part(unsigned index) {

@@ -42,7 +42,7 @@ TEST(Rewind, BackToAnyBatchAndForthAgainWithCrashes) {
       while (!done) {
         ASSERT_TRUE(m.fuse.burnt) << what << " " << done.error().to_string();
         m.crash();
-        Rewind again(*m.journal, {{set, m.tree.get()}}, m.pick(2) ? max_merged_cells : 30);
+        Rewind again(*m.journal, {{set, m.tree.get()}}, m.pick(2) ? max_merged_cells : 80);
         ASSERT_TRUE(again.look(target->first)) << what;
         if (m.pick(3) == 0) m.fuse.left = m.pick(60);
         done = again.execute();
@@ -105,6 +105,20 @@ TEST(Rewind, MoreThanMemoryHoldsIsReadInParts) {
   const auto refused = none.look(point);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::refused);
+}
+
+// Extended attributes are in memory with their object.
+TEST(Rewind, ExtendedAttributesCount) {
+  Machine m(1);
+  m.begin_batch();
+  const auto point = m.journal->current_batch();
+  ASSERT_TRUE(m.journal->add(ObjectCell{set, FileId::root(set), false, {}, Bytes(4096, 1)}));
+  ASSERT_TRUE(m.journal->add(NameCell{set, FileId::root(set), std::string(255, 'n'), {}, 0}));
+  ASSERT_TRUE(m.journal->flush_late());
+  const auto map = CellMap::merge(*m.journal, point);
+  ASSERT_TRUE(map && *map);
+  EXPECT_EQ((*map)->cells, 1U + 32 + 1 + 1);
+  EXPECT_FALSE(CellMap::merge(*m.journal, point, {}, 30).value()) << "more parts are needed";
 }
 
 TEST(Rewind, IsRefusedBeforeAnythingIsTouched) {

@@ -85,6 +85,7 @@ class CheckedUndo final : public UndoWriter {
   bool starved() const override { return inner_.starved(); }
   bool hopeless() const override { return inner_.hopeless(); }
   bool pinned() const override { return inner_.pinned(); }
+  Status expect(std::uint64_t bytes) override { return inner_.expect(bytes); }
   Result<bool> drop_oldest() override { return inner_.drop_oldest(); }
   Result<bool> keep_bounds(const GravesHeld& graves) override { return inner_.keep_bounds(graves); }
   Result<bool> shed() override { return inner_.shed(); }

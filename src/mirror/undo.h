@@ -68,6 +68,8 @@ class UndoWriter {
 
   virtual Status begin(const UndoHead& head) = 0;  // not durable yet: nothing may be executed
   virtual Status add(const Cell& cell) = 0;
+  // So many bytes are about to be added to the batch: refused as add() would, before the first of them is written.
+  virtual Status expect(std::uint64_t bytes) = 0;
   virtual Status seal() = 0;        // durable, unless it holds no cell
   virtual Status flush_late() = 0;  // what was added after seal() is durable
   virtual Status sync() = 0;        // batches without cells too; before a checkpoint is stored
@@ -100,6 +102,7 @@ class NoUndo final : public UndoWriter {
   Status load(std::uint64_t, const std::set<SetNumber>&, Covered&, std::size_t) override { return {}; }
   Status begin(const UndoHead&) override { return {}; }
   Status add(const Cell&) override { return {}; }
+  Status expect(std::uint64_t) override { return {}; }
   Status seal() override { return {}; }
   Status flush_late() override { return {}; }
   Status sync() override { return {}; }

@@ -279,20 +279,35 @@ Status UndoJournal::begin(const UndoHead& head) {
   resuming_ = false;
   group_.clear();  // of a batch that was given up for want of space
   group_count_ = 0;
-  starved_ = !has_room(0);
+  HF_TRY(check_room(0));
+  return write_head(head);
+}
+
+Status UndoJournal::check_room(std::uint64_t bytes) {
+  starved_ = !has_room(bytes);
   hopeless_ = false;
   if (starved_) return fail(ErrorCode::no_space, "the undo history would take the space that the receive log needs");
-  return write_head(head);
+  return {};
+}
+
+std::uint64_t UndoJournal::most_of_a_batch() const {
+  const std::lock_guard lock(mutex_);
+  return pins_.empty() ? settings_.max_bytes : std::numeric_limits<std::uint64_t>::max();
+}
+
+// What a batch has written when it is refused stays on the disk until the history behind it is left.
+Status UndoJournal::expect(std::uint64_t bytes) {
+  if (const std::uint64_t most = most_of_a_batch(); open_bytes_ + bytes > most) {
+    hopeless_ = starved_ = true;
+    return fail(ErrorCode::no_space, "one batch changes more than the undo history may hold ({} MiB)", most >> 20);
+  }
+  return check_room(bytes);
 }
 
 Status UndoJournal::check_size(const Cell& cell) {
   const auto* object = std::get_if<ObjectCell>(&cell);
   const bool too_big = object && object->xattrs.size() > log::max_payload_bytes;
-  std::uint64_t max_bytes = 0;
-  {
-    const std::lock_guard lock(mutex_);
-    max_bytes = pins_.empty() ? settings_.max_bytes : std::numeric_limits<std::uint64_t>::max();
-  }
+  const std::uint64_t max_bytes = most_of_a_batch();
   hopeless_ = starved_ = too_big || open_bytes_ > max_bytes;
   if (too_big)
     return fail(ErrorCode::no_space,
@@ -312,7 +327,10 @@ Status UndoJournal::add(const Cell& cell) {
   }
   CHECK(is_open_, "an undo cell outside of a batch");
   HF_TRY(check_size(cell));
-  if (group_.size() >= group_target_bytes) HF_TRY(flush_group());
+  if (group_.size() >= group_target_bytes) {
+    HF_TRY(check_room(0));
+    HF_TRY(flush_group());
+  }
   has_cells_ = true;
   log::Record r = record_of(Kind::undo_name, log_.end().sequence, group_count_, open_.made_ns);
   if (const auto* name = std::get_if<NameCell>(&cell)) {

@@ -79,6 +79,7 @@ class UndoJournal final : public UndoWriter {
   Status load(std::uint64_t from, const std::set<SetNumber>& sets, Covered& covered, std::size_t most) override;
   Status begin(const UndoHead& head) override;
   Status add(const Cell& cell) override;
+  Status expect(std::uint64_t bytes) override;
   Status seal() override;
   Status flush_late() override;
   Status sync() override;
@@ -135,6 +136,8 @@ class UndoJournal final : public UndoWriter {
   Status append(const log::Record& record);
   Status flush_group();
   Status check_size(const Cell& cell);
+  Status check_room(std::uint64_t bytes);
+  std::uint64_t most_of_a_batch() const;
   Status write_head(const UndoHead& head);
   Result<bool> is_sealed(const UndoBatch& batch);
   Status give_up_to(Sequence end);

@@ -338,6 +338,35 @@ TEST_F(UndoJournalTest, NothingIsKeptBehindAGap) {
   EXPECT_EQ(open()->oldest_batch(), journal->batches().back().number);
 }
 
+// What one batch needs is asked for before it is written, and while it is; what it wrote and is of no use goes with the gap.
+TEST_F(UndoJournalTest, ABigBatchLeavesTheReserveAlone) {
+  const std::uint64_t disk = 8 * segment_bytes;
+  settings.free_bytes = [&] { return disk - std::min(disk, store.list()->size() * segment_bytes); };
+  settings.reserve_bytes = 2 * segment_bytes;
+  auto journal = open();
+  batch(*journal, 0, 1);
+  ASSERT_TRUE(journal->begin(head(1, 2)));
+  EXPECT_EQ(journal->expect(65ULL << 20).error().code, ErrorCode::no_space);
+  EXPECT_TRUE(journal->hopeless()) << "more than the history may hold";
+  EXPECT_EQ(journal->expect(disk).error().code, ErrorCode::no_space);
+  EXPECT_TRUE(journal->expect(segment_bytes));
+  const std::size_t before = store.list()->size();
+  EXPECT_EQ(before, 1U) << "nothing was written";
+  const Bytes big(max_data_cell_bytes, 3);
+  Status added;
+  for (std::uint64_t n = 0; added && n < 1000; ++n)
+    added = journal->add(DataCell{1, id(9), n * big.size(), big.size(), big});
+  ASSERT_FALSE(added);
+  EXPECT_EQ(added.error().code, ErrorCode::no_space);
+  EXPECT_TRUE(journal->starved());
+  EXPECT_GE(settings.free_bytes(), settings.reserve_bytes - segment_bytes);
+  ASSERT_TRUE(journal->gap(0, "test"));
+  while (journal->shed().value()) {
+  }
+  EXPECT_LE(store.list()->size(), 2U);
+  EXPECT_TRUE(journal->begin(head(2, 3)));
+}
+
 // The disk's reserve is used up, and then there is no room for a segment either.
 TEST_F(UndoJournalTest, AJumpIsSaidWithoutRoom) {
   std::uint64_t free = 1;

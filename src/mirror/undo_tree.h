@@ -29,6 +29,7 @@ class UndoTree final : public ports::Tree {
   void set_capturing(bool capturing) { capturing_ = capturing; }
   bool capturing() const { return capturing_; }
   std::uint64_t captured() const { return capture_.captured(); }  // cells, ever
+  Result<std::uint64_t> estimate(const ports::Touches& touches) { return capture_.estimate(touches); }
   // Told of each object that went into Grave::deleted.
   void on_burial(std::function<Status(const FileId&)> told) { buried_ = std::move(told); }
   ports::Tree& raw() { return *tree_; }
