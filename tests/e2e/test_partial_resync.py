@@ -2,6 +2,7 @@
 """A passive that was away for longer than its queue reaches gets what changed, and nothing else is looked at."""
 
 import subprocess
+import time
 
 import postgres
 import pytest
@@ -115,6 +116,66 @@ def test_passive_that_fell_behind_its_queue_gets_what_changed(cluster, lab, fold
     assert told["kind"] == "partial"
     assert told["opened"] < MOST_OPENED < COLD_FILES
     assert told["sent_bytes"] < MORE_THAN_THE_RING_MB << 19
+    trees.wait_equal(cluster, FOLDER)
+    postgres.checkpoint(lab, active)
+    trees.wait_equal(cluster, postgres.DATA)
+
+
+SLOW = "40mbit"
+ON_ITS_WAY_MB = 60          # so that what changed takes long enough to be interrupted
+
+
+def mirror_killed(lab, _active, passive):
+    lab.sh(passive, "systemctl kill -s KILL holdfast-mirror")
+
+
+def power_cut(lab, _active, passive):
+    lab.power_cut(passive)
+    lab.boot(passive)
+
+
+def power_cut_of_the_active(lab, active, _passive):
+    lab.power_cut(active)
+    lab.boot(active)
+
+
+def link_flaps(lab, _active, _passive):
+    for _ in range(4):
+        lab.cut("n1", "n2")
+        time.sleep(1)
+        lab.heal("n1", "n2")
+        time.sleep(1)
+
+
+@pytest.mark.long
+@pytest.mark.fault("broken-partial-resync")
+@pytest.mark.parametrize("misfortune", (mirror_killed, power_cut, power_cut_of_the_active, link_flaps))
+def test_what_changed_is_brought_over_in_spite_of(cluster, lab, folder, misfortune):
+    """While a passive gets what changed its mirror is killed, its or the active's power is cut, or its link flaps: it becomes whole."""
+    active, passive = folder
+    lab.sh(passive, "systemctl stop holdfast-mirror")
+    cluster.wait(lambda: cluster.node_in(cluster.status_of(active), passive)["synchronized"] is False,
+                 f"{active} says that {passive} is not synchronized", 20)
+    lab.exec(active, "env", "-C", FOLDER, "python3", "-", data=CHANGE, timeout_s=120)
+    lab.sh(active, 'for i in $(seq "$1"); do head -c 1M /dev/urandom > "$2/new-$i"; done; sync "$2"/new-*; '
+           f'tc qdisc replace dev chan0 root tbf rate {SLOW} burst 64kb latency 100ms',
+           str(ON_ITS_WAY_MB), FOLDER, timeout_s=120)
+    try:
+        lab.sh(passive, "systemctl start holdfast-mirror")
+
+        def under_way():
+            told = cluster.node_in(cluster.status_of(active), passive)
+            return told["synchronized"] is False and (told.get("sync_progress") or {}).get("done_objects", 0) > 10
+        cluster.wait(under_way, f"{passive} is being brought up to date", 60)
+        misfortune(lab, active, passive)
+        cluster.wait_active(active, 60)
+        lab.sh(active, f"echo late > {FOLDER}/late; mv {FOLDER}/new-1 {FOLDER}/hot/moved")
+    finally:
+        lab.sh(active, "tc qdisc del dev chan0 root 2>/dev/null || true")     # it went with the power
+    assert cluster.wait_automatic_failover(180) == (active, passive)
+    told = cluster.node_in(cluster.status_of(active), passive)["last_sync"]
+    print(f"last_sync: {told}")
+    assert told["kind"] == ("full" if misfortune is power_cut_of_the_active else "partial")    # what changed goes with its epoch
     trees.wait_equal(cluster, FOLDER)
     postgres.checkpoint(lab, active)
     trees.wait_equal(cluster, postgres.DATA)
