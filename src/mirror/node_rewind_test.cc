@@ -51,6 +51,22 @@ TEST(NodeRewind, InMidResyncANodeIsPromotedByForceAtItsLastConsistentPoint) {
   EXPECT_EQ(node.tree->in_grave_count(ports::Grave::deleted), 0U) << "nothing that an active could stumble over";
 }
 
+// Of three nodes two change roles: the third's history goes on across it.
+TEST(NodeRewind, AHistoryGoesOnAcrossARoleChangeOfOthers) {
+  Node node;
+  ASSERT_TRUE(node.start());
+  EXPECT_EQ(node.session(1, false, {}, {create(1, "a"), write(1, "first"), mark(log::Kind::consistent)}), "");
+  EXPECT_EQ(node.session(1, false, {Epoch(1), Sequence(3)}, {write(1, "other")}), "");
+  const std::uint64_t earlier = node.batch_from(Sequence(3));
+  ASSERT_NE(earlier, 0U);
+  EXPECT_EQ(node.session(2, false, {Epoch(1), Sequence(4)}, {mark(log::Kind::epoch_begin), write(1, "third")}), "");
+  EXPECT_EQ(node.content(id(1)), "third");
+  const auto there = node.log->rewind(earlier, false);
+  ASSERT_TRUE(there) << there.error().to_string();
+  EXPECT_EQ(there->epoch, Epoch(1));
+  EXPECT_EQ(node.content(id(1)), "first");
+}
+
 TEST(NodeHistory, IsSwitchedOffAndOnWhileTheNodeFollows) {
   Node node;
   ASSERT_TRUE(node.start());

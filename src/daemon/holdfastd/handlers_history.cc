@@ -122,6 +122,7 @@ Result<control::Timeline> ApiHandlers::timeline(const control::TimelineRequest& 
       n.detail = past.timeline.error().to_string();
       if (past.timeline.error().code == ErrorCode::unavailable || past.timeline.error().code == ErrorCode::timeout)
         n.state = "unreachable";
+      if (n.state == "off") n.detail += ": holdfast config set undo_mib auto turns it on";
     }
     add_shadows(past.name, answer, all.shadows);
     all.nodes.push_back(std::move(n));

@@ -94,8 +94,16 @@ Result<control::RollbackReply> ApiHandlers::rollback(const Caller& caller, const
     return tl::unexpected(
         Error{ErrorCode::refused,
               fmt::format("{} keeps no undo history, so what is taken back would be gone for good", s.node.node_name),
-              "holdfast config get undo_mib", 0});
-  HF_ASSIGN(const PastCandidate target, best_candidate(candidates(s, r, when), r.to));
+              "holdfast config set undo_mib auto turns it on, from then on", 0});
+  std::vector<PastCandidate> asked = candidates(s, r, when);
+  auto best = best_candidate(asked, r.to);
+  if (!best) {
+    std::vector<std::string> reaches;
+    for (const NodePast& past : ask_pasts(s, "", {{"limit", 1}}))
+      reaches.push_back(reach_of(past.name, past.role, past.timeline, wall_ms()));
+    best = best_candidate(std::move(asked), r.to, reaches);
+  }
+  HF_ASSIGN(const PastCandidate target, std::move(best));
   control::RollbackReply reply;
   reply.from = s.node.node_name;
   reply.node = target.name;

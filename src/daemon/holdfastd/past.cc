@@ -46,7 +46,23 @@ control::NodeTimeline node_timeline(const std::string& node, const std::string& 
   for (const json& g : list_of(timeline, "gaps"))
     n.gaps.push_back({ms_of(g, "time_ns"), static_cast<std::uint16_t>(number_of(g, "set")), text_of(g, "why")});
   std::reverse(n.gaps.begin(), n.gaps.end());
+  if (n.spans.empty() && role == "active" && n.state == "on")
+    n.detail = "it leads: its history begins when it follows again, and what it kept before it took over is gone";
   return n;
+}
+
+std::string reach_of(const std::string& node, const std::string& role, const Result<json>& timeline,
+                     std::int64_t now_ms) {
+  if (!timeline) return fmt::format("{}: {}", node, timeline.error().message);
+  const control::NodeTimeline n = node_timeline(node, role, *timeline, json(), 0);
+  if (!n.spans.empty())
+    return fmt::format("{} goes back to {}", node, control::local_time(n.spans.front().from_ms, now_ms));
+  if (role != "active") return fmt::format("{} has no point to go back to", node);
+  for (const control::TimelineGap& gap : n.gaps)
+    if (gap.set == 0 && gap.time_ms != 0)
+      return fmt::format("{} leads since {}, and what it kept before that is gone", node,
+                         control::local_time(gap.time_ms, now_ms));
+  return fmt::format("{} leads, and has no history of its own", node);
 }
 
 void add_shadows(const std::string& node, const json& timeline, std::vector<control::ShadowStatus>& all) {
@@ -106,7 +122,8 @@ Result<PastPoint> past_point(const json& reply) {
   return p;
 }
 
-Result<PastCandidate> best_candidate(std::vector<PastCandidate> candidates, const std::string& to) {
+Result<PastCandidate> best_candidate(std::vector<PastCandidate> candidates, const std::string& to,
+                                     const std::vector<std::string>& reaches) {
   std::optional<PastCandidate> best;
   std::string why;
   ErrorCode code = ErrorCode::refused;
@@ -123,6 +140,8 @@ Result<PastCandidate> best_candidate(std::vector<PastCandidate> candidates, cons
   }
   if (best) return std::move(*best);
   if (why.empty()) why = "there is no other node";
+  for (std::size_t i = 0; i < reaches.size(); ++i) why += (i == 0 ? " (" : "; ") + reaches[i];
+  if (!reaches.empty()) why += ")";
   return tl::unexpected(
       Error{code, fmt::format("no node can go back to {}: {}", to, why), "holdfast timeline shows what there is", 0});
 }

@@ -20,6 +20,9 @@ namespace holdfast::daemon {
 // A mirror's answer to `timeline` and its `undo` of `status`; either may be null. At most `points` of the newest points.
 control::NodeTimeline node_timeline(const std::string& node, const std::string& role, const nlohmann::json& timeline,
                                     const nlohmann::json& undo, std::uint64_t points);
+// One sentence, for who asked for a point that nobody has: how far this node goes back, or why not at all.
+std::string reach_of(const std::string& node, const std::string& role, const Result<nlohmann::json>& timeline,
+                     std::int64_t now_ms);
 // The shadows of that answer, added to those of other nodes: one row a name.
 void add_shadows(const std::string& node, const nlohmann::json& timeline, std::vector<control::ShadowStatus>& all);
 void sort_shadows(std::vector<control::ShadowStatus>& all);  // newest first
@@ -48,7 +51,9 @@ struct PastCandidate {
   int identity = 0;
   Result<PastPoint> point;
 };
-Result<PastCandidate> best_candidate(std::vector<PastCandidate> candidates, const std::string& to);
+// `reaches`: of all nodes, for the refusal.
+Result<PastCandidate> best_candidate(std::vector<PastCandidate> candidates, const std::string& to,
+                                     const std::vector<std::string>& reaches = {});
 
 control::VerifyStatus verify_status_of(const std::string& node, const nlohmann::json& mirror_status,
                                        const std::vector<std::pair<std::string, std::string>>& names_by_id);

@@ -119,6 +119,28 @@ TEST(BestCandidate, ARefusalNamesEachNodesReason) {
   EXPECT_FALSE(best_candidate({}, "12:00"));
 }
 
+// After a change of roles the older part may lie nowhere, or on a third node only: the refusal says how far each goes back.
+TEST(BestCandidate, ARefusalSaysHowFarEachNodeGoesBack) {
+  json led = {
+      {"points", json::array()},
+      {"gaps", {{{"before_batch", 9}, {"set", 0}, {"why", "this node became active"}, {"time_ns", 1'000'000'000}}}}};
+  EXPECT_EQ(reach_of("n1", "active", led, 2000),
+            "n1 leads since " + control::local_time(1000, 2000) + ", and what it kept before that is gone");
+  led["gaps"] = json::array();
+  EXPECT_EQ(reach_of("n1", "active", led, 2000), "n1 leads, and has no history of its own");
+  EXPECT_EQ(reach_of("n3", "passive", led, 2000), "n3 has no point to go back to");
+  const std::string n2 = reach_of("n2", "passive", answer(), 10'000);
+  EXPECT_EQ(n2, "n2 goes back to " + control::local_time(2000, 10'000));
+  EXPECT_EQ(reach_of("n4", "passive", fail(ErrorCode::timeout, "no answer"), 0), "n4: no answer");
+  std::vector<PastCandidate> all;
+  all.push_back({NodeId(2), "n2", 2, fail(ErrorCode::not_found, "no history of that time here")});
+  const auto none = best_candidate(all, "12:00", {n2, "n1 leads"});
+  ASSERT_FALSE(none);
+  EXPECT_EQ(none.error().message,
+            "no node can go back to 12:00: n2: no history of that time here (" + n2 + "; n1 leads)");
+  EXPECT_FALSE(node_timeline("n1", "active", led, {{"state", "on"}}, 0).detail.empty());
+}
+
 TEST(VerifyStatus, IsReadFromTheActivesMirror) {
   json mirror = json::parse(
       R"({"verify":{"scrub":true,"peers":[{"node_id":"00000000000000b2","state":"running","kind":"full","objects":5,"bytes":9,
