@@ -340,7 +340,7 @@ Status Applier::execute(std::span<const log::Record> slice) {
   std::map<SetNumber, std::unique_ptr<TreeBatch>> batches;
   ReadAhead ahead(slice, [this](const log::Record& r) {
     if (SetState* set = find(r.set); set && set->resync)
-      set->tree->will_read(r.file, r.offset, std::min(r.length, read_ahead_bytes));
+      set->tree->will_digest(r.file, r.offset, std::min(r.length, ports::most_digest_bytes));
   });
   for (std::size_t at = 0; at < slice.size(); ++at) {
     const log::Record& r = slice[at];
@@ -373,7 +373,10 @@ Status Applier::execute(std::span<const log::Record> slice) {
     if (set->complete) set->verify.note(r);
   }
   for (auto& [number, batch] : batches) HF_TRY(batch->flush());
-  for (const auto& [number, staged] : staged_) CHECK(staged.ahead.empty(), "a listing named less than it said");
+  for (const auto& [number, staged] : staged_) {
+    CHECK(staged.ahead.empty(), "a listing named less than it said");
+    if (staged.any_adopted) HF_TRY(find(number)->tree->commit_ids());
+  }
   return {};
 }
 

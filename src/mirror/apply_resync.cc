@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "log/hash.h"
 #include "log/ship.h"
 #include "mirror/file_type.h"
 
@@ -338,7 +337,7 @@ Status ResyncApply::name_all(const log::Record& r) {
       if (found && found->id.is_none() && !is_known && found->mode == entry->mode && can_be_filled) {
         HF_TRY(tree_.adopt(r.file, entry->name, entry->id));
         if (memory_.partial) ask_for_contents(entry->id);
-        any_staged = true;
+        staged_.any_adopted = true;
         continue;
       }
     }
@@ -397,15 +396,14 @@ Status ResyncApply::ship_data(const log::Record& r) {
 }
 
 Status ResyncApply::ship_hash(const log::Record& r) {
-  if (r.length > log_max_hash_bytes) return fail(ErrorCode::corrupt, "set {}: a hash over {} bytes", r.set, r.length);
+  if (r.length > ports::most_digest_bytes)
+    return fail(ErrorCode::corrupt, "set {}: a hash over {} bytes", r.set, r.length);
   HF_ASSIGN(const bool there, known(r.file));
-  Bytes own(r.length);
-  std::size_t n = 0;
+  ports::Digest own;
   if (there) {
-    HF_ASSIGN(n, tree_.read(r.file, r.offset, own));
+    HF_ASSIGN(own, tree_.digest(r.file, r.offset, r.length));
   }
-  const auto hash = log::content_hash(ByteView(own).first(n));
-  if (n != r.length || !std::equal(hash.begin(), hash.end(), r.payload.begin(), r.payload.end()))
+  if (own.bytes != r.length || !std::equal(own.hash.begin(), own.hash.end(), r.payload.begin(), r.payload.end()))
     nak_({r.set, r.file, r.offset, r.length});
   return {};
 }

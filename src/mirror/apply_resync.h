@@ -15,8 +15,6 @@
 
 namespace holdfast::mirror {
 
-constexpr std::uint64_t log_max_hash_bytes = std::uint64_t{1} << 20;  // what one ship_hash may cover
-
 class ResyncApply {
  public:
   using NakSink = std::function<void(const Nak&)>;

@@ -154,7 +154,7 @@ Status VerifyApply::find_extra(const Record& r, const std::unordered_set<std::st
 
 // Bytes that differ in a file whose size and time are the same on both nodes: neither the log nor anybody who used the file system did that.
 Status VerifyApply::check_data(const Record& r) {
-  if (!r.payload.empty() && r.length > log_max_hash_bytes)
+  if (!r.payload.empty() && r.length > ports::most_digest_bytes)
     return fail(ErrorCode::corrupt, "set {}: a hash over {} bytes", r.set, r.length);
   HF_ASSIGN(const bool same, r.payload.empty() ? is_hole(r) : same_bytes(r));
   if (same) return {};

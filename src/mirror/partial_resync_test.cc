@@ -354,6 +354,33 @@ TEST_F(PartialPeer, AFileThatItsNodeMadeIsAskedForUnlessAllOfItFollows) {
   EXPECT_EQ(tree_->attributes(id_of(1)).value()->rdev, 0U);
 }
 
+TEST_F(PartialPeer, TheIdsOfAdoptedObjectsOutliveThePower) {
+  Record made;
+  made.kind = Kind::create;
+  made.file = id_of(1);
+  made.parent = root;
+  made.name = "f";
+  made.mode = regular_type | 0644;
+  apply(made);
+  restart();
+  tree_->forget_ids();
+  mark(Kind::resync_begin);
+  Bytes listing;
+  log::append_ship_entry(listing, {id_of(9), regular_type, "f"});
+  Record names;
+  names.kind = Kind::ship_dir;
+  names.file = root;
+  names.flags = log::flag_first_chunk | log::flag_last_chunk;
+  names.payload = listing;
+  apply(names, true);
+  ship_node(id_of(9), regular_type | 0644, 0);
+  mark(Kind::resync_end);
+  ASSERT_TRUE(whole());
+  std::mt19937 random(1);
+  tree_->crash(random);
+  EXPECT_TRUE(*tree_->attributes(id_of(9)));
+}
+
 // The same set, on the active.
 class PartialActive : public ::testing::Test {
  protected:

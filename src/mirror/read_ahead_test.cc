@@ -40,5 +40,22 @@ TEST(ReadAhead, AsksForEachHashOnceBeforeItsTurnAndNeverForTooMuch) {
   EXPECT_LE(missed, 15U);
 }
 
+TEST(ReadAhead, WhatAListingNamesIsAskedForWhenItIsKnown) {
+  using log::Kind;
+  std::vector<log::Record> batch(6);
+  const Kind kinds[] = {Kind::ship_dir, Kind::ship_hash, Kind::ship_hash,
+                        Kind::ship_dir, Kind::ship_node, Kind::ship_hash};
+  for (std::size_t i = 0; i < batch.size(); ++i) {
+    batch[i].kind = kinds[i];
+    batch[i].offset = i;
+    batch[i].length = 10;
+  }
+  std::vector<std::pair<std::size_t, std::uint64_t>> asked;  // before which, for which
+  std::size_t now = 0;
+  ReadAhead ahead(batch, [&](const log::Record& r) { asked.emplace_back(now, r.offset); });
+  for (now = 0; now < batch.size(); ++now) ahead.before(now);
+  EXPECT_EQ(asked, (std::vector<std::pair<std::size_t, std::uint64_t>>{{1, 2}, {4, 5}}));
+}
+
 }  // namespace
 }  // namespace holdfast::mirror

@@ -135,6 +135,9 @@ class CheckedTree final : public ports::Tree {
   Result<std::size_t> read(const FileId& id, std::uint64_t offset, std::span<std::uint8_t> into) override {
     return tree_->read(id, offset, into);
   }
+  Result<ports::Digest> digest(const FileId& id, std::uint64_t offset, std::uint64_t length) override {
+    return tree_->digest(id, offset, length);
+  }
   Result<std::string> read_target(const FileId& id) override { return tree_->read_target(id); }
   Status write(const FileId& id, std::uint64_t offset, std::span<const ByteView> pieces) override {
     std::uint64_t length = 0;

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "log/hash.h"
 #include "log/record.h"
 #include "log/xattrs.h"
 #include "mirror/file_type.h"
@@ -161,6 +162,11 @@ class MemoryTree : public ports::Tree {
   SetNumber set() const override { return set_; }
   Result<std::optional<ports::NodeAttributes>> attributes(const FileId& id) override;
   Result<std::size_t> read(const FileId& id, std::uint64_t offset, std::span<std::uint8_t> into) override;
+  Result<ports::Digest> digest(const FileId& id, std::uint64_t offset, std::uint64_t length) override {
+    Bytes bytes(length);
+    HF_ASSIGN(const std::size_t n, read(id, offset, bytes));
+    return ports::Digest{log::content_hash(ByteView(bytes).first(n)), n};
+  }
   Result<std::string> read_target(const FileId& id) override;
   Status write(const FileId& id, std::uint64_t offset, std::span<const ByteView> pieces) override;
   Status truncate(const FileId& id, std::uint64_t size) override;

@@ -98,8 +98,11 @@ class UndoTree final : public ports::Tree {
   Result<FileId> identify(const FileId& dir, std::string_view name) override { return tree_->identify(dir, name); }
   Result<bool> is_empty() override { return tree_->is_empty(); }
   Status about_to_change(const ports::Touches& touches) override;
-  void will_read(const FileId& id, std::uint64_t offset, std::uint64_t length) override {
-    tree_->will_read(id, offset, length);
+  Result<ports::Digest> digest(const FileId& id, std::uint64_t offset, std::uint64_t length) override {
+    return tree_->digest(id, offset, length);
+  }
+  void will_digest(const FileId& id, std::uint64_t offset, std::uint64_t length) override {
+    tree_->will_digest(id, offset, length);
   }
   Result<ports::NamesMark> names_mark() override { return tree_->names_mark(); }
   Status set_names_mark(ports::NamesMark mark) override { return tree_->set_names_mark(mark); }

@@ -10,6 +10,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "platform/digest_ahead.h"
 #include "platform/file_index.h"
 #include "platform/unique_fd.h"
 #include "ports/tree.h"
@@ -60,7 +61,8 @@ class PosixTree final : public ports::Tree {
   Result<bool> is_empty() override;
   Result<ports::NamesMark> names_mark() override;
   Status set_names_mark(ports::NamesMark mark) override;
-  void will_read(const FileId& id, std::uint64_t offset, std::uint64_t length) override;
+  Result<ports::Digest> digest(const FileId& id, std::uint64_t offset, std::uint64_t length) override;
+  void will_digest(const FileId& id, std::uint64_t offset, std::uint64_t length) override;
   Status sync() override;
   Result<std::uint64_t> free_bytes() override;
   Result<Bytes> read_xattrs(const FileId& id) override;
@@ -118,6 +120,7 @@ class PosixTree final : public ports::Tree {
   std::list<FileId> recent_;  // front = used last
   Looked looked_;
   std::uint64_t burial_stamp_ = 0;
+  DigestAhead ahead_;
 };
 
 }  // namespace holdfast::platform

@@ -11,6 +11,7 @@
 #include <set>
 #include <vector>
 
+#include "log/hash.h"
 #include "log/record.h"
 #include "log/xattrs.h"
 #include "platform/object_xattrs.h"
@@ -90,6 +91,7 @@ Result<std::string> PosixTree::read_target(const FileId& id) {
 }
 
 Status PosixTree::write(const FileId& id, std::uint64_t offset, std::span<const ByteView> pieces) {
+  ahead_.forget(id);
   HF_ASSIGN(Node * node, need(id));
   while (!pieces.empty()) {
     std::array<iovec, max_pieces> vectors;
@@ -120,6 +122,7 @@ Status PosixTree::write(const FileId& id, std::uint64_t offset, std::span<const 
 }
 
 Status PosixTree::truncate(const FileId& id, std::uint64_t size) {
+  ahead_.forget(id);
   HF_ASSIGN(Node * node, need(id));
   if (::ftruncate(node->fd.get(), static_cast<off_t>(size)) != 0)
     return fail_errno(errno, "set {}: cannot truncate {}", set_, id.to_hex());
@@ -127,6 +130,7 @@ Status PosixTree::truncate(const FileId& id, std::uint64_t size) {
 }
 
 Status PosixTree::fallocate(const FileId& id, std::uint32_t mode_flags, std::uint64_t offset, std::uint64_t length) {
+  ahead_.forget(id);
   HF_ASSIGN(Node * node, need(id));
   int rc = 0;
   do
@@ -203,10 +207,18 @@ Status PosixTree::set_names_mark(ports::NamesMark mark) {
   return {};
 }
 
-void PosixTree::will_read(const FileId& id, std::uint64_t offset, std::uint64_t length) {
+Result<ports::Digest> PosixTree::digest(const FileId& id, std::uint64_t offset, std::uint64_t length) {
+  if (const auto ready = ahead_.take(id, offset, length)) return *ready;
+  Bytes bytes(length);
+  HF_ASSIGN(const std::size_t n, read(id, offset, bytes));
+  return ports::Digest{log::content_hash(ByteView(bytes).first(n)), n};
+}
+
+void PosixTree::will_digest(const FileId& id, std::uint64_t offset, std::uint64_t length) {
   const auto node = find(id);
   if (!node || !*node || (*node)->type != S_IFREG) return;
-  ::posix_fadvise((*node)->fd.get(), static_cast<off_t>(offset), static_cast<off_t>(length), POSIX_FADV_WILLNEED);
+  UniqueFd own(::fcntl((*node)->fd.get(), F_DUPFD_CLOEXEC, 0));
+  if (own) ahead_.ask(id, std::move(own), offset, length);
 }
 
 Status PosixTree::sync() {

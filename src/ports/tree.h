@@ -5,6 +5,7 @@
 // Threads: one user at a time. Nothing is durable before sync(), except ids: commit_ids().
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -76,6 +77,13 @@ struct Touches {
   std::vector<std::pair<FileId, std::string>> names;  // folder, name
   std::vector<TouchedRange> data;
 };
+
+// Of a part of a file: the hash of its bytes (log/hash.h), and how many there are (fewer than asked for only at the end).
+struct Digest {
+  std::array<std::uint8_t, 16> hash{};
+  std::uint64_t bytes = 0;
+};
+constexpr std::uint64_t most_digest_bytes = std::uint64_t{1} << 20;
 
 // An object of the graveyard. `stamp`: the number of the undo batch that buried it (0: none was noted).
 struct GraveEntry {
@@ -172,9 +180,11 @@ class Tree {
   // A hint, never needed for correctness: all this is about to change. Real trees have no use for it.
   virtual Status about_to_change(const Touches&) { return {}; }
 
-  // --- reading ahead
-  // A hint, never needed for correctness: these bytes are read soon. Returns at once; what is not there is nobody's fault.
-  virtual void will_read(const FileId&, std::uint64_t /*offset*/, std::uint64_t /*length*/) {}
+  // --- comparing
+  // Of what read() would give. `length`: at most most_digest_bytes.
+  virtual Result<Digest> digest(const FileId& id, std::uint64_t offset, std::uint64_t length) = 0;
+  // A hint, never needed for correctness: this digest is asked for soon. Returns at once; what is not there is nobody's fault.
+  virtual void will_digest(const FileId&, std::uint64_t /*offset*/, std::uint64_t /*length*/) {}
 
   // --- durability
   virtual Result<NamesMark> names_mark() = 0;
