@@ -71,7 +71,8 @@ constexpr std::uint32_t flag_first_chunk = 2;  // ship_dir
 constexpr std::uint32_t flag_last_chunk = 4;   // ship_dir
 constexpr std::uint32_t flag_partial_resync =
     128;  // resync_begin: only what changed comes; what is missing is asked for
-// ship_node of a regular file, as rdev, which means nothing else there: all of its contents follow, so who makes it need not ask for them.
+// ship_node of a regular file or a folder, as rdev, which means nothing else there: all of its contents follow (of a folder its names), so who
+// makes it need not ask for them.
 constexpr std::uint64_t rdev_all_follows = 1;
 constexpr std::uint32_t flag_absent = 64;  // undo_object: there was no such object
 constexpr std::uint32_t flag_rename_noreplace = 8, flag_rename_exchange = 16, flag_rename_whiteout = 32;

@@ -102,8 +102,9 @@ Status Applier::settle_displaced(SetState& set) {
       cookie = chunk.cookie;
     }
     for (const auto& e : entries) {
-      if (is_folder(e.mode)) {
-        if (!e.id.is_none()) folders.push_back(e.id);
+      if (is_folder(e.mode)) {  // one that an active made and nobody was sent, before it died, may have lost its id
+        HF_ASSIGN(const FileId id, e.id.is_none() ? set.tree->identify(folder, e.name) : Result<FileId>(e.id));
+        if (!id.is_none()) folders.push_back(id);
         continue;
       }
       if (e.id.is_none()) continue;

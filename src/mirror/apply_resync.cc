@@ -236,7 +236,7 @@ Status ResyncApply::ship_node(const log::Record& r) {
   if (!there) {
     ports::NewNode node = new_node(r);
     node.mode = r.mode;
-    if (is_regular(r.mode)) node.rdev = 0;
+    if (is_regular(r.mode) || is_folder(r.mode)) node.rdev = 0;
     node.target = r.name2;
     node.xattrs = r.payload;
     HF_TRY(tree_.stage(r.file, node));
@@ -250,6 +250,7 @@ Status ResyncApply::ship_node(const log::Record& r) {
   is_shipped(r);
   // The active took it for known here, and ships only a part.
   if (!there && is_regular(r.mode) && r.length > 0 && !all_follows(r)) ask_for_contents(r.file, nak_contents);
+  if (!there && is_folder(r.mode) && !all_follows(r)) ask_for_contents(r.file);
   batch_.touched(r.file, r.mtime_ns);
   return {};
 }

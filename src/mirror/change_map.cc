@@ -39,7 +39,7 @@ void ChangeMap::forget() {
   const std::lock_guard lock(mutex_);
   memory_.clear();
   clear_ = true;
-  overflowed_ = partial_ = false;
+  overflowed_ = partial_ = noted_ = false;
 }
 
 void ChangeMap::begin_partial() {
@@ -106,9 +106,15 @@ Status ChangeMap::flush() {
 Status ChangeMap::note(const ChangeSet& changes) {
   {
     const std::lock_guard lock(mutex_);
+    noted_ = true;
     memory_.merge(changes);
   }
   return flush();
+}
+
+bool ChangeMap::may_lack_anything() const {
+  const std::lock_guard lock(mutex_);
+  return noted_;
 }
 
 void ChangeMap::note_object(SetNumber set, const FileId& id) {

@@ -35,8 +35,9 @@ class ChangeMap final : public ChangeSink {
   // What is in memory is on disk, durable, when it returns. ErrorCode::no_space: it stays in memory.
   Status flush();
   bool wants_flush() const;
-  // Adds these, durably.
+  // Adds these, durably: what the peer may have changed, or lost, by itself.
   Status note(const ChangeSet& changes);
+  bool may_lack_anything() const;  // since then: it may lack objects that are not named
   // All of the object: the peer asked for it, or may have. In memory.
   void note_object(SetNumber set, const FileId& id);
   void note_place(SetNumber set, const FileId& folder);  // the folder may have been taken from its place
@@ -64,7 +65,7 @@ class ChangeMap final : public ChangeSink {
   ChangeSet memory_, flushing_;
   std::uint64_t stored_ = 0;  // keys on disk, when last looked
   bool clear_ = true;  // what is on disk is of before the last forget() (or of another life): goes with the next flush
-  bool overflowed_ = false, partial_ = false;
+  bool overflowed_ = false, partial_ = false, noted_ = false;
 };
 
 }  // namespace holdfast::mirror

@@ -83,6 +83,13 @@ IdBlock IdBlock::of(const FileId& id) {
   return block;
 }
 
+FileId IdBlock::base() const {
+  FileId id;
+  std::copy_n(bytes.begin(), 6, id.bytes.begin());
+  std::copy_n(bytes.begin() + 6, 8, id.bytes.begin() + 8);
+  return id;
+}
+
 void ChangeSet::content(const log::Record& r, std::uint64_t begin, std::uint64_t end) {
   add_extent(object(r.set, r.file), {begin, end});
 }
@@ -196,6 +203,10 @@ bool ChangeSet::contains_name(SetNumber set, const FileId& folder, std::string_v
   return names_.contains({set, folder, std::string(name)});
 }
 
+void ChangeSet::for_each_object(const std::function<void(SetNumber, const FileId&, const ObjectChange&)>& f) const {
+  for (const auto& [key, change] : objects_) f(key.set, key.id, change);
+}
+
 bool ChangeSet::contains_set(SetNumber set) const { return std::find(sets_.begin(), sets_.end(), set) != sets_.end(); }
 
 Bytes change_key_prefix(ChangeKind kind, SetNumber set) {
@@ -247,7 +258,7 @@ Result<ChangeKey> decode_change_key(ByteView bytes) {
   }
   const bool known = key.kind == ChangeKind::object || key.kind == ChangeKind::name || key.kind == ChangeKind::block ||
                      key.kind == ChangeKind::set;
-  if (!known || !r.ok() || r.left() != 0 || key.set == 0 ||
+  if (!known || !r.ok() || r.left() != 0 || (key.set == 0 && key.kind != ChangeKind::block) ||
       (key.kind == ChangeKind::name && (key.name.empty() || key.name.size() > 255 ||
                                         key.name.find_first_of(std::string_view("/\0", 2)) != std::string::npos)))
     return fail(ErrorCode::corrupt, "a change set's key of {} bytes makes no sense", bytes.size());

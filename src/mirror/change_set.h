@@ -5,7 +5,7 @@
 //   key (sorted by kind, then set)          value
 //   O set object                            attributes (implied); flags: listing, by_hash, place; extents of content, at most max_extents
 //   N set folder name                       -         what this name means
-//   B set block                             -         every object whose id was taken from this block (hot set: new objects)
+//   B set block                             -         every object whose id was taken from this block (hot set: new objects); set 0: of any
 //   S set                                   -         everything: the whole tree, by hashes
 // A name is a key of its own: a change in a folder of 10^6 entries costs one name, and moving a folder two.
 // The encoded form is kept by ports/change_store.h and sent to peers: docs/formats/queues.md. Readers trust nothing in it.
@@ -52,6 +52,7 @@ struct ObjectChange {
 struct IdBlock {
   std::array<std::uint8_t, 14> bytes{};
   static IdBlock of(const FileId& id);
+  FileId base() const;  // bytes 6 and 7 zero
   bool contains(const FileId& id) const { return of(id) == *this; }
   auto operator<=>(const IdBlock&) const = default;
 };
@@ -94,6 +95,9 @@ class ChangeSet {
   const ObjectChange* find(SetNumber set, const FileId& id) const;
   bool contains_name(SetNumber set, const FileId& folder, std::string_view name) const;
   bool contains_set(SetNumber set) const;
+  const std::vector<SetNumber>& whole_sets() const { return sets_; }
+  void for_each_object(const std::function<void(SetNumber, const FileId&, const ObjectChange&)>& f) const;
+  std::vector<std::pair<SetNumber, IdBlock>> take_blocks() { return std::exchange(blocks_, {}); }
 
   // In ascending order of keys.
   std::vector<ChangeEntry> encode() const;

@@ -80,6 +80,8 @@ Status ChangedWalk::read_keys(ChangeKind kind) {
       HF_ASSIGN(ObjectChange change, decode_object_change(e.value));
       job.content = change.by_hash ? ShipJob::Content::hashes : ShipJob::Content::bytes;
       job.extents = std::move(change.extents);
+      // One that was made since has no names but those that are changes too.
+      job.names_follow = change.listing || job.extents == std::vector<Extent>{{0, end_of_file}};
       if (change.listing) listings_.push_back(key.id);
       if (change.place) places_.push_back(key.id);
     } else {
@@ -101,7 +103,7 @@ bool ChangedWalk::turn_is_to_come(const FileId& id) const {
 // Is the whole object in the plan, and has it still to be shipped?
 Result<bool> ChangedWalk::comes_whole(const FileId& id) {
   HF_ASSIGN(const bool named, map_.names(set_, id));
-  if (!named)
+  if (!named && !map_.may_lack_anything())
     log_warning("peer {}: set {}: it lacks the object {}, which is not among those that changed", peer_, set_,
                 id.to_hex());
   HF_ASSIGN(const auto planned, map_.flushed(set_, id));

@@ -7,6 +7,8 @@ namespace holdfast::mirror {
 namespace {
 
 constexpr std::size_t max_text_bytes = 512;
+constexpr std::size_t changed_bytes = 128 * 1024;  // a frame of them is not much longer
+constexpr std::size_t hot_tail_bytes = 8 + 16 + 4, max_key_bytes = 300;
 constexpr std::uint8_t start_goes_on = 0, start_anew = 1, start_drained = 2;
 
 std::size_t covered(FrameType type, std::size_t length) {
@@ -132,6 +134,9 @@ Bytes encode_frame(const Welcome& m) {
       w.u8(static_cast<std::uint8_t>((s.complete ? 1 : 0) | (s.empty ? 2 : 0)));
     }
     w.u32(m.features);
+    w.u64(m.led.value);
+    write_position(w, m.covered);
+    w.u32(m.listed);
   });
 }
 Result<Welcome> decode_welcome(ByteView payload) {
@@ -154,7 +159,36 @@ Result<Welcome> decode_welcome(ByteView payload) {
     m.sets.push_back(s);
   }
   m.features = read_features(r);
+  if (r.left() >= hot_tail_bytes) {
+    m.led = Epoch(r.u64());
+    m.covered = read_position(r);
+    m.listed = r.u32();
+    if (m.listed > max_listed) r.fail();
+  }
   return finished(r, std::move(m), "welcome");
+}
+
+Bytes encode_changed(const std::vector<ports::ChangeEntry>& entries, std::size_t& from) {
+  std::size_t to = from, bytes = 0;
+  for (; to < entries.size() && bytes < changed_bytes; ++to)
+    bytes += entries[to].key.size() + entries[to].value.size() + 8;
+  return make_frame(FrameType::changed, [&](ByteWriter& w) {
+    w.u32(static_cast<std::uint32_t>(to - from));
+    for (; from < to; ++from) {
+      w.bytes(entries[from].key);
+      w.bytes(entries[from].value);
+    }
+  });
+}
+Status decode_changed(ByteView payload, std::vector<ports::ChangeEntry>& entries) {
+  ByteReader r(payload);
+  const std::uint32_t count = r.u32();
+  for (std::uint32_t i = 0; i < count && r.ok(); ++i) {
+    const ByteView key = r.bytes(), value = r.bytes();
+    if (key.size() > max_key_bytes) r.fail();
+    if (r.ok()) entries.push_back({Bytes(key.begin(), key.end()), Bytes(value.begin(), value.end())});
+  }
+  return finished(r, true, "list of changes").map([](bool) {});
 }
 
 Bytes encode_frame(const Start& m) {

@@ -10,6 +10,8 @@
 //   active (dials)                                passive (listens)
 //   hello  versions, kinds, cluster, epoch   ->
 //                                            <-   welcome  version, position, sets   | refuse reason
+//                                            <-   changed  what of its trees may differ, of an active that ended uncleanly
+//   heartbeat, while it looks at that        ->
 //   start  restart?, base                    ->
 //   batch, heartbeat                         ->
 //                                            <-   ack durable+applied, nak, differs, heartbeat
@@ -22,6 +24,7 @@
 #include "base/bytes.h"
 #include "base/types.h"
 #include "log/segment.h"
+#include "ports/change_store.h"
 #include "ports/stream.h"
 
 namespace holdfast::mirror {
@@ -37,7 +40,9 @@ constexpr std::size_t max_sets = 4096;
 constexpr std::uint32_t feature_partial_resync = 1;  // start 2, resync_begin with flag_partial_resync
 constexpr std::uint32_t feature_hot_return = 2;      // an active that died says what of its tree may differ
 
-enum class FrameType : std::uint8_t { hello = 1, welcome, start, batch, ack, nak, heartbeat, refuse, differs = 10 };
+enum class FrameType : std::uint8_t { hello = 1, welcome, start, batch, ack, nak, heartbeat, refuse, changed, differs };
+// A node says of no more keys that they may differ: then of whole sets.
+constexpr std::uint32_t max_listed = std::uint32_t{1} << 18;
 
 struct FrameHead {
   FrameType type = FrameType::refuse;
@@ -64,6 +69,12 @@ struct Welcome {
   std::uint64_t life = 0;  // changes when its process starts anew
   std::vector<PeerSetState> sets;
   std::uint32_t features = 0;
+  // Not clean, and both know feature_hot_return: the epoch that it led, and up to where its trees are as that epoch's log says but for what is
+  // listed (mirror/hot_set.h). Epoch 0: it does not know what may differ.
+  Epoch led;
+  Position covered;
+  std::uint32_t listed = 0;                 // keys in the frames `changed` that follow
+  std::vector<ports::ChangeEntry> entries;  // these; in no welcome
 };
 struct Start {
   bool restart = false;  // forget your log: it begins anew after `base`, and all sets are resynchronized
@@ -115,6 +126,8 @@ Result<FrameHead> decode_frame_head(ByteView head);
 Status check_frame(const FrameHead& head, ByteView payload);
 Result<Hello> decode_hello(ByteView payload);
 Result<Welcome> decode_welcome(ByteView payload);
+// Appends to `entries`; what they say is checked by ChangeSet::add().
+Status decode_changed(ByteView payload, std::vector<ports::ChangeEntry>& entries);
 Result<Start> decode_start(ByteView payload);
 Result<BatchHead> decode_batch_head(ByteView payload);
 Result<Ack> decode_ack(ByteView payload);
@@ -126,6 +139,8 @@ Result<Refuse> decode_refuse(ByteView payload);
 // Whole frames.
 Bytes encode_frame(const Hello& m);
 Bytes encode_frame(const Welcome& m);
+// The next of `entries` from `from` on, as many as a frame takes; `from` moves on.
+Bytes encode_changed(const std::vector<ports::ChangeEntry>& entries, std::size_t& from);
 Bytes encode_frame(const Start& m);
 Bytes encode_frame(const Ack& m);
 Bytes encode_frame(const Nak& m);

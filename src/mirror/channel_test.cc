@@ -34,7 +34,15 @@ Welcome some_welcome() {
   w.life = 12345;
   w.sets = {{1, true, false}, {7, false, true}};
   w.features = feature_hot_return;
+  w.led = Epoch(6);
+  w.covered = {Epoch(6), Sequence(77)};
+  w.listed = 3;
   return w;
+}
+
+Bytes some_list() {
+  std::size_t from = 0;
+  return encode_changed({{{1, 2, 3}, {4}}, {{5}, {}}}, from);
 }
 
 TEST(Channel, MessagesRoundTrip) {
@@ -62,6 +70,9 @@ TEST(Channel, MessagesRoundTrip) {
   ASSERT_EQ(welcome.sets.size(), 2U);
   EXPECT_TRUE(welcome.sets[0].complete && welcome.sets[1].empty && !welcome.clean);
   EXPECT_EQ(welcome.features, feature_hot_return);
+  EXPECT_EQ(welcome.led, Epoch(6));
+  EXPECT_EQ(welcome.covered, (Position{Epoch(6), Sequence(77)}));
+  EXPECT_EQ(welcome.listed, 3U);
   EXPECT_TRUE(decode_start(read(encode_frame(Start{true, {Epoch(1), Sequence(2)}, false})))->restart);
   EXPECT_EQ(decode_ack(read(encode_frame(Ack{Sequence(10), Sequence(9)})))->applied, Sequence(9));
   const Nak nak = decode_nak(read(encode_frame(Nak{3, FileId::root(3), 4096, 100}))).value();
@@ -98,9 +109,37 @@ TEST(Channel, AnOlderNodeHasNoFeatures) {
   EXPECT_EQ(decode_hello(ByteView(said).subspan(frame_head_bytes, said.size() - frame_head_bytes - 4))->features, 0U);
   Welcome welcome = some_welcome();
   const Bytes answer = encode_frame(welcome);
-  const auto older = decode_welcome(ByteView(answer).subspan(frame_head_bytes, answer.size() - frame_head_bytes - 4));
-  ASSERT_TRUE(older);
-  EXPECT_EQ(older->features, 0U);
+  const auto without = [&](std::size_t tail) {
+    return decode_welcome(ByteView(answer).subspan(frame_head_bytes, answer.size() - frame_head_bytes - tail));
+  };
+  constexpr std::size_t hot_tail = 28;
+  ASSERT_TRUE(without(hot_tail) && without(hot_tail + 4));
+  EXPECT_EQ(without(hot_tail)->features, feature_hot_return);
+  EXPECT_EQ(without(hot_tail)->led, Epoch(0));
+  EXPECT_EQ(without(hot_tail)->listed, 0U);
+  EXPECT_EQ(without(hot_tail + 4)->features, 0U);
+  welcome.listed = max_listed + 1;
+  EXPECT_FALSE(decode_welcome(ByteView(encode_frame(welcome)).subspan(frame_head_bytes)));
+}
+
+TEST(Channel, AListOfChangesTakesAsManyFramesAsItNeeds) {
+  std::vector<ports::ChangeEntry> all;
+  for (unsigned i = 0; i < 20'000; ++i) all.push_back({Bytes(19, static_cast<std::uint8_t>(i)), Bytes(i % 30, 7)});
+  std::vector<ports::ChangeEntry> back;
+  std::size_t from = 0;
+  for (int frames = 0; from < all.size(); ++frames) {
+    const Bytes frame = encode_changed(all, from);
+    BytesStream stream(frame);
+    FrameReader reader(stream);
+    const auto read = reader.next();
+    ASSERT_TRUE(read && read->type == FrameType::changed);
+    ASSERT_TRUE(decode_changed(read->payload, back));
+    EXPECT_EQ(back.size(), from);
+    EXPECT_LT(frames, 20);
+  }
+  EXPECT_EQ(back, all);
+  Bytes lies{255, 255, 255, 255, 1};
+  EXPECT_FALSE(decode_changed(lies, back));
 }
 
 TEST(Channel, ALengthFromOutsideIsBounded) {
@@ -129,6 +168,7 @@ TEST(Channel, AHundredThousandMutatedFrames) {
   const std::vector<Bytes> seeds = {encode_frame(hello),
                                     encode_frame(some_welcome()),
                                     encode_frame(Start{}),
+                                    some_list(),
                                     encode_frame(Ack{}),
                                     encode_frame(Nak{}),
                                     encode_frame(Differs{}),
@@ -148,6 +188,8 @@ TEST(Channel, AHundredThousandMutatedFrames) {
     (void)decode_hello(payload);
     (void)decode_welcome(payload);
     (void)decode_start(payload);
+    std::vector<ports::ChangeEntry> entries;
+    (void)decode_changed(payload, entries);
     (void)decode_batch_head(payload);
     (void)decode_ack(payload);
     (void)decode_nak(payload);

@@ -434,8 +434,17 @@ bool HotSet::wait_due(int wait_ms) {
     due_ = false;
   }
   const std::lock_guard lock(mutex_);
+  return closing_ == 0 && scarce_locked();
+}
+
+bool HotSet::scarce() const {
+  const std::lock_guard lock(mutex_);
+  return scarce_locked();
+}
+
+bool HotSet::scarce_locked() const {
   const std::uint32_t number = generation();
-  return number != 0 && !sealed_ && closing_ == 0 && generations_[number & 1].used >= limit(HotKind::file) / 4 * 3;
+  return number != 0 && !sealed_ && generations_[number & 1].used >= limit(HotKind::file) / 4 * 3;
 }
 
 HotStatus HotSet::status() const {

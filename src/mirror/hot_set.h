@@ -79,6 +79,7 @@ class HotSet final : public HotGate {
   // Until there is something to do ahead of time: three quarters of the slots or of a block of ids are used, or wake(). At most `wait_ms`.
   // True: slots are getting scarce.
   bool wait_due(int wait_ms);
+  bool scarce() const;     // three quarters of the slots of the present generation are used
   Status prepare_block();  // when the present one is nearly used up
 
   HotStatus status() const;
@@ -126,6 +127,7 @@ class HotSet final : public HotGate {
   void give_file();
   bool too_many_waits(SetNumber set);
   std::uint32_t limit(HotKind kind) const;
+  bool scarce_locked() const;
   Status use_block(Lock& lock, std::uint32_t generation);
 
   HotSetPorts ports_;

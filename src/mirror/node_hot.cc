@@ -17,6 +17,28 @@ Status NodeLog::open_hot() {
   return {};
 }
 
+// What may differ after the epoch that this node led and did not hand over; nothing: there are no notes of that very epoch. Notes are read before
+// what they are relative to: should a generation just be dropped, the list is longer than need be, never shorter.
+Result<std::shared_ptr<const HotLeft>> NodeLog::left_by(Epoch led) const {
+  std::shared_ptr<const HotLeft> none;
+  if (!hot_ || led == Epoch(0) || hot_->header().epoch != led) return none;
+  HF_ASSIGN(const std::vector<HotNote> notes, hot_->notes());
+  const HotHeader header = hot_->header();
+  if (header.epoch != led) return none;
+  auto left = std::make_shared<HotLeft>(HotLeft{led, header.covered, changes_of(notes)});
+  if (left->changes.size() > max_listed) return none;
+  return std::shared_ptr<const HotLeft>(std::move(left));
+}
+
+// Of a node that led and did not hand over, what it surely has of that epoch: its notes are dropped when the disk has what they were about.
+Position NodeLog::position_led(const NodeState& state) const {
+  Position at{state.active_epoch, state.applied.sequence};
+  if (!hot_) return at;
+  const HotHeader header = hot_->header();
+  if (header.epoch == state.active_epoch && header.covered.epoch == header.epoch) at = std::max(at, header.covered);
+  return at;
+}
+
 // Before anything is captured in it. What an epoch that ended uncleanly left in the page cache only, perhaps acknowledged long ago, is noted
 // nowhere as soon as the notes of that epoch are dropped: it has to be on the disk first.
 Status NodeLog::begin_hot(Epoch epoch, Position base) {
@@ -39,9 +61,9 @@ bool NodeLog::leads(Epoch epoch) const {
   return role_ == Role::active && !ended_ && epoch_ == epoch && !stopped_ && fault_.empty();
 }
 
-bool NodeLog::everybody_covers(Sequence end) const {
+bool NodeLog::everybody_covers(Sequence end, bool but_who_is_away) const {
   for (const auto& s : senders())
-    if (!s->covers(end)) return false;
+    if (!s->covers(end) && !(but_who_is_away && s->is_away())) return false;
   return true;
 }
 
@@ -55,7 +77,9 @@ Status NodeLog::turn_hot(Epoch epoch) {
   HF_TRY(ports_.ids.make_ids_durable());
   for (const auto& tree : applier_.trees()) HF_TRY(tree->sync());
   std::unique_lock lock(mutex_, std::defer_lock);
-  while (!everybody_covers(end->sequence)) {
+  // Whoever is away keeps notes from being dropped for as long as there is room for more: they would be what it is spared the whole comparison by.
+  // That it lacks what was dropped then its own position tells (hot_return.h).
+  while (!everybody_covers(end->sequence, hot_->scarce())) {
     ++progress_waits_;
     lock.lock();
     progress_cv_.wait_for(lock, std::chrono::milliseconds(hot_look_ms));  // a peer's acknowledgement; a role that ends

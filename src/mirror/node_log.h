@@ -75,6 +75,7 @@ struct NodeLogPorts {
   ports::DurableCell* shadows = nullptr;  // null: they end with the process
   ports::SegmentFile* hot = nullptr;  // of hot_file_bytes(); null: nothing is noted, and who led is compared as a whole
   std::function<Result<FileId>()> unused_block;  // as HotSetPorts; needed with `hot`
+  IdsOfBlock ids_of_block;                       // needed with feature_hot_return
   ports::DurableCell* compared =
       nullptr;  // where the scrub stands (mirror/verify_store.h); null: forgotten with the process
   ports::ChangeStores* changes = nullptr;  // what changed while a peer's queue was given up; null: it is not noted
@@ -101,6 +102,7 @@ struct NodeLogEvents {  // from any thread; must only hand over
       may_hold_dirty;  // asked, not told: may the kernel hold writes that have not reached the mirror (files open for write)?
   std::function<void(const Shortage&, bool full)> space;  // from tick(): once when it begins, and when it ends
   std::function<void(const VerifyStatus&)> verified;      // a comparison ended
+  std::function<void(const Returned&)> returned;          // a peer that led and did not hand over came back
 };
 
 struct SealReply {
@@ -265,18 +267,25 @@ class NodeLog {
   Status check_promotable(Epoch epoch, const PromoteOptions& options) const;
   Status check_way_back(const PromoteOptions& options) const;
   Result<Position> make_base(Epoch epoch, const PromoteOptions& options, Promotion& promotion);
-  Status open_epoch(Epoch epoch, const Promotion& promotion, std::optional<Position> exact, bool hold_peers);
+  // How the epoch begins, for who returns: the trees are exactly the log as of there; or this node's own last epoch ended uncleanly.
+  struct Before {
+    std::optional<Position> exact;
+    std::shared_ptr<const HotLeft> left;
+  };
+  Status open_epoch(Epoch epoch, const Promotion& promotion, const Before& before, bool hold_peers);
   Status restart_log_held(Position base, const std::function<void(NodeState&)>& change);
   void note_point(const NodeState& before, NodeState& next) const;
   Status drain_for_restart(bool must, const Welcome& told);
   void pin_point();
   // --- node_hot.cc
   Status open_hot();
+  Result<std::shared_ptr<const HotLeft>> left_by(Epoch led) const;
+  Position position_led(const NodeState& state) const;
   Status begin_hot(Epoch epoch, Position base);
   Status end_hot(Position end);
   Status turn_hot(Epoch epoch);
   bool leads(Epoch epoch) const;
-  bool everybody_covers(Sequence end) const;
+  bool everybody_covers(Sequence end, bool but_who_is_away) const;
   // --- node_peers.cc
   void look_for_shortages();
   void note_queue_age();
@@ -355,6 +364,7 @@ class NodeLog {
   mutable Position log_end_seen_;    // by status()
   bool ended_ = false;               // end_epoch was called; the role is active until step_down
   bool hold_peers_ = false;          // in the epoch that is led
+  std::optional<LedFrom> led_from_;  // the same
   SetNumber missing_set_ = 0;        // the log is about a set that is not here yet
   std::uint64_t applied_bytes_ = 0;  // compared with the receiver's appended_bytes
   std::condition_variable apply_cv_;

@@ -42,25 +42,41 @@ void NodeLog::set_peers(const std::vector<std::pair<NodeId, std::string>>& peers
         next[id] = it->second;
         continue;
       }
-      next[id] = std::make_shared<Sender>(
-          Sender::Shared{active_, ports_.live, ports_.ids, ports_.times, config_.cluster_id, config_.node,
-                         [this] {
-                           const std::lock_guard inner(mutex_);
-                           return sets_;
-                         },
-                         [this](NodeId peer, PeerState state) {
-                           if (events_.peer_state) events_.peer_state(peer, state);
-                         },
-                         events_.may_hold_dirty,
-                         [this] {
-                           if (progress_waits_.load() == 0) return;
-                           const std::lock_guard inner(mutex_);
-                           progress_cv_.notify_all();
-                         },
-                         [this](const Error& why) { fault(why); }, config_.linger_ms, ports_.open_spill,
-                         log::default_segment_bytes, &compared_, events_.verified,
-                         [map = maps[id]](NodeId) { return map; }, config_.features, [this] { return dial_epoch(); }},
-          id, name);
+      next[id] = std::make_shared<Sender>(Sender::Shared{active_,
+                                                         ports_.live,
+                                                         ports_.ids,
+                                                         ports_.times,
+                                                         config_.cluster_id,
+                                                         config_.node,
+                                                         [this] {
+                                                           const std::lock_guard inner(mutex_);
+                                                           return sets_;
+                                                         },
+                                                         [this](NodeId peer, PeerState state) {
+                                                           if (events_.peer_state) events_.peer_state(peer, state);
+                                                         },
+                                                         events_.may_hold_dirty,
+                                                         [this] {
+                                                           if (progress_waits_.load() == 0) return;
+                                                           const std::lock_guard inner(mutex_);
+                                                           progress_cv_.notify_all();
+                                                         },
+                                                         [this](const Error& why) { fault(why); },
+                                                         config_.linger_ms,
+                                                         ports_.open_spill,
+                                                         log::default_segment_bytes,
+                                                         &compared_,
+                                                         events_.verified,
+                                                         [map = maps[id]](NodeId) { return map; },
+                                                         config_.features,
+                                                         [this] { return dial_epoch(); },
+                                                         [this] {
+                                                           const std::lock_guard inner(mutex_);
+                                                           return led_from_;
+                                                         },
+                                                         ports_.ids_of_block,
+                                                         events_.returned},
+                                          id, name);
       next[id]->queue().set_limit(send_limit_bytes_);
     }
     for (const auto& [id, sender] : senders_)

@@ -119,6 +119,8 @@ Status NodeLog::finish_rewind_held() {
   const std::uint64_t next = ports_.journal->next_number();
   std::int64_t time = 0;
   if (const auto target = ports_.journal->first_from(past.batch)) time = ports_.journal->time_before(*target);
+  // What was noted as active was about other trees than these.
+  if (past.active_epoch != Epoch(0)) HF_TRY(end_hot(past.applied));
   return restart_log_held(past.applied, [&](NodeState& s) {
     s.complete = past.complete;
     s.resyncing.clear();

@@ -39,7 +39,7 @@ Result<SealReply> NodeLog::seal(Epoch epoch, bool look_back) {
     else if (state_.went_back)
       position = {state_.active_epoch, state_.went_back->position.sequence};  // not further than who was not taken back
     else if (state_.active_epoch != Epoch(0))
-      position = {state_.active_epoch, state_.applied.sequence};
+      position = position_led(state_);
     cut = role_ == Role::passive && epoch > epoch_;
     reply = {position, complete_locked(), state_.clean, false, {}};
     reply.fallback = look_back && !reply.complete && !first_copies_locked().empty();
@@ -74,6 +74,14 @@ Result<Welcome> NodeLog::admit(const Hello& hello) {
   welcome.node = config_.node;
   welcome.clean = state.clean;
   welcome.life = life_;
+  if (!state.clean && (hello.features & config_.features & feature_hot_return) != 0) {
+    HF_ASSIGN(const auto left, left_by(state.active_epoch));
+    if (left) {
+      welcome.led = left->led;
+      welcome.covered = left->covered;
+      welcome.entries = left->changes.encode();
+    }
+  }
   {
     const auto held = receiver_.hold();
     if (Status synced = log_.sync(); !synced) {
@@ -192,7 +200,7 @@ Result<Promotion> NodeLog::promote(Epoch epoch, const PromoteOptions& options) {
   }));
   Promotion promotion;
   promotion.base = end;
-  std::optional<Position> exact;  // the trees are the log as of there, and nothing else
+  Before before;
   bool older = false, back = false;
   {
     const std::lock_guard lock(mutex_);
@@ -210,7 +218,7 @@ Result<Promotion> NodeLog::promote(Epoch epoch, const PromoteOptions& options) {
     HF_TRY(drain());
     HF_TRY(check_promotable(epoch, options));  // the drained part may have begun a resync
     promotion.recovered_time_ns = applier_.applied_time_ns();
-    if (!older && !options.as_origin && snapshot().active_epoch == Epoch(0)) exact = end;
+    if (!older && !options.as_origin && snapshot().active_epoch == Epoch(0) && !promotion.went_back) before.exact = end;
   }
   if (older) HF_TRY(empty_first_copies());
   if (Status done = applier_.checkpoint(); !done) {
@@ -228,18 +236,25 @@ Result<Promotion> NodeLog::promote(Epoch epoch, const PromoteOptions& options) {
                         Sequence(known.value + sequence_gap_after_death)};
   }
   if (epoch <= promotion.base.epoch) return fail(ErrorCode::stale, "epoch {} is in the log already", epoch.value);
+  if (!older && !back && !options.as_origin && (config_.features & feature_hot_return) != 0) {
+    auto left = left_by(snapshot().active_epoch);
+    if (left)
+      before.left = std::move(*left);
+    else
+      log_warning("peers are compared as a whole: {}", left.error().to_string());
+  }
   if (options.given_up && options.given_up()) {
     if (back) HF_TRY(give_up_epoch());
     return fail(ErrorCode::stale, "epoch {} is not wanted any more", epoch.value);
   }
   if (promotion.went_back) promotion.went_back->epoch = epoch;
-  HF_TRY(open_epoch(epoch, promotion, exact, options.hold_peers));
+  HF_TRY(open_epoch(epoch, promotion, before, options.hold_peers));
   return promotion;
 }
 
 // One store takes the node from "passive" (or "on its way back for this epoch") to "active of this epoch": there is no state between that somebody
 // could vote with.
-Status NodeLog::open_epoch(Epoch epoch, const Promotion& promotion, std::optional<Position> exact, bool hold_peers) {
+Status NodeLog::open_epoch(Epoch epoch, const Promotion& promotion, const Before& before, bool hold_peers) {
   if (Status said = applier_.leave_history("this node became active"); !said) {
     fault(said.error());
     return said;
@@ -255,7 +270,7 @@ Status NodeLog::open_epoch(Epoch epoch, const Promotion& promotion, std::optiona
     s.rewind_for_epoch = false;
     s.rewind_plan.clear();
     s.went_back = promotion.went_back;
-    s.led_from = exact;
+    s.led_from = before.exact;
     const std::lock_guard lock(mutex_);
     s.complete = sets_;
     s.lost.clear();
@@ -265,10 +280,15 @@ Status NodeLog::open_epoch(Epoch epoch, const Promotion& promotion, std::optiona
   for (const auto& s : senders()) {
     s->cancel_resync();  // what still walks for an earlier epoch must not append to this one
     s->queue().end();    // nor do its offsets mean anything there
-    s->epoch_began();
+    s->epoch_began(before.left);
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    led_from_.reset();
+    if (before.exact) led_from_ = LedFrom{*before.exact, sets_};
   }
   active_.ring().open(epoch, promotion.base);
-  for (const auto& s : senders()) s->queue().begin(promotion.base);  // from the first record on, connected or not
+  for (const auto& s : senders()) s->begin_queue(promotion.base);  // from the first record on, connected or not
   if (auto begun = append_mark(log::Kind::epoch_begin); !begun) return tl::unexpected(std::move(begun).error());
   {
     const std::lock_guard lock(mutex_);

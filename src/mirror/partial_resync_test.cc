@@ -180,6 +180,16 @@ TEST_F(PartialPeer, AFolderThatIsTakenFromItsPlaceIsAskedForWithTheOneThatHoldsI
   EXPECT_EQ(tree_->in_grave_count(ports::Grave::limbo), 0U);
 }
 
+// The active took it for known here: it was made before it died, got another id after that, and was changed since.
+TEST_F(PartialPeer, AFolderThatItsAttributesMadeIsAskedForUnlessItsNamesFollow) {
+  restart();
+  begin();
+  ship_node(id_of(1), folder_type | 0700, 0);
+  EXPECT_TRUE(asked(id_of(1), 0));
+  ship_node(id_of(2), folder_type | 0700, 0, log::rdev_all_follows);
+  EXPECT_FALSE(asked(id_of(2), 0));
+}
+
 TEST_F(PartialPeer, AQuestionThatComesTooLateKeepsTheCopyFromBeingWhole) {
   restart();
   begin();

@@ -236,6 +236,11 @@ void PeerQueue::fold_taken_until(Sequence sequence) {
   fold_taken_until_ = sequence;
 }
 
+void PeerQueue::keep_noted() {
+  const std::lock_guard lock(mutex_);
+  sink_keeps_ = true;
+}
+
 void PeerQueue::settled() {
   const std::lock_guard lock(mutex_);
   sink_keeps_ = false;

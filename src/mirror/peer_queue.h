@@ -63,6 +63,8 @@ class PeerQueue {
   Result<Position> resume_from_map();
   // What is taken is folded too, up to `sequence` (the resync_begin of a partial resynchronization; max until it is known).
   void fold_taken_until(Sequence sequence);
+  // The sink keeps what it has, and is given, until settled(), whatever the peer is sent from the queue.
+  void keep_noted();
   void settled();  // the peer is whole again
   void pause();    // the session has ended
 

@@ -60,8 +60,13 @@ Status Receiver::session(ports::ByteStream& stream, const std::string& identity)
   auto welcome = hooks_.admit(hello);
   if (!welcome) return refuse(stream, welcome.error());
   welcome->version = std::min(hello.version_max, channel_version_max);
+  welcome->listed = static_cast<std::uint32_t>(welcome->entries.size());
   HF_TRY(stream.write_all(encode_frame(*welcome)));
-  HF_ASSIGN(frame, reader.next());
+  for (std::size_t said = 0; said < welcome->entries.size();)
+    HF_TRY(stream.write_all(encode_changed(welcome->entries, said)));
+  do {
+    HF_ASSIGN(frame, reader.next());
+  } while (frame.type == FrameType::heartbeat);  // it has much to look at first
   if (frame.type == FrameType::refuse) {
     HF_ASSIGN(const Refuse refused, decode_refuse(frame.payload));
     return fail(ErrorCode::refused, "the active refuses: {}", refused.reason);

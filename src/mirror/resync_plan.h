@@ -32,7 +32,8 @@ struct ShipJob {
   FileId id;         // the object, or the name's folder
   std::string name;  // names
   bool listing = false;
-  bool unless_file = false;  // a regular file comes anyway
+  bool unless_file = false;   // a regular file comes anyway
+  bool names_follow = false;  // of a folder, by jobs of their own
   Content content = Content::hashes;
   std::vector<Extent> extents;
 };

@@ -90,6 +90,8 @@ Status Resync::append_node(ports::LiveObject& object, const Work& work, const po
   HF_ASSIGN(Record r, node_record(Kind::ship_node, work.job.id, attributes, xattrs, object, target));
   const bool whole = work.job.extents == std::vector<Extent>{{0, end_of_file}};
   if (partial_ && is_regular(attributes.mode) && whole) r.rdev = log::rdev_all_follows;
+  if (partial_ && is_folder(attributes.mode) && (work.job.listing || work.job.names_follow))
+    r.rdev = log::rdev_all_follows;
   append(r, std::max(work.node_piece, node_piece_bytes));
   if (!partial_ || !is_regular(attributes.mode) || whole || attributes.size == 0) return {};
   const std::lock_guard lock(mutex_);

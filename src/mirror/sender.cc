@@ -76,19 +76,21 @@ Status Sender::open(ports::ByteStream& stream, Epoch epoch) {
   }
   if (frame.type != FrameType::welcome)
     return fail(ErrorCode::corrupt, "peer {} answers with something that is no welcome", name_);
-  HF_ASSIGN(const Welcome welcome, decode_welcome(frame.payload));
+  HF_ASSIGN(Welcome welcome, decode_welcome(frame.payload));
   if (welcome.node != peer_)
     return fail(ErrorCode::refused, "peer {} says it is node {}, not {}", name_, to_hex(welcome.node), to_hex(peer_));
   if (welcome.version < channel_version_min || welcome.version > channel_version_max)
     return fail(ErrorCode::refused,
                 "peer {} speaks version {} of the data channel, this node {} to {}: upgrade one of them", name_,
                 welcome.version, channel_version_min, channel_version_max);
+  HF_TRY(read_listed(reader, welcome));
   Start start;
-  find_place(welcome, start);
+  const std::optional<Returned> returned = find_place(welcome, stream, start);
   // The epoch that was dialled for may be over since, and its successor's records be what was looked at: its peers are to be let in first.
   if (shared_.dial_epoch && shared_.dial_epoch() != epoch)
     return fail(ErrorCode::stale, "peer {}: epoch {} ended while it was dialled", name_, epoch.value);
   HF_TRY(stream.write_all(encode_frame(start)));
+  if (returned) say_returned(*returned);
   bool holds_copy = false;
   {
     const std::lock_guard lock(mutex_);
@@ -276,7 +278,16 @@ void Sender::pushed(Sequence mark, std::int64_t began_ns) {
     rounds_.pop_front();  // a peer that is gone: the age of its last round goes on growing
 }
 
-void Sender::epoch_began() {
+void Sender::begin_queue(Position base) {
+  std::optional<Position> noted_since;
+  {
+    const std::lock_guard lock(mutex_);
+    if (left_ && map_) noted_since = left_->covered;
+  }
+  queue_.begin(base, noted_since);
+}
+
+void Sender::epoch_began(std::shared_ptr<const HotLeft> left) {
   verifier_.unbar();
   if (map_) map_->forget();
   const std::lock_guard lock(mutex_);
@@ -288,6 +299,7 @@ void Sender::epoch_began() {
   needs_.clear();
   ++needs_found_;
   partial_.reset();
+  left_ = std::move(left);
   shipped_.clear();
   life_ = 0;
   sent_ = acked_ = applied_ = Sequence(0);
@@ -301,6 +313,11 @@ bool Sender::holds(Sequence sequence) const {
 bool Sender::covers(Sequence sequence) const {
   const std::lock_guard lock(mutex_);
   return complete_ && applied_ >= counts_from_ && acked_ >= sequence;
+}
+
+bool Sender::is_away() const {
+  const std::lock_guard lock(mutex_);
+  return !connected_ && !connecting_;
 }
 
 void Sender::update_state() {

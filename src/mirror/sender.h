@@ -18,6 +18,7 @@
 #include "mirror/active_log.h"
 #include "mirror/change_map.h"
 #include "mirror/channel.h"
+#include "mirror/hot_return.h"
 #include "mirror/peer_queue.h"
 #include "mirror/resync.h"
 #include "mirror/verifier.h"
@@ -67,8 +68,11 @@ class Sender {
     std::function<void(const VerifyStatus&)> verified;
     // Null, or gives null: none; who is given up is resynchronized as a whole.
     std::function<std::shared_ptr<ChangeMap>(NodeId)> change_map;
-    std::uint32_t features = 0;         // of the channel, that this node names
-    std::function<Epoch()> dial_epoch;  // for which peers may be begun anew now; null: for any
+    std::uint32_t features = 0;                        // of the channel, that this node names
+    std::function<Epoch()> dial_epoch;                 // for which peers may be begun anew now; null: for any
+    std::function<std::optional<LedFrom>()> led_from;  // of this node, in the present epoch; null: not known
+    IdsOfBlock ids_of_block;                           // needed with feature_hot_return
+    std::function<void(const Returned&)> returned;     // may be null; must only hand over
   };
   Sender(Shared shared, NodeId peer, std::string name);
 
@@ -91,7 +95,9 @@ class Sender {
   void moved(SetNumber set, const FileId& id);
   void cancel_resync();                               // and no new one begins in this epoch; returns when none runs
   void pushed(Sequence mark, std::int64_t began_ns);  // a push round is complete in the log at `mark` (R10)
-  void epoch_began();                                 // nothing acknowledged in it yet
+  // Nothing acknowledged in it yet. `left`: the epoch that this node led before ended uncleanly, and this is what may differ since.
+  void epoch_began(std::shared_ptr<const HotLeft> left = nullptr);
+  void begin_queue(Position base);  // of the epoch that has been opened there
   PeerQueue& queue() { return queue_; }
   PeerStatus status() const;
   NodeId peer() const { return peer_; }
@@ -99,6 +105,7 @@ class Sender {
   bool holds(Sequence sequence) const;
   // Whatever becomes of this node, what it did up to `sequence` is not missed at the peer: it holds a whole copy, and that durably.
   bool covers(Sequence sequence) const;
+  bool is_away() const;  // not connected
 
  private:
   struct Need {
@@ -106,9 +113,17 @@ class Sender {
     bool empty;
     bool partial = false;  // it was whole when it fell behind: what changed is enough
   };
-  void find_place(const Welcome& welcome, Start& start);
+  std::optional<Returned> find_place(const Welcome& welcome, ports::ByteStream& stream, Start& start);
   void trust_only_whole(const Welcome& welcome);
-  bool find_in_map(const Welcome& welcome, Start& start, PeerQueue::Source source);
+  bool find_in_map(const Welcome& welcome, ports::ByteStream& stream, Start& start, PeerQueue::Source source);
+  std::optional<Position> find_base(const Welcome& welcome, PeerQueue::Source source,
+                                    std::optional<Position> asked = {});
+  void begin_partial(const Welcome& welcome, Position base, const std::set<SetNumber>* sets);
+  // sender_return.cc
+  Status read_listed(FrameReader& reader, Welcome& welcome);
+  bool find_by_list(const Welcome& welcome, ports::ByteStream& stream, Start& start, Returned& returned);
+  bool note_own_left(const Welcome& welcome, ports::ByteStream& stream);
+  void say_returned(const Returned& returned);
   void find_needs(const Welcome& welcome, const Start& start);
   void drop_resync();
   bool map_suffices(const Need& need);
@@ -151,7 +166,8 @@ class Sender {
     Position from, base;  // where the peer stood, and where its log begins anew
   };
   std::optional<Partial> partial_;
-  bool flush_failed_ = false;  // said once
+  std::shared_ptr<const HotLeft> left_;  // not in the map yet
+  bool flush_failed_ = false;            // said once
   std::uint64_t resyncs_ = 0, sent_bytes_ = 0;
   ResyncProgress last_resync_;  // all of them since it was whole last
   bool whole_since_ = true;     // the next one begins a new sum

@@ -19,28 +19,31 @@ constexpr std::chrono::seconds map_look_every{1};
 //   tree clean, position in the queue          -> go on there; sets that are not complete are resynchronized
 //   tree clean, position in the map            -> restart where the map ends, the tree drained: sets that were complete get what changed
 //   tree clean, position elsewhere             -> restart: the log begins anew at the ring's end, all sets are resynchronized
-//   tree not clean (a fenced or dead active)   -> restart
-void Sender::find_place(const Welcome& welcome, Start& start) {
+//   tree not clean (a fenced or dead active)   -> by what it lists (sender_return.cc): restart where this epoch began, with what is listed and what
+//                                                 changed since; when that can't be enough: restart
+std::optional<Returned> Sender::find_place(const Welcome& welcome, ports::ByteStream& stream, Start& start) {
+  std::optional<Returned> returned;
   trust_only_whole(welcome);
   PeerQueue::Source source = PeerQueue::Source::stale;
   if (welcome.clean) source = queue_.resume(welcome.position);
+  if (!welcome.clean) returned = Returned{peer_, name_, welcome.led, {}, {}};
   if (source == PeerQueue::Source::queue) {
     start = {false, welcome.position, false};
-  } else if (!welcome.clean || !find_in_map(welcome, start, source)) {
+  } else if (returned ? !find_by_list(welcome, stream, start, *returned)
+                      : !find_in_map(welcome, stream, start, source)) {
     const std::string why = queue_.status().given_up;
     start = {true, queue_.restart(), false};
     {
       const std::lock_guard lock(mutex_);
       partial_.reset();
     }
-    if (!welcome.clean)
-      log_info("peer {}: was active and did not hand over: it is resynchronized", name_);
-    else
+    if (!returned)
       log_info("peer {}: epoch {} sequence {} is not in its queue{}{}: it is resynchronized", name_,
                welcome.position.epoch.value, welcome.position.sequence.value,
                why.empty() ? "" : ", which was given up: ", why);
   }
   find_needs(welcome, start);
+  return returned;
 }
 
 // Once its log begins anew no set is complete, so what was told before counts. Where it still stands where it was told so, it did not do that: a
@@ -53,41 +56,54 @@ void Sender::trust_only_whole(const Welcome& welcome) {
 }
 
 // The map says what the peer lacks after its position: it stands where the map begins or after, or where it stood when it was told so before.
-bool Sender::find_in_map(const Welcome& welcome, Start& start, PeerQueue::Source source) {
+bool Sender::find_in_map(const Welcome& welcome, ports::ByteStream& stream, Start& start, PeerQueue::Source source) {
   if (!map_ || (welcome.features & shared_.features & feature_partial_resync) == 0 || map_->overflowed()) return false;
+  const auto base = find_base(welcome, source);
+  if (!base || !note_own_left(welcome, stream)) return false;
+  log_info("peer {}: it is too far behind for its queue: it gets what changed since epoch {} sequence {}", name_,
+           welcome.position.epoch.value, welcome.position.sequence.value);
+  begin_partial(welcome, *base, nullptr);
+  start = {true, *base, true};
+  return true;
+}
+
+// Where its log begins anew; all that changed up to there is in the map, or will be when what is taken is folded. `asked`: what the queue was
+// asked for, when that is not where the peer says it stands.
+std::optional<Position> Sender::find_base(const Welcome& welcome, PeerQueue::Source source,
+                                          std::optional<Position> asked) {
   std::optional<Partial> before;
   {
     const std::lock_guard lock(mutex_);
     before = partial_;
   }
-  Position base;
+  Position base = asked.value_or(welcome.position);
   // It was told so already, and was not ready, or never heard it.
-  if (source != PeerQueue::Source::map && before && welcome.position == before->from) {
+  if (source == PeerQueue::Source::stale && before && welcome.position == before->from) {
     base = before->base;
     source = queue_.resume(base);
   }
   if (source == PeerQueue::Source::map) {
     const auto from_map = queue_.resume_from_map();
-    if (!from_map) return false;
-    base = *from_map;
-  } else if (source != PeerQueue::Source::queue) {
-    return false;
+    if (!from_map) return {};
+    return *from_map;
   }
+  if (source != PeerQueue::Source::queue) return {};
+  queue_.keep_noted();
+  return base;
+}
+
+void Sender::begin_partial(const Welcome& welcome, Position base, const std::set<SetNumber>* sets) {
   map_->begin_partial();
   queue_.fold_taken_until(Sequence(~std::uint64_t{0}));
-  start = {true, base, true};
+  const std::lock_guard lock(mutex_);
   Partial partial{{}, {}, welcome.position, base};
-  if (before) partial.sets = std::move(before->sets);
+  if (partial_) partial.sets = std::move(partial_->sets);
   for (const auto& s : welcome.sets) {
-    if (!s.complete) continue;
+    if (!s.complete || (sets && !sets->contains(s.set))) continue;
     partial.sets.insert(s.set);
     partial.whole.insert(s.set);
   }
-  log_info("peer {}: it is too far behind for its queue: it gets what changed since epoch {} sequence {}", name_,
-           welcome.position.epoch.value, welcome.position.sequence.value);
-  const std::lock_guard lock(mutex_);
   partial_ = std::move(partial);
-  return true;
 }
 
 // What the peer lacks. A resynchronization outlives its connection: its records wait in the queue, and the peer repeats what it asked for. It

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <map>
 #include <vector>
 
 #include "base/check.h"
@@ -67,6 +68,11 @@ Result<FileHandle> decode_value(const MDB_val& v) {
   std::memcpy(h.bytes.data(), bytes.data(), bytes.size());
   h.size = static_cast<std::uint32_t>(bytes.size());
   return h;
+}
+
+SetNumber set_of(const MDB_val& value) {
+  ByteReader r({static_cast<const std::uint8_t*>(value.mv_data), value.mv_size});
+  return r.u16();
 }
 
 }  // namespace
@@ -170,6 +176,43 @@ Result<bool> FileIndex::knows_prefix(ByteView prefix) {
   if (rc == MDB_NOTFOUND) return false;
   if (rc != 0) return fail_lmdb(rc, "read");
   return key.mv_size >= prefix.size() && begins(key.mv_data);
+}
+
+// What is pending is newer than what is stored; in the order of ids.
+Status FileIndex::ids_of_block(const FileId& block, const Found& found) {
+  const auto in_block = [&](const FileId& id) {
+    return std::equal(id.bytes.begin(), id.bytes.begin() + 6, block.bytes.begin()) &&
+           std::equal(id.bytes.begin() + 8, id.bytes.end(), block.bytes.begin() + 8);
+  };
+  std::map<FileId, Value> newer;
+  {
+    const std::lock_guard lock(pending_mutex_);
+    for (const auto* map : {&pending_, &committing_})
+      for (const auto& [id, value] : *map)
+        if (in_block(id)) newer.emplace(id, value);
+  }
+  FileId at = block;
+  at.bytes[6] = at.bytes[7] = 0;
+  Transaction t;
+  if (int rc = mdb_txn_begin(static_cast<MDB_env*>(env_), nullptr, MDB_RDONLY, &t.txn); rc != 0)
+    return fail_lmdb(rc, "read");
+  MDB_cursor* cursor = nullptr;
+  if (int rc = mdb_cursor_open(t.txn, dbi_, &cursor); rc != 0) return fail_lmdb(rc, "read");
+  const std::unique_ptr<MDB_cursor, void (*)(MDB_cursor*)> closes(cursor, mdb_cursor_close);
+  MDB_val key = key_of(at), value{};
+  int rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+  for (; rc == 0; rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
+    FileId id;
+    if (key.mv_size != id.bytes.size() || std::memcmp(key.mv_data, block.bytes.data(), 6) != 0) break;
+    std::memcpy(id.bytes.data(), key.mv_data, id.bytes.size());
+    if (!in_block(id) || newer.contains(id)) continue;
+    HF_ASSIGN(const FileHandle handle, decode_value(value));
+    found(set_of(value), id, S_ISDIR(handle.type_bits));
+  }
+  if (rc != 0 && rc != MDB_NOTFOUND) return fail_lmdb(rc, "read");
+  for (const auto& [id, v] : newer)
+    if (!v.gone) found(v.set, id, S_ISDIR(v.handle.type_bits));
+  return {};
 }
 
 Result<FileId> FileIndex::carried_id(int fd) {

@@ -52,6 +52,9 @@ class FileIndex final : public ports::IdBarrier {
   FileId fresh();
   // A fresh id with bytes 6 and 7 zero; none in the index is equal in the first 6 (node ids and file handles are made of the first 8).
   Result<FileId> unused_block();
+  // Every object with an id that is equal to `block` but for bytes 6 and 7.
+  using Found = std::function<void(SetNumber, const FileId&, bool folder)>;
+  Status ids_of_block(const FileId& block, const Found& found);
   // Runs the giving of an id to an object that was there before; set once, before use.
   using Around = std::function<Status(SetNumber, const std::function<Status()>&)>;
   void around_identify(Around around) { around_ = std::move(around); }

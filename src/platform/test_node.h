@@ -72,6 +72,10 @@ class TestNode {
       const std::lock_guard lock(fault_mutex);
       peer_states.insert(now);
     };
+    events.returned = [this](const mirror::Returned& returned) {
+      const std::lock_guard lock(fault_mutex);
+      returns.push_back(returned);
+    };
     HF_ASSIGN(changes, LmdbChangeStores::open(dir_ + "/changes"));
     HF_ASSIGN(undo_segments, FolderSegmentStore::open(dir_ + "/undo", segment_bytes));
     HF_ASSIGN(undo, mirror::UndoJournal::open(*undo_segments, times, {undo_bytes, 0, mirror::default_undo_age_ns},
@@ -86,11 +90,14 @@ class TestNode {
     config.hot.slots = 4096;
     config.hot.kept_slots = 256;
     config.hot.coarse_after = 1'000'000;  // generations are short here
-    HF_ASSIGN(log, mirror::NodeLog::open(
-                       config,
-                       {*segments, *state, times, *live, *index, *undo, undo.get(), open_spill, nullptr, hot_file.get(),
-                        [this] { return index->unused_block(); }, compared.get(), changes.get()},
-                       events));
+    HF_ASSIGN(log, mirror::NodeLog::open(config,
+                                         {*segments, *state, times, *live, *index, *undo, undo.get(), open_spill,
+                                          nullptr, hot_file.get(), [this] { return index->unused_block(); },
+                                          [this](const mirror::IdBlock& block, const auto& found) {
+                                            return index->ids_of_block(block.base(), found);
+                                          },
+                                          compared.get(), changes.get()},
+                                         events));
     index->around_identify(
         [gate = log->capture_log().hot()](SetNumber set, const auto& body) { return gate->with_whole_set(set, body); });
     if (with_set) HF_TRY(add_set());
@@ -170,6 +177,10 @@ class TestNode {
   }
 
   // Which states its peers have been in since the last call.
+  std::vector<mirror::Returned> take_returns() {
+    const std::lock_guard lock(fault_mutex);
+    return std::exchange(returns, {});
+  }
   std::set<mirror::PeerState> take_peer_states() {
     const std::lock_guard lock(fault_mutex);
     return std::exchange(peer_states, {});
@@ -189,6 +200,7 @@ class TestNode {
   std::mutex fault_mutex;
   std::string fault;
   std::set<mirror::PeerState> peer_states;
+  std::vector<mirror::Returned> returns;
   std::uint64_t send_limit_bytes = 1ULL << 30;
   std::atomic<std::uint64_t> send_keep_free_bytes{0};
   SystemTimes times;

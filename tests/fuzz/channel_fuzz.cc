@@ -38,6 +38,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   (void)decode_hello(bytes);
   (void)decode_welcome(bytes);
   (void)decode_start(bytes);
+  std::vector<ports::ChangeEntry> entries;
+  if (decode_changed(bytes, entries)) {
+    ChangeSet changes;
+    for (const auto& e : entries) (void)changes.add(e.key, e.value);
+  }
   (void)decode_batch_head(bytes);
   (void)decode_ack(bytes);
   (void)decode_nak(bytes);
