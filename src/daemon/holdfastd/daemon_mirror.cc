@@ -56,7 +56,7 @@ void Daemon::mirror_event(const nlohmann::json& e) {
     told = peer.state;
     event(peer.state == "lost" ? "warning" : "info", "peer_" + peer.state, "holdfastd",
           fmt::format("data channel with {}: {}", name_of(*id), peer.state));
-  } else if (kind == "space" || kind == "shadow_dropped" || kind == "verify" || kind == "undo") {
+  } else if (kind == "space" || kind == "shadow_dropped" || kind == "verify" || kind == "undo" || kind == "returned") {
     tell_of_the_past(kind, e);
   } else if (kind == "fault" || kind == "aborted") {
     const std::string reason = kind == "fault" ? text_of(e, "reason", "unknown fault")
@@ -91,6 +91,19 @@ void Daemon::tell_of_the_past(const std::string& kind, const nlohmann::json& e) 
   } else if (kind == "shadow_dropped") {
     event("warning", "shadow_dropped", "holdfastd",
           fmt::format("the shadow {} is gone on {}: {}", text_of(e, "name"), node_.node_name, text_of(e, "why")));
+  } else if (kind == "returned") {
+    const auto peer = node_id_from_hex(text_of(e, "node_id"));
+    const std::string who = peer ? name_of(*peer) : "a node", why = text_of(e, "why_whole");
+    std::string text = fmt::format("{} returned without having handed over: ", who);
+    if (why.empty())
+      text += fmt::format("reconciles {} files and {} folders instead of the whole tree", number_of(e, "files"),
+                          number_of(e, "folders"));
+    else
+      text += "the whole tree is compared, because " + why;
+    if (why.empty() && !list_of(e, "whole_sets").empty())
+      text += fmt::format("; {} folders of the cluster as a whole: too much was changed there at once",
+                          list_of(e, "whole_sets").size());
+    event("info", "returned", "holdfastd", text);
   } else if (kind == "undo") {
     const std::string state = text_of(e, "state");
     event(state == "on" ? "info" : "warning", "undo", "holdfastd",

@@ -17,7 +17,12 @@
 namespace holdfast::mirror_process {
 namespace {
 
-constexpr std::uint32_t channel_features = mirror::feature_partial_resync;
+// HOLDFAST_HOT_RETURN=on: not named to peers by itself before a power cut in the lab has shown it.
+std::uint32_t channel_features() {
+  const char* on = std::getenv("HOLDFAST_HOT_RETURN");
+  const bool hot_return = on && std::string_view(on) == "on";
+  return mirror::feature_partial_resync | (hot_return ? mirror::feature_hot_return : 0);
+}
 
 nlohmann::json to_reply(const Result<nlohmann::json>& result) {
   nlohmann::json reply = {{"ok", result.has_value()}};
@@ -162,7 +167,7 @@ Status Service::start_log(const MirrorConfig& config) {
   log_config.node_name = config.node_name.empty() ? to_hex(config.node) : config.node_name;
   log_config.ring_bytes = config.ring_bytes;
   log_config.life = random_number();
-  log_config.features = channel_features;
+  log_config.features = channel_features();
   log_config.send_limit_bytes = config.send_limit_bytes;
   log_config.receive_limit_bytes = config.receive_limit_bytes;
   mirror::NodeLogEvents events;
@@ -180,6 +185,15 @@ Status Service::start_log(const MirrorConfig& config) {
     push_(e);
   };
   events.verified = [this](const mirror::VerifyStatus& s) { on_verified(s); };
+  events.returned = [this](const mirror::Returned& r) {
+    push_({{"event", "returned"},
+           {"node_id", to_hex(r.peer)},
+           {"epoch", r.led.value},
+           {"files", r.reconciled.files},
+           {"folders", r.reconciled.folders},
+           {"whole_sets", r.reconciled.whole},
+           {"why_whole", r.why_whole}});
+  };
   events.may_hold_dirty = [this] {
     for (const auto& mount : captured_mounts())
       if (!mount.session->open_for_write().empty()) return true;
@@ -234,6 +248,9 @@ Status Service::open_hot(mirror::NodeLogPorts& ports) {
   }
   ports.hot = hot_.get();
   ports.unused_block = [this] { return index_->unused_block(); };
+  ports.ids_of_block = [this](const mirror::IdBlock& block, const auto& found) {
+    return index_->ids_of_block(block.base(), found);
+  };
   return {};
 }
 
