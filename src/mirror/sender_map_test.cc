@@ -223,6 +223,7 @@ TEST_F(SenderMap, WhatIsKnownToDifferIsPastWhenAllIsCopied) {
 TEST_F(SenderMap, TheWalkOfASetThatIsRemovedEndsBeforeItsFolderGoes) {
   session(queued_from, false);
   EXPECT_FALSE(gets_only_what_changed());
+  while (log_.last_sequence() == queued_from.sequence) std::this_thread::yield();  // it has said that it begins
   protected_.clear();
   sender_->set_removed(set);
   session(queued_from, false);
