@@ -318,7 +318,9 @@ Status Applier::stage(std::span<const log::Record> slice) {
 Status Applier::apply_slice(std::span<const log::Record> slice) {
   if (stands_alone(slice.front())) HF_TRY(checkpoint_now());
   HF_TRY(open_batch(slice));
-  HF_TRY(execute(slice));
+  Status executed = execute(slice);
+  for (auto& [number, set] : sets_) set.tree->forget_digests();
+  HF_TRY(std::move(executed));
   batch_is_sealed_ = again_ = false;
   staged_.clear();
   if (plan_.m_after && slice.back().sequence >= *plan_.m_after) plan_.m_after.reset();
@@ -360,6 +362,7 @@ Status Applier::execute(std::span<const log::Record> slice) {
       HF_TRY(verify(r, set, batch.get()));
     else if (set->resync) {
       Staged& staged = staged_[r.set];
+      staged.ids_at_end = true;
       if (r.kind == Kind::ship_dir && !batch->names_done(r.sequence))
         HF_TRY(stage_ahead(slice.subspan(at), *set->tree, set->memory, staged));
       HF_TRY(ResyncApply(*batch, set->memory, staged, hooks_.nak).apply(r));

@@ -338,7 +338,7 @@ Status ResyncApply::name_all(const log::Record& r) {
       if (found && found->id.is_none() && !is_known && found->mode == entry->mode && can_be_filled) {
         HF_TRY(tree_.adopt(r.file, entry->name, entry->id));
         if (memory_.partial) ask_for_contents(entry->id);
-        staged_.any_adopted = true;
+        (staged_.ids_at_end ? staged_.any_adopted : any_staged) = true;
         continue;
       }
     }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "base/log.h"
+#include "log/hash.h"
 #include "log/record_codec.h"
 #include "log/segment_log.h"
 #include "log/ship.h"
@@ -362,6 +363,46 @@ TEST_F(PartialPeer, AFileThatItsNodeMadeIsAskedForUnlessAllOfItFollows) {
   ship_node(id_of(2), regular_type | 0600, 10);
   EXPECT_TRUE(asked(id_of(2), nak_contents));
   EXPECT_EQ(tree_->attributes(id_of(1)).value()->rdev, 0U);
+}
+
+TEST_F(PartialPeer, WhatWasComputedInAnEarlierBatchIsNotBelieved) {
+  make(Kind::create, id_of(1), root, "f");
+  write(id_of(1), 0, "old");
+  restart();
+  begin();
+  tree_->will_digest(id_of(1), 0, 3);
+  const std::string text = "new";
+  const ByteView now(reinterpret_cast<const std::uint8_t*>(text.data()), text.size());
+  tree_->spoil(id_of(1)).data.write(0, now);
+  ship_node(id_of(1), regular_type | 0644, text.size());
+  naks_.clear();
+  const auto hash = log::content_hash(now);
+  Record r;
+  r.kind = Kind::ship_hash;
+  r.file = id_of(1);
+  r.length = text.size();
+  r.payload = hash;
+  apply(r, true);
+  EXPECT_TRUE(naks_.empty());
+}
+
+// Unlike a resynchronization, it is not done anew after a crash: whatever the mark says is done.
+TEST_F(PartialPeer, TheIdOfWhatARepairAdoptedIsDurableBeforeItsNameIsDone) {
+  make(Kind::create, id_of(1), root, "f");
+  ASSERT_TRUE(applier_->checkpoint());
+  tree_->forget_ids();  // below the mirror, another file took its name
+  Bytes listing;
+  log::append_ship_entry(listing, {id_of(1), regular_type, "f"});
+  Record names;
+  names.kind = Kind::repair_dir;
+  names.file = root;
+  names.flags = log::flag_first_chunk | log::flag_last_chunk;
+  names.payload = listing;
+  apply(names, true);
+  std::mt19937 random(1);
+  ASSERT_TRUE(tree_->sync());
+  tree_->crash(random);
+  EXPECT_TRUE(*tree_->attributes(id_of(1)));
 }
 
 TEST_F(PartialPeer, TheIdsOfAdoptedObjectsOutliveThePower) {

@@ -18,7 +18,8 @@ struct Staged {
 
   std::unordered_set<FileId> ahead;  // what listings will name, as long as they have not
   Sequence ahead_to;                 // listings up to here were looked at
-  bool any_adopted = false;  // their ids are made durable with the batch: after a crash they are adopted once more
+  // A resynchronization that a crash broke is done anew: the ids of what it adopted are made durable with the batch. Those of a repair at once.
+  bool ids_at_end = false, any_adopted = false;
   // Made with the attributes that a ship_node of this batch says, which finds nothing left to do then; nothing else was said about them since.
   struct Dressed {
     Sequence by;

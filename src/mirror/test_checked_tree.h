@@ -138,6 +138,10 @@ class CheckedTree final : public ports::Tree {
   Result<ports::Digest> digest(const FileId& id, std::uint64_t offset, std::uint64_t length) override {
     return tree_->digest(id, offset, length);
   }
+  void will_digest(const FileId& id, std::uint64_t offset, std::uint64_t length) override {
+    tree_->will_digest(id, offset, length);
+  }
+  void forget_digests() override { tree_->forget_digests(); }
   Result<std::string> read_target(const FileId& id) override { return tree_->read_target(id); }
   Status write(const FileId& id, std::uint64_t offset, std::span<const ByteView> pieces) override {
     std::uint64_t length = 0;

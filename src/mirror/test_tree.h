@@ -15,6 +15,7 @@
 #include <random>
 #include <set>
 #include <string>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -162,11 +163,18 @@ class MemoryTree : public ports::Tree {
   SetNumber set() const override { return set_; }
   Result<std::optional<ports::NodeAttributes>> attributes(const FileId& id) override;
   Result<std::size_t> read(const FileId& id, std::uint64_t offset, std::span<std::uint8_t> into) override;
+  // What was computed ahead is believed, as the real one does.
   Result<ports::Digest> digest(const FileId& id, std::uint64_t offset, std::uint64_t length) override {
+    if (const auto ahead = digests_.find({id, offset, length}); ahead != digests_.end()) return ahead->second;
     Bytes bytes(length);
     HF_ASSIGN(const std::size_t n, read(id, offset, bytes));
     return ports::Digest{log::content_hash(ByteView(bytes).first(n)), n};
   }
+  void will_digest(const FileId& id, std::uint64_t offset, std::uint64_t length) override {
+    if (find(id) == 0) return;
+    if (const auto made = digest(id, offset, length)) digests_[{id, offset, length}] = *made;
+  }
+  void forget_digests() override { digests_.clear(); }
   Result<std::string> read_target(const FileId& id) override;
   Status write(const FileId& id, std::uint64_t offset, std::span<const ByteView> pieces) override;
   Status truncate(const FileId& id, std::uint64_t size) override;
@@ -219,6 +227,9 @@ class MemoryTree : public ports::Tree {
   Status sync() override;
 
  private:
+  void forget_digests_of(const FileId& id) {
+    std::erase_if(digests_, [&](const auto& d) { return std::get<0>(d.first) == id; });
+  }
   static constexpr Ino root_ino = 1, grave_ino = 2;
   static char corner(ports::Grave why) {
     return why == ports::Grave::deleted ? 'd' : why == ports::Grave::orphan ? 'o' : 'l';
@@ -288,6 +299,7 @@ class MemoryTree : public ports::Tree {
   Ino last_ino_ = grave_ino;
   std::unordered_map<FileId, Ino> index_, durable_index_, pending_ids_;
   std::set<Ino> staged_;
+  std::map<std::tuple<FileId, std::uint64_t, std::uint64_t>, ports::Digest> digests_;
   ports::NamesMark mark_;
   std::uint64_t op_ = 0, nameless_ = 0, burial_stamp_ = 0;
   std::deque<std::pair<std::uint64_t, std::function<void()>>> journal_;

@@ -9,6 +9,7 @@ namespace holdfast::mirror::testing {
 // --- crash and sync
 
 inline void MemoryTree::crash(std::mt19937& random) {
+  digests_.clear();
   const std::uint64_t since = op_ - synced_op_;
   std::uint64_t keep = synced_op_;
   switch (random() % 4) {
@@ -177,6 +178,7 @@ inline Result<std::string> MemoryTree::read_target(const FileId& id) {
 
 inline Status MemoryTree::write(const FileId& id, std::uint64_t offset, std::span<const ByteView> pieces) {
   HF_STEP(fuse_);
+  forget_digests_of(id);
   HF_ASSIGN(const Ino ino, need(id));
   if (!is_regular(inodes_[ino].meta.mode)) return fail(ErrorCode::io, "no file");
   if (allocated_sectors() >= sectors_at_most) return fail(ErrorCode::no_space, "the tree is full");
@@ -191,6 +193,7 @@ inline Status MemoryTree::write(const FileId& id, std::uint64_t offset, std::spa
 
 inline Status MemoryTree::truncate(const FileId& id, std::uint64_t size) {
   HF_STEP(fuse_);
+  forget_digests_of(id);
   HF_ASSIGN(const Ino ino, need(id));
   if (!is_regular(inodes_[ino].meta.mode)) return fail(ErrorCode::io, "no file");
   begin();
@@ -202,6 +205,7 @@ inline Status MemoryTree::truncate(const FileId& id, std::uint64_t size) {
 inline Status MemoryTree::fallocate(const FileId& id, std::uint32_t mode_flags, std::uint64_t offset,
                                     std::uint64_t length) {
   HF_STEP(fuse_);
+  forget_digests_of(id);
   HF_ASSIGN(const Ino ino, need(id));
   if (!is_regular(inodes_[ino].meta.mode)) return fail(ErrorCode::io, "no file");
   begin();

@@ -104,6 +104,7 @@ class UndoTree final : public ports::Tree {
   void will_digest(const FileId& id, std::uint64_t offset, std::uint64_t length) override {
     tree_->will_digest(id, offset, length);
   }
+  void forget_digests() override { tree_->forget_digests(); }
   Result<ports::NamesMark> names_mark() override { return tree_->names_mark(); }
   Status set_names_mark(ports::NamesMark mark) override { return tree_->set_names_mark(mark); }
   Status sync() override { return tree_->sync(); }

@@ -60,6 +60,11 @@ void DigestAhead::forget(const FileId& id) {
   std::erase_if(jobs_, [&](const auto& job) { return job->id == id; });
 }
 
+void DigestAhead::forget_all() {
+  const std::lock_guard lock(mutex_);
+  jobs_.clear();
+}
+
 void DigestAhead::work() {
   Bytes buffer;
   std::unique_lock lock(mutex_);

@@ -31,6 +31,7 @@ class DigestAhead {
   std::optional<ports::Digest> take(const FileId& id, std::uint64_t offset, std::uint64_t length);
   // The file's bytes are about to change.
   void forget(const FileId& id);
+  void forget_all();
 
  private:
   enum class State { waiting, in_work, done };

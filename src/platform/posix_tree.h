@@ -63,6 +63,7 @@ class PosixTree final : public ports::Tree {
   Status set_names_mark(ports::NamesMark mark) override;
   Result<ports::Digest> digest(const FileId& id, std::uint64_t offset, std::uint64_t length) override;
   void will_digest(const FileId& id, std::uint64_t offset, std::uint64_t length) override;
+  void forget_digests() override { ahead_.forget_all(); }
   Status sync() override;
   Result<std::uint64_t> free_bytes() override;
   Result<Bytes> read_xattrs(const FileId& id) override;

@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "log/hash.h"
 #include "log/record.h"
 #include "log/xattrs.h"
 #include "mirror/apply_resync.h"
@@ -88,6 +89,24 @@ class PosixTreeTest : public ::testing::Test {
   std::unique_ptr<PosixTree> tree;
   const FileId top = FileId::root(set);
 };
+
+TEST_F(PosixTreeTest, ADigestIsOfTheBytesThatAreThere) {
+  const FileId id = make(1, "f");
+  write(id, 0, "old");
+  const auto digest_is_of = [&](std::string_view text) {
+    const auto digest = tree->digest(id, 0, 10);
+    return digest && digest->bytes == text.size() && digest->hash == log::content_hash(as_bytes(text));
+  };
+  tree->will_digest(id, 0, 10);
+  EXPECT_TRUE(digest_is_of("old"));
+  tree->will_digest(id, 0, 10);
+  write(id, 0, "newer");
+  EXPECT_TRUE(digest_is_of("newer"));
+  tree->will_digest(id, 0, 10);
+  tree->forget_digests();  // the application changes it now, through descriptors of its own
+  std::ofstream(at("f"), std::ios::in | std::ios::out) << "other";
+  EXPECT_TRUE(digest_is_of("other"));
+}
 
 TEST_F(PosixTreeTest, XattrsAreReadInOrderAndWithoutOurOwn) {
   const FileId id = make(1, "f");

@@ -185,6 +185,8 @@ class Tree {
   virtual Result<Digest> digest(const FileId& id, std::uint64_t offset, std::uint64_t length) = 0;
   // A hint, never needed for correctness: this digest is asked for soon. Returns at once; what is not there is nobody's fault.
   virtual void will_digest(const FileId&, std::uint64_t /*offset*/, std::uint64_t /*length*/) {}
+  // Others may change the tree from now on: what was begun, and not asked for, says nothing about it any more.
+  virtual void forget_digests() {}
 
   // --- durability
   virtual Result<NamesMark> names_mark() = 0;
