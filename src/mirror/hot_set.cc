@@ -306,6 +306,7 @@ Status HotSet::use_block(Lock& lock, std::uint32_t number) {
   HF_TRY(make_durable(lock, number, {{HotKind::block, 0, *base}}));
   if (generations_[number & 1].number != number) return {};  // dropped meanwhile: so is the note
   const std::lock_guard blocks(block_mutex_);
+  if (block_.generation > number) return {};  // a younger generation has one already, whose note lives longer
   if (block_.generation < number || block_.next >= ids_in_block) {
     // What is left of the blocks of an older generation goes with it: its note does not live long enough.
     if (block_.generation < number) ahead_.reset();
