@@ -9,6 +9,7 @@ namespace holdfast::mirror {
 namespace {
 
 constexpr std::uint64_t big_range_bytes = std::uint64_t{1} << 20;
+constexpr std::uint64_t ask_again_bytes = std::uint64_t{64} << 20;
 
 }  // namespace
 
@@ -76,39 +77,47 @@ Status CellCapture::data(const FileId& id, std::uint64_t offset, std::uint64_t l
   return {};
 }
 
+// Looks for extents only, and no further than to what is refused: a file may have millions of them.
 Result<std::uint64_t> CellCapture::estimate(const ports::Touches& touches) {
-  struct Wanted {
-    std::uint64_t allocated = 0;
-    RangeSet ranges;
-  };
-  std::unordered_map<FileId, Wanted> wanted;
+  std::unordered_map<FileId, RangeSet> wanted;
   for (const auto& d : touches.data) {
     if (d.length < big_range_bytes) continue;
     HF_ASSIGN(const auto there, tree_.attributes(d.id));
     if (!there || !is_regular(there->mode) || d.offset >= there->size) continue;
-    Wanted& w = wanted[d.id];
-    w.allocated = there->allocated_bytes;
-    w.ranges.add(d.offset, d.offset + std::min(d.length, there->size - d.offset));
+    wanted[d.id].add(d.offset, d.offset + std::min(d.length, there->size - d.offset));
   }
-  std::uint64_t sum = 0;
+  std::uint64_t sum = 0, asked = 0;
+  const auto count = [&](const FileId& id, std::uint64_t begin, std::uint64_t end) -> Status {
+    while (begin < end) {
+      HF_ASSIGN(const std::uint64_t data, tree_.next_data(id, begin));
+      if (data >= end) return {};
+      begin = std::max(begin, data);
+      HF_ASSIGN(std::uint64_t hole, tree_.next_hole(id, begin));
+      hole = std::min(hole, end);
+      if (hole <= begin) hole = end;
+      sum += hole - begin;
+      begin = hole;
+      if (sum - asked < ask_again_bytes) continue;
+      asked = sum;
+      HF_TRY(undo_.expect(sum));
+    }
+    return {};
+  };
   const CoveredSet& set = covered_[tree_.set()];
-  for (const auto& [id, w] : wanted) {
+  for (const auto& w : wanted) {
+    const FileId& id = w.first;
     const auto covered = set.objects.find(id);
     const bool known = covered != set.objects.end();
     if (known && covered->second.absent) continue;
-    std::uint64_t bytes = 0;
-    for (const auto& [begin, end] : w.ranges) {
+    for (const auto& [begin, end] : w.second) {
       if (!known) {
-        bytes += end - begin;
+        HF_TRY(count(id, begin, end));
         continue;
       }
-      HF_TRY(covered->second.data.for_each_missing<Status>(begin, std::min(end, covered->second.size),
-                                                           [&](std::uint64_t b, std::uint64_t e) -> Status {
-                                                             bytes += e - b;
-                                                             return {};
-                                                           }));
+      HF_TRY(covered->second.data.for_each_missing<Status>(
+          begin, std::min(end, covered->second.size),
+          [&](std::uint64_t b, std::uint64_t e) -> Status { return count(id, b, e); }));
     }
-    sum += std::min(bytes, w.allocated);
   }
   return sum;
 }
