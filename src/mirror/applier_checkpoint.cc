@@ -340,9 +340,10 @@ Result<bool> Applier::make_space(std::span<const log::Record> slice) {
     plan_ = {Sequence(slice.front().sequence.value - 1), slice.back().sequence, 0};
     again_ = true;
   }
-  if (!undo_.on()) return false;
-  HF_ASSIGN(const bool purged, purge_covered(undo_.oldest_batch()));
+  // Without a history nothing more is given up here: what no checkpoint covers, a redo may meet.
+  HF_ASSIGN(const bool purged, purge_covered(undo_.on() ? undo_.oldest_batch() : 0));
   if (purged) return true;
+  if (!undo_.on()) return false;
   bool dropped = false;
   if (!undo_.hopeless()) {
     HF_ASSIGN(dropped, undo_.drop_oldest());

@@ -73,6 +73,26 @@ TEST(NodeSweep, ACrashInBetweenLeavesNothing) {
   EXPECT_EQ(node.tree->in_grave_count(ports::Grave::deleted), 0U);
 }
 
+// Its space is needed at once: a takeover would be refused for want of it.
+TEST(NodeSweep, WithoutHistoryWhatNobodyNeedsMakesRoomAtOnce) {
+  Node node;
+  node.tree->sectors_at_most = 8;
+  ASSERT_TRUE(node.start());
+  node.log->set_history(false);
+  EXPECT_EQ(node.session(1, false, {}, {create(1, "a"), write(1, std::string(8 * sector_bytes, 'a'))}), "");
+  std::atomic<int> purged{0}, late{0};
+  node.tree->on_purge = [&] {
+    ++purged;
+    late += node.log->status().receive.waits_for_space ? 1 : 0;
+  };
+  EXPECT_EQ(node.session(1, false, {Epoch(1), Sequence(2)},
+                         {unlink(1, "a"), create(2, "b"), mark(log::Kind::epoch_begin), write(2, "b")}),
+            "");
+  EXPECT_EQ(node.content(id(2)), "b");
+  EXPECT_EQ(purged, 1);
+  EXPECT_EQ(late, 0) << "it waited for what it could have had";
+}
+
 // It follows again while much is left: nothing that its new history needs may go.
 TEST(NodeSweep, WhatANewHistoryNeedsStays) {
   Node node;
