@@ -189,7 +189,9 @@ void Core::judge_canvass(bool last_chance, Now now, Actions& out) {
   // note_value() may have brought what the ballots don't show, so this is judged again with the votes.
   if (const std::string reason = why_not(*newest, complete_hint_, fallback_hint_); !reason.empty())
     return abandon(reason, true, now, out);
-  if (!cant_lead_.empty()) return abandon(cant_lead_, true, now, out);
+  // What it waits for is of the copy; on the way back to a point nothing of that is done.
+  const bool goes_back = !complete_hint_ && falls_back(fallback_hint_);
+  if (!cant_lead_.empty() && !goes_back) return abandon(cant_lead_, true, now, out);
   const bool alone =
       std::count_if(newest->members.begin(), newest->members.end(), [](const Member& m) { return m.voter; }) == 1;
   if (alone && lacks_contact(*newest)) {

@@ -197,6 +197,24 @@ TEST_F(ClusterTest, AConsistentPointIsForAnAdministratorsForceOnly) {
   EXPECT_FALSE(at(n2).value()->is_in_sync(n1));
 }
 
+// I6. The way back neither drains what was received nor needs room for the history of it: what apply waits for is nothing to it.
+TEST_F(ClusterTest, AForceTakesThePointOfAMirrorThatCannotLeadNow) {
+  start(true);
+  feed(n1, in::PeerLost{n2});
+  pass(500);
+  nodes_[n2].complete = false;
+  nodes_[n2].point = true;
+  feed(n2, in::MirrorState{{}, false, {}, true, "it waits for space: free some"});
+  nodes_[n1].core.reset();
+  pass(5000);
+  EXPECT_EQ(at(n2).role(), Role::passive);
+  feed(n2, in::Failover{true, 1'000'000, 61});
+  pass(5000);
+  EXPECT_EQ(at(n2).role(), Role::active);
+  ASSERT_FALSE(seen<out::BecomeActive>(n2).empty());
+  EXPECT_TRUE(seen<out::BecomeActive>(n2).back().older);
+}
+
 // The point is checked before anything is recorded: a node that can't go back must not win, or nobody could serve.
 TEST_F(ClusterTest, AConsistentPointThatCantBeReachedDoesNotWin) {
   start(true);
