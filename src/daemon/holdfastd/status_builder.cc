@@ -60,6 +60,10 @@ class Builder {
     if (!self(id)) return member_of(summary(id), "mirror");
     return s_.mirror_connected && s_.mirror_age_ms >= 0 && s_.mirror_age_ms < fresh_ms ? s_.mirror : nothing;
   }
+  std::string fault_of(NodeId id) const {
+    if (!self(id)) return text_of(summary(id), "fault");
+    return s_.fault.empty() ? s_.setup_error : s_.fault;
+  }
   // The active says so itself; the register alone may be old.
   bool active_speaks() const {
     return self(active()) ? s_.office_epoch.value != 0 : text_of(summary(active()), "role") == "active";
@@ -107,9 +111,7 @@ class Builder {
     for (const auto& [id, paths] : in_.paths)
       if (id == m.id)
         for (const auto& p : paths) n.channel.push_back({p.address, p.connected ? "up" : "down", p.rtt_ms});
-    const std::string fault =
-        self(m.id) ? (s_.fault.empty() ? s_.setup_error : s_.fault) : text_of(summary(m.id), "fault");
-    state(heard, is_active, fault, entry, m.id, n);
+    state(heard, is_active, fault_of(m.id), entry, m.id, n);
     return n;
   }
 
@@ -301,11 +303,11 @@ class Builder {
     targets_that_cant_lead();
   }
 
-  // Of those that may take over none could, for now.
+  // Of those that may take over, and answer, none could, for now.
   void targets_that_cant_lead() {
     std::string why;
     for (const NodeId id : s_.value->in_sync) {
-      if (id == active()) continue;
+      if (id == active() || mirror_of(id).is_null() || !fault_of(id).empty()) continue;
       const std::string reason = why_it_cant_lead(mirror_of(id));
       if (reason.empty()) return;
       why += (why.empty() ? "" : "; ") + name_of(id) + ": " + reason;

@@ -147,6 +147,21 @@ TEST(StatusBuilder, APassiveWithoutSpaceIsNoTarget) {
   EXPECT_FALSE(failover.change_with.empty());
 }
 
+TEST(StatusBuilder, ANodeThatDoesNotAnswerHidesNoPassiveWithoutSpace) {
+  const NodeId n3{4};
+  auto in = from_passive();
+  cluster::Value v = *in.snapshot.value;
+  v.in_sync.push_back(n3);
+  v.members.push_back({n3, "n3", "there", 3, cluster::MemberKind::data, true, {}});
+  in.snapshot.value = std::make_shared<const cluster::Value>(v);
+  in.snapshot.mirror["space"] = {{{"where", "folder"}, {"full", true}, {"path", "/srv/db"}}};
+  EXPECT_FALSE(build_status(in).automatic_failover.available) << "n3 is silent";
+  in.snapshot.peers[n3] = {json{{"name", "n3"}, {"mirror", {{"role", "passive"}}}, {"fault", "EIO"}}, in.now_ms - 300};
+  EXPECT_FALSE(build_status(in).automatic_failover.available) << "n3 has a fault";
+  in.snapshot.peers[n3].json.erase("fault");
+  EXPECT_TRUE(build_status(in).automatic_failover.available);
+}
+
 TEST(StatusBuilder, TheUndoHistoryIsShownWhereItIsTold) {
   auto in = from_passive();
   EXPECT_FALSE(node(build_status(in), "n2").undo.has_value());
