@@ -2,6 +2,7 @@
 // Any bytes as what a peer sends: frames off the stream, and each message's decoder on its own.
 #include <algorithm>
 
+#include "mirror/change_set.h"
 #include "mirror/channel.h"
 #include "mirror/node_state.h"
 
