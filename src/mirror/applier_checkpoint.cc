@@ -45,11 +45,11 @@ Status Applier::give_up(const log::Record& r, SetState& set) {
   }));
   set.complete = false;
   set.verify.forget();
-  HF_TRY(set.tree->unstage());  // the rest of the batch is skipped
-  staged_[r.set] = {};
   complete_.erase(r.set);
   hooks_.resync_broken();
-  return {};
+  staged_[r.set] = {};
+  return set.tree
+      ->unstage();  // the rest of the batch is skipped; also when this finds no space, and the batch is done again
 }
 
 // Only a complete copy is compared; to any other the active will ship everything in any case.

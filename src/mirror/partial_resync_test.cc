@@ -246,6 +246,15 @@ TEST_F(PartialPeer, AFolderThatIsGoneAgainNeedsNoListing) {
   EXPECT_TRUE(whole());
 }
 
+// When the batch is done again the copy is none any more, and nothing in it is seen: what is owed for it is not owed then.
+TEST_F(PartialPeer, ACopyThatIsGivenUpIsAskedForAlsoWhereThereIsNoSpace) {
+  tree_->no_space_once_at_unstage = true;
+  link(id_of(1), "f");
+  EXPECT_FALSE(whole());
+  EXPECT_FALSE(tree_->no_space_once_at_unstage);
+  EXPECT_EQ(broken_, 1);
+}
+
 // It is done again as a redo would, but nothing of it was done by another life.
 TEST_F(PartialPeer, ABeginningThatFoundNoSpaceOnceIsNoBrokenOne) {
   restart();

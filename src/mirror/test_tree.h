@@ -146,6 +146,7 @@ class MemoryTree : public ports::Tree {
     return static_cast<std::size_t>(std::count_if(grave().names.begin(), grave().names.end(),
                                                   [&](const auto& e) { return e.first[0] == corner(why); }));
   }
+  bool no_space_once_at_unstage = false;
   std::size_t sectors_at_most = SIZE_MAX;  // no write begins when there are so many
   std::size_t allocated_sectors() const {
     std::size_t all = 0;
@@ -189,6 +190,7 @@ class MemoryTree : public ports::Tree {
   Status stage(const FileId& id, const ports::NewNode& node) override;
   Status commit_ids() override;
   Status unstage() override {
+    if (std::exchange(no_space_once_at_unstage, false)) return fail(ErrorCode::no_space, "the index is full");
     for (const Ino ino : staged_) forget(inodes_[ino].meta.id);
     staged_.clear();
     return {};
