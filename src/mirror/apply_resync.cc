@@ -273,10 +273,7 @@ Status ResyncApply::become(const log::Record& r, const ports::NodeAttributes* th
 
 // Made with these attributes (stage_ahead.h).
 Status ResyncApply::ship_dressed(const log::Record& r, bool sized) {
-  if (is_regular(r.mode) && !sized) {
-    const ports::NodeAttributes empty;
-    HF_TRY(become(r, &empty));
-  }
+  if (!sized) HF_TRY(become(r, nullptr));
   is_shipped(r);
   batch_.touched(r.file, r.mtime_ns);
   return {};
