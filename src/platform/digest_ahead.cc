@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <system_error>
 
 #include "base/check.h"
 #include "log/hash.h"
@@ -37,7 +38,10 @@ void DigestAhead::ask(const FileId& id, UniqueFd file, std::uint64_t offset, std
     const std::lock_guard lock(mutex_);
     if (jobs_.size() == most_jobs) jobs_.pop_front();
     jobs_.push_back(std::move(job));
-    while (threads_.size() < threads) threads_.emplace_back([this] { work(); });
+    try {
+      while (threads_.size() < threads) threads_.emplace_back([this] { work(); });
+    } catch (const std::system_error&) {  // no more threads: whoever asks does it himself
+    }
   }
   wanted_.notify_one();
 }
