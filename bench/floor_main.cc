@@ -72,14 +72,14 @@ struct Notes {
       return id;
     };
     HF_ASSIGN(log.gate, mirror::HotSet::open({*file, times, block}));
-    return log.gate->begin(Epoch(1), {});
+    return log.gate->begin({Epoch(1), 1, 0}, {});
   }
 
   void turn(mirror::HotSet& hot, int root, int every_s) {
     turning = std::thread([this, &hot, root, every_s] {
       std::unique_lock lock(mutex);
       while (!stop_asked.wait_for(lock, std::chrono::seconds(every_s), [&] { return stop; })) {
-        const auto turn = hot.open_next();
+        const auto turn = hot.open_next(Epoch(1));
         if (!turn || !hot.wait_left_behind(*turn, [] { return false; }) || syncfs(root) != 0 || !hot.drop(*turn, {}))
           return (void)std::fputs("holdfast-floor: the notes failed\n", stderr);
       }

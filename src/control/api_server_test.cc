@@ -213,6 +213,7 @@ TEST(Model, StatusReadsBackWhatItWrote) {
   m.name = "n2", m.role = "passive";
   m.sync_progress = SyncProgress{"resync", 43.0, 43, 100, 5, 12.0};
   m.last_sync = LastSync{"partial", 3, 4, 5, 6};
+  n.hot = HotStatus{7, {1, 3}};
   s.nodes = {n, m};
   s.lease = LeaseStatus{"n1", 1800, 7};
   s.plan = PlanStatus{};

@@ -66,13 +66,17 @@ void fields(V& v, LastSync& t) {
   v("sent_bytes", t.sent_bytes);
 }
 template <class V>
+void fields(V& v, HotStatus& t) {
+  v("noted", t.noted), v("whole_sets", t.whole_sets);
+}
+template <class V>
 void fields(V& v, NodeStatus& t) {
   v("name", t.name), v("node_id", t.node_id), v("identity", t.identity), v("role", t.role), v("site", t.site);
   v("since", WallTime{t.since_ms}), v("synchronized", t.synchronized), v("recovery_point_s", t.recovery_point_s);
   v("consistent_point_age_s", t.consistent_point_age_s);
   v("state", t.state), v("detail", t.detail), v("version", t.version), v("self", t.self), v("held", t.held);
   v("sync_progress", t.sync_progress), v("channel", t.channel), v("queues", t.queues);
-  v("undo", t.undo), v("last_sync", t.last_sync);
+  v("undo", t.undo), v("last_sync", t.last_sync), v("hot", t.hot);
 }
 template <class V>
 void fields(V& v, LeaseStatus& t) {

@@ -50,6 +50,12 @@ struct LastSync {
   std::uint64_t sent_bytes = 0;  // on the wire for it
 };
 
+// Of the active: what would be compared with its successor's should it die now and return.
+struct HotStatus {
+  std::uint64_t noted = 0;                // objects, about
+  std::vector<std::uint64_t> whole_sets;  // all of these
+};
+
 // What a node can be taken back to (GET /v1/timeline says more).
 struct UndoStatus {
   std::string state;  // off | on | damaged | waiting_for_space | rewinding | ...
@@ -77,6 +83,7 @@ struct NodeStatus {
   bool held = false;  // keeps receiving and voting, but neither applies nor is a target
   std::optional<SyncProgress> sync_progress;
   std::optional<LastSync> last_sync;
+  std::optional<HotStatus> hot;
   std::vector<ChannelPath> channel;
   Queues queues;
   std::optional<UndoStatus> undo;

@@ -106,6 +106,15 @@ Status Applier::add_tree(std::shared_ptr<ports::Tree> tree) {
   return adopt_state(number, set);
 }
 
+void Applier::doubt(SetNumber set, bool no_point) {
+  const std::lock_guard work(work_mutex_);
+  const std::lock_guard lock(mutex_);
+  complete_.erase(set);
+  resyncing_.erase(set);
+  if (no_point) kept_.clear();
+  resyncing_count_ = static_cast<int>(resyncing_.size());
+}
+
 void Applier::remove_tree(SetNumber set) {
   const std::lock_guard work(work_mutex_);
   const std::lock_guard lock(mutex_);

@@ -58,6 +58,8 @@ class Applier {
   // Where to go on, before the first step or after the log was reset.
   Status begin(const NodeState& state);
   Status add_tree(std::shared_ptr<ports::Tree> tree);
+  // Nothing that is known of the set holds for the tree that is about to be added; nor, if so, the point that resynchronizations began at.
+  void doubt(SetNumber set, bool no_point);
   void remove_tree(SetNumber set);  // its records are skipped from now on
   std::vector<std::shared_ptr<ports::Tree>> trees() const;
   // Runs `look` on each tree while nothing is being applied.
@@ -70,6 +72,8 @@ class Applier {
   bool in_doubt_held() const;
   // All that was applied is durable, and so is its history (held): before the log is replaced, and before a rewind.
   Status sync_held();
+  // All that was done is durable, and every tree carries the mark; the sets that do. One that finds no space for it is as durable.
+  Result<std::set<SetNumber>> mark_held(const CheckpointMark& mark);
   // The log is about to go on elsewhere, and the trees stay: the history says so (held). `head`: life, before, after, and the sets whose trees are
   // what some moment of the application left.
   Status jump_held(UndoHead head);

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "mirror/applier.h"
 #include "mirror/file_type.h"
+#include "mirror/tree_marks.h"
 
 namespace holdfast::mirror {
 
@@ -124,7 +125,11 @@ Status Applier::begin_resync(const log::Record& r) {
   const bool keeps = undo_.on() && (was_whole || kept_.contains(r.set));
   if (undo_.on() && set && !keeps) HF_TRY(undo_.gap(r.set, "the set is copied anew"));
   log_info("set {}: resynchronization begins at sequence {}", r.set, r.sequence.value);
+  const bool partial = (r.flags & log::flag_partial_resync) != 0;
+  bool doubted = false;
   HF_TRY(hooks_.update_state([&](NodeState& s) {
+    doubted = s.doubted.contains(r.set);
+    if (!partial) s.doubted.erase(r.set);
     if (keeps && !s.point) {  // this batch's start, which is now
       s.point = PastState{undo_.current_batch(), before, s.active_epoch, s.clean, s.complete};
       s.point_time_ns = applied_time_ns_;
@@ -138,9 +143,9 @@ Status Applier::begin_resync(const log::Record& r) {
     set->resync = true;
     set->complete = false;
     set->memory = {};
-    set->memory.partial = (r.flags & log::flag_partial_resync) != 0;
-    // What was done before a crash is not done again, and not asked for again.
-    set->memory.broken = set->memory.partial && r.sequence <= doubt_to_;
+    set->memory.partial = partial;
+    // What was done before a crash is not done again, and not asked for again. To another tree than was remembered what changed is not enough.
+    set->memory.broken = partial && (r.sequence <= doubt_to_ || doubted);
     // A file that has no name now can't be shipped. Should it get one, it must come whole, so it must not be known here with what it had. Nothing
     // after this record was done before it is durable, so a redo, too, finds only files of before.
     HF_TRY(set->tree->purge(ports::Grave::orphan));
@@ -205,9 +210,13 @@ Status Applier::checkpoint() {
 Status Applier::checkpoint_now() {
   const Position position = applied();
   if (!dirty_) return {};
-  HF_TRY(undo_.sync());  // else history would seem to lack what the checkpoint covers
-  for (auto& [number, set] : sets_) HF_TRY(set.tree->sync());
-  HF_TRY(hooks_.update_state([&](NodeState& s) { s.applied = position; }));
+  const CheckpointMark mark{log_life_, position.sequence};
+  HF_ASSIGN(const std::set<SetNumber> marked,
+            mark_held(mark));  // history too: else it would seem to lack what this covers
+  HF_TRY(hooks_.update_state([&](NodeState& s) {
+    s.applied = position;
+    for (const SetNumber set : marked) s.marked[set] = mark;
+  }));
   dirty_ = false;
   unsynced_bytes_ = 0;
   checkpoint_batch_ = undo_.current_batch();
@@ -376,6 +385,21 @@ Status Applier::sync_held() {
   HF_TRY(undo_.sync());
   for (auto& [number, set] : sets_) HF_TRY(set.tree->sync());
   return {};
+}
+
+Result<std::set<SetNumber>> Applier::mark_held(const CheckpointMark& mark) {
+  std::set<SetNumber> marked;
+  HF_TRY(undo_.sync());
+  const Bytes value = encode(mark);
+  for (auto& [number, set] : sets_) {
+    const Status written = set.tree->set_mark(ports::Mark::checkpoint, value);
+    if (written)
+      marked.insert(number);
+    else if (written.error().code != ErrorCode::no_space)
+      return tl::unexpected(written.error());
+    HF_TRY(set.tree->sync());
+  }
+  return marked;
 }
 
 Status Applier::jump_held(UndoHead head) {

@@ -11,6 +11,7 @@ namespace holdfast::mirror {
 namespace {
 
 constexpr std::uint8_t header_version = 1;
+constexpr std::size_t flushed_at_once = 65536;  // keys: a part of a second on a slow disk
 
 Bytes header(bool overflowed) {
   Bytes out;
@@ -80,7 +81,7 @@ Status ChangeMap::clear_held() {
   return {};
 }
 
-Status ChangeMap::flush() {
+Status ChangeMap::flush(const std::function<Status()>& between) {
   const std::lock_guard one(store_mutex_);
   HF_TRY(clear_held());
   std::vector<ChangeEntry> entries;
@@ -90,7 +91,15 @@ Status ChangeMap::flush() {
     std::swap(memory_, flushing_);
     entries = flushing_.encode();
   }
-  Status merged = store_->merge(entries, ChangeSet::combine, header(false));
+  Status merged;
+  for (std::size_t at = 0; merged && at < entries.size();) {
+    const auto from = entries.begin() + static_cast<std::ptrdiff_t>(at);
+    at = std::min(at + flushed_at_once, entries.size());
+    const std::vector<ChangeEntry> piece(std::make_move_iterator(from),
+                                         std::make_move_iterator(entries.begin() + static_cast<std::ptrdiff_t>(at)));
+    merged = store_->merge(piece, ChangeSet::combine, header(false));
+    if (merged && between) merged = between();
+  }
   std::uint64_t keys = 0;
   if (merged) {
     HF_ASSIGN(keys, store_->size());
@@ -103,13 +112,13 @@ Status ChangeMap::flush() {
   return merged;
 }
 
-Status ChangeMap::note(const ChangeSet& changes) {
+Status ChangeMap::note(const ChangeSet& changes, const std::function<Status()>& between) {
   {
     const std::lock_guard lock(mutex_);
     noted_ = true;
     memory_.merge(changes);
   }
-  return flush();
+  return flush(between);
 }
 
 bool ChangeMap::may_lack_anything() const {

@@ -5,6 +5,7 @@
 // Threads: fold and forget under the queue's mutex (memory only); everything else from any, and may wait for the disk.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -32,11 +33,12 @@ class ChangeMap final : public ChangeSink {
   // While the peer is being brought up to date by the map, until forget(): what it is asked to name, it may not have (ChangeSet::fold).
   void begin_partial();
 
-  // What is in memory is on disk, durable, when it returns. ErrorCode::no_space: it stays in memory.
-  Status flush();
+  // What is in memory is on disk, durable, when it returns. ErrorCode::no_space: it stays in memory. In pieces, `between` which it may be ended: then
+  // it stays in memory too.
+  Status flush(const std::function<Status()>& between = {});
   bool wants_flush() const;
   // Adds these, durably: what the peer may have changed, or lost, by itself.
-  Status note(const ChangeSet& changes);
+  Status note(const ChangeSet& changes, const std::function<Status()>& between = {});
   bool may_lack_anything() const;  // since then: it may lack objects that are not named
   // All of the object: the peer asked for it, or may have. In memory.
   void note_object(SetNumber set, const FileId& id);

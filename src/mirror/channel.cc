@@ -8,7 +8,7 @@ namespace {
 
 constexpr std::size_t max_text_bytes = 512;
 constexpr std::size_t changed_bytes = 128 * 1024;  // a frame of them is not much longer
-constexpr std::size_t hot_tail_bytes = 8 + 16 + 4, max_key_bytes = 300;
+constexpr std::size_t hot_tail_bytes = 8 + 16 + 4, max_key_bytes = 300, max_value_bytes = 64;
 constexpr std::uint8_t start_goes_on = 0, start_anew = 1, start_drained = 2;
 
 std::size_t covered(FrameType type, std::size_t length) {
@@ -131,7 +131,7 @@ Bytes encode_frame(const Welcome& m) {
     w.varint(m.sets.size());
     for (const auto& s : m.sets) {
       w.u16(s.set);
-      w.u8(static_cast<std::uint8_t>((s.complete ? 1 : 0) | (s.empty ? 2 : 0)));
+      w.u8(static_cast<std::uint8_t>((s.complete ? 1 : 0) | (s.empty ? 2 : 0) | (s.doubted ? 4 : 0)));
     }
     w.u32(m.features);
     w.u64(m.led.value);
@@ -156,6 +156,7 @@ Result<Welcome> decode_welcome(ByteView payload) {
     const std::uint8_t bits = r.u8();
     s.complete = bits & 1;
     s.empty = bits & 2;
+    s.doubted = bits & 4;
     m.sets.push_back(s);
   }
   m.features = read_features(r);
@@ -185,7 +186,7 @@ Status decode_changed(ByteView payload, std::vector<ports::ChangeEntry>& entries
   const std::uint32_t count = r.u32();
   for (std::uint32_t i = 0; i < count && r.ok(); ++i) {
     const ByteView key = r.bytes(), value = r.bytes();
-    if (key.size() > max_key_bytes) r.fail();
+    if (key.size() > max_key_bytes || value.size() > max_value_bytes) r.fail();  // of notes, not of any change
     if (r.ok()) entries.push_back({Bytes(key.begin(), key.end()), Bytes(value.begin(), value.end())});
   }
   return finished(r, true, "list of changes").map([](bool) {});

@@ -59,6 +59,7 @@ struct Hello {
 struct PeerSetState {
   SetNumber set = 0;
   bool complete = false, empty = false;
+  bool doubted = false;  // something else stands there than what was remembered: what changed is not enough
 };
 struct Welcome {
   std::uint16_t version = channel_version_max;

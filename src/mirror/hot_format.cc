@@ -22,7 +22,7 @@ Bytes encode_hot_header(const HotHeader& header, std::uint32_t slots) {
   w.u64(header.serial);
   w.u64(header.epoch.value);
   w.u32(header.released);
-  w.u32(0);
+  w.u32(header.drawn);
   w.u64(header.covered.epoch.value);
   w.u64(header.covered.sequence.value);
   w.u32(crc32c(out));
@@ -40,7 +40,7 @@ Result<HotHeader> decode_hot_header(ByteView bytes, std::uint32_t slots) {
   header.serial = r.u64();
   header.epoch = Epoch(r.u64());
   header.released = r.u32();
-  r.u32();
+  header.drawn = r.u32();
   header.covered.epoch = Epoch(r.u64());
   header.covered.sequence = Sequence(r.u64());
   if (r.u32() != crc32c(bytes.first(hot_header_bytes - 4)))

@@ -40,7 +40,15 @@ struct HotHeader {
   std::uint64_t serial = 0;    // the higher of the two counts
   Epoch epoch;                 // that the notes are about; 0: of none
   std::uint32_t released = 0;  // notes of this generation and of older ones are over
+  std::uint32_t drawn = 0;     // at random when the epoch began; 0: by a program that did not mark its trees
   Position covered;            // everything up to here is on the disk below and at the peers, but for what is noted
+};
+
+// What each tree carries that the notes speak of: it is at least as far as notes up to `released` being dropped asks for (tree_marks.h).
+struct HotMark {
+  Epoch epoch;
+  std::uint32_t drawn = 0;  // not 0
+  std::uint32_t released = 0;
 };
 
 constexpr std::uint32_t hot_version = 1;

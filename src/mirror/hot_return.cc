@@ -57,33 +57,67 @@ std::string to_string(const Returned& r) {
 
 namespace {
 
-Status note(ChangeMap& map, const ChangeSet& changes, Reconciled& sum, const std::function<Status()>& between) {
-  changes.for_each_object(
-      [&](SetNumber, const FileId&, const ObjectChange& change) { ++(change.listing ? sum.folders : sum.files); });
-  HF_TRY(map.note(changes));
-  if (map.overflowed()) return fail(ErrorCode::refused, "it is too much to be listed");
-  return between();
-}
+constexpr std::size_t noted_at_once = 4096;
+
+// Notes what is added to it, piece by piece.
+class Noting {
+ public:
+  Noting(ChangeMap& map, Reconciled& sum, const std::function<Status()>& between)
+      : map_(map), sum_(sum), between_(between) {}
+  ChangeSet& piece() { return piece_; }
+  Status go_on() { return piece_.size() < noted_at_once ? Status{} : write(); }
+  Status write() {
+    piece_.for_each_object(
+        [&](SetNumber, const FileId&, const ObjectChange& change) { ++(change.listing ? sum_.folders : sum_.files); });
+    HF_TRY(map_.note(piece_, between_));
+    if (map_.overflowed()) return fail(ErrorCode::refused, "it is too much to be listed");
+    piece_.clear();
+    return between_();
+  }
+
+ private:
+  ChangeMap& map_;
+  Reconciled& sum_;
+  const std::function<Status()>& between_;
+  ChangeSet piece_;
+};
+
+struct Made {
+  SetNumber set;
+  FileId id;
+  bool folder;
+};
 
 }  // namespace
 
-Result<Reconciled> note_left(ChangeMap& map, ChangeSet left, const IdsOfBlock& ids,
+Result<Reconciled> note_left(ChangeMap& map, const std::vector<ports::ChangeEntry>& left, const IdsOfBlock& ids,
                              const std::function<Status()>& between) {
   Reconciled sum;
-  const auto blocks = left.take_blocks();
-  sum.whole.insert(left.whole_sets().begin(), left.whole_sets().end());
-  HF_TRY(note(map, left, sum, between));
-  left.clear();
-  for (const auto& [any_set, block] : blocks) {
-    ChangeSet made;
-    HF_TRY(ids(block, [&](SetNumber set, const FileId& id, bool folder) {
-      if (folder)
-        made.note_folder(set, id);
-      else
-        made.note_file(set, id);
-    }));
-    HF_TRY(note(map, made, sum, between));
+  Noting noting(map, sum, between);
+  std::vector<IdBlock> blocks;
+  for (const auto& entry : left) {
+    HF_ASSIGN(const ChangeKey key, decode_change_key(entry.key));
+    if (key.kind == ChangeKind::block) {
+      blocks.push_back(key.block);
+      continue;
+    }
+    if (key.kind == ChangeKind::set) sum.whole.insert(key.set);
+    HF_TRY(noting.piece().add(entry.key, entry.value));
+    HF_TRY(noting.go_on());
   }
+  std::vector<Made> made;
+  for (const IdBlock& block : blocks) {
+    made.clear();
+    HF_TRY(ids(block, [&](SetNumber set, const FileId& id, bool folder) { made.push_back({set, id, folder}); }));
+    for (const Made& m : made) {
+      if (m.folder)
+        noting.piece().note_folder(m.set, m.id);
+      else
+        noting.piece().note_file(m.set, m.id);
+      HF_TRY(noting.go_on());
+    }
+  }
+  HF_TRY(noting.write());
   return sum;
 }
 

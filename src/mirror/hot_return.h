@@ -32,7 +32,7 @@ struct LedFrom {
 struct HotLeft {
   Epoch led;
   Position covered;
-  ChangeSet changes;  // blocks of ids among them
+  std::vector<ports::ChangeEntry> entries;  // as ChangeSet::encode(); blocks of ids among them
 };
 
 ChangeSet changes_of(const std::vector<HotNote>& notes);
@@ -48,8 +48,9 @@ struct Reconciled {
   std::uint64_t files = 0, folders = 0;
   std::set<SetNumber> whole;  // noted as a whole: compared in full
 };
-// Adds it all to the map, durably; an object of a block counts as what it is here. In pieces, `between` which it may fail.
-Result<Reconciled> note_left(ChangeMap& map, ChangeSet left, const IdsOfBlock& ids,
+// Adds it all to the map, durably; an object of a block counts as what it is here. In pieces, `between` which it may be ended with an error. What
+// is no such list (it may be a peer's): ErrorCode::corrupt.
+Result<Reconciled> note_left(ChangeMap& map, const std::vector<ports::ChangeEntry>& left, const IdsOfBlock& ids,
                              const std::function<Status()>& between);
 
 // How a peer that led and did not hand over came back.

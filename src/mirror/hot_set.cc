@@ -57,7 +57,13 @@ Status HotSet::recover() {
       if (header_.epoch != Epoch(0)) left_over_.push_back(note);
     }
   }
-  return {};
+  // At most two generations are noted at a time. With a third the header that says so was written, and can't be read any more.
+  if (highest_ <= header_.released + 2) return {};
+  log_warning("the newest header of the hot set can't be read: it is made anew");
+  left_over_.clear();
+  header_ = {};
+  highest_ = 0;
+  return make_anew();
 }
 
 // Slots first: a header that vouches for slots of who knows when must not be there before they are gone.
@@ -227,7 +233,7 @@ bool HotSet::too_many_waits(SetNumber set) {
 Status HotSet::note(SetNumber set, Objects objects) {
   Lock lock(mutex_);
   const std::uint32_t number = generation();
-  if (sealed_) return fail(ErrorCode::stale, "the epoch has ended here");
+  if (sealed_ || number == nobodys_generation) return fail(ErrorCode::stale, "the epoch has ended here");
   if (number != 0) {
     std::vector<HotNote> wanted;
     for (const Object& object : objects) wanted.push_back(note_of(set, object));
@@ -248,8 +254,8 @@ Status HotSet::with_whole_set(SetNumber set, const std::function<Status()>& body
     hold(guard);
     Lock lock(mutex_);
     const std::uint32_t number = generation();
-    if (sealed_) return fail(ErrorCode::stale, "the epoch has ended here");
-    if (number == 0 || generations_[number & 1].whole.contains(set)) {
+    if (sealed_ && header_.epoch != Epoch(0)) return fail(ErrorCode::stale, "the epoch has ended here");
+    if (sealed_ || number == 0 || generations_[number & 1].whole.contains(set)) {
       // Noted in the present generation; the guard holds that one or the one before, which is dropped first.
       lock.unlock();
       return body();
@@ -333,11 +339,28 @@ Status HotSet::prepare_block() {
 
 // --- epochs and generations
 
-Status HotSet::begin(Epoch epoch, Position covered) {
+Result<HotMark> HotSet::draw(Epoch epoch) {
+  HF_ASSIGN(const FileId random, ports_.unused_block());
+  const Lock lock(mutex_);
+  return HotMark{epoch, crc32c(random.bytes) | 1U, highest_};
+}
+
+HotMark HotSet::mark_now() const {
+  const Lock lock(mutex_);
+  return {header_.epoch, header_.drawn, highest_};
+}
+
+bool HotSet::is_of(const HotMark& mark) const {
+  const Lock lock(mutex_);
+  return header_.epoch == mark.epoch && header_.drawn == mark.drawn && !sealed_;
+}
+
+Status HotSet::begin(const HotMark& mark, Position covered) {
   Lock lock(mutex_);
   hold_file(lock);
+  CHECK(mark.released == highest_, "a mark of generation {}, and the newest one is {}", mark.released, highest_);
   const std::uint32_t number = highest_ + 1;
-  const Status written = write_header(lock, {0, epoch, highest_, covered});
+  const Status written = write_header(lock, {0, mark.epoch, mark.released, mark.drawn, covered});
   if (written) {
     left_over_.clear();
     queue_.clear();
@@ -360,10 +383,9 @@ Status HotSet::begin(Epoch epoch, Position covered) {
 Status HotSet::end(Position covered) {
   Lock lock(mutex_);
   hold_file(lock);
-  const Status written = write_header(lock, {0, Epoch(0), highest_, covered});
+  const Status written = write_header(lock, {0, Epoch(0), highest_, 0, covered});
   if (written) {
-    set_generation(0);
-    sealed_ = false;
+    if (!sealed_) set_generation(0);
     left_over_.clear();
     queue_.clear();
     generations_[0] = generations_[1] = {};
@@ -389,20 +411,21 @@ void HotSet::seal() {
   wake();
 }
 
-Result<HotSet::Turn> HotSet::open_next() {
+Result<HotSet::Turn> HotSet::open_next(Epoch epoch) {
   Lock lock(mutex_);
   const std::uint32_t number = generation();
-  if (number == 0 || sealed_) return fail(ErrorCode::stale, "no epoch is noted");
+  // Before anything is changed: a turn of an epoch that is over must leave nothing behind in the next one.
+  if (number == 0 || sealed_ || header_.epoch != epoch)
+    return fail(ErrorCode::stale, "epoch {} has ended", epoch.value);
   CHECK(closing_ == 0, "generation {} of the hot set is not dropped yet", closing_);
   const std::uint32_t next = number + 1;
   CHECK(generations_[next & 1].number == 0, "three generations of the hot set");
   generations_[next & 1].number = highest_ = next;
-  const Epoch epoch = header_.epoch;
   closing_ = number;
   HF_TRY(use_block(lock, next));
   if (header_.epoch != epoch || closing_ != number || sealed_) return fail(ErrorCode::stale, "the epoch has ended");
   set_generation(next);
-  return Turn{epoch, number};
+  return Turn{{epoch, header_.drawn, number}};
 }
 
 void HotSet::wake() {
@@ -416,12 +439,13 @@ Status HotSet::drop(const Turn& turn, Position covered) {
   Lock lock(mutex_);
   hold_file(lock);
   Status done;
-  if (header_.epoch != turn.epoch || closing_ != turn.generation || sealed_)
-    done = fail(ErrorCode::stale, "epoch {} has ended", turn.epoch.value);
+  const HotMark& mark = turn.mark;
+  if (header_.epoch != mark.epoch || closing_ != mark.released || sealed_)
+    done = fail(ErrorCode::stale, "epoch {} has ended", mark.epoch.value);
   else
-    done = write_header(lock, {0, turn.epoch, turn.generation, covered});
+    done = write_header(lock, {0, mark.epoch, mark.released, mark.drawn, covered});
   if (done) {
-    generations_[turn.generation & 1] = {};
+    generations_[mark.released & 1] = {};
     closing_ = 0;
   }
   give_file();
@@ -451,16 +475,18 @@ bool HotSet::scarce_locked() const {
 HotStatus HotSet::status() const {
   const std::lock_guard lock(mutex_);
   HotStatus s;
-  s.generation = generation();
+  s.generation = sealed_ ? 0 : generation();
   s.slots = options_.slots;
   s.commits = commits_;
   s.notes = notes_;
   s.releasing = closing_ != 0;
-  if (s.generation != 0 && !sealed_) {
-    const Generation& now = generations_[s.generation & 1];
-    s.used = now.used;
-    s.whole.assign(now.whole.begin(), now.whole.end());
+  if (s.generation == 0) return s;
+  std::set<SetNumber> whole;
+  for (const Generation& g : generations_) {
+    s.used += g.used;
+    whole.insert(g.whole.begin(), g.whole.end());
   }
+  s.whole.assign(whole.begin(), whole.end());
   return s;
 }
 

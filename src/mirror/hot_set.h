@@ -42,7 +42,9 @@ struct HotSetPorts {
   std::function<Result<FileId>()> unused_block;
 };
 struct HotStatus {
-  std::uint32_t generation = 0, used = 0, slots = 0;
+  std::uint32_t generation = 0;
+  std::uint32_t used = 0;   // slots, of the present generation and of the one that is being dropped
+  std::uint32_t slots = 0;  // of one
   std::uint64_t commits = 0, notes = 0;
   std::vector<SetNumber> whole;
   bool releasing = false;  // an older generation is still noted
@@ -58,20 +60,27 @@ class HotSet final : public HotGate {
   Result<std::vector<HotNote>> notes() const;
 
   // --- an epoch of this node's; what was noted before is dropped. Nobody changes anything meanwhile.
-  Status begin(Epoch epoch, Position covered);
-  Status end(Position covered);  // everything is on the disk below, and with the successor
-  // The epoch is over for good (a fence): from now on nothing may be changed, enter() fails with ErrorCode::stale. What is noted stays noted.
+  // What every tree is to carry, durably, before begin() is called with it.
+  Result<HotMark> draw(Epoch epoch);
+  Status begin(const HotMark& mark, Position covered);
+  Status end(Position covered);  // everything is on the disk below, or with the successor who was told what is noted
+  // The epoch is over for good (a fence): from now on nothing may be changed, enter() fails with ErrorCode::stale. What is noted stays noted. Until
+  // the next begin(); after end() objects may be given ids again, for there is nothing that a note would be for.
   void seal();
 
   // --- turning to the next generation, in one thread
   struct Turn {
-    Epoch epoch;
-    std::uint32_t generation = 0;  // that is to be dropped
+    HotMark mark;                                               // durable in every tree before drop()
+    std::uint32_t generation() const { return mark.released; }  // that is to be dropped
   };
-  Result<Turn> open_next();
+  // ErrorCode::stale: that epoch is over.
+  Result<Turn> open_next(Epoch epoch);
+  // What a tree is to carry that was added to the epoch, whichever of the generations that are open now is dropped next.
+  HotMark mark_now() const;
+  bool is_of(const HotMark& mark) const;  // the mark is of the epoch that is noted now, and not over
   // Nobody is in it any more; false: `stop` said so (asked again after wake()).
   bool wait_left_behind(const Turn& turn, const std::function<bool()>& stop) {
-    return wait_left(turn.generation, stop);
+    return wait_left(turn.generation(), stop);
   }
   void wake();
   // ErrorCode::stale: the epoch has ended meanwhile; nothing was dropped.

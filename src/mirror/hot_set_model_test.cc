@@ -30,7 +30,7 @@ class World {
   World(unsigned seed, Flaw flaw) : random_(seed), flaw_(flaw) {
     for (unsigned i = 0; i < 24; ++i) add(id_of(i + 1), i < 6);
     hot_ = storage_.open();
-    EXPECT_TRUE(hot_->begin(Epoch(3), {Epoch(2), Sequence(0)}));
+    EXPECT_TRUE(begin_epoch(*hot_, Epoch(3), {Epoch(2), Sequence(0)}));
     storage_.file->lies = flaw == Flaw::sync_of_notes_lies;
     storage_.file->called = [this] { check(); };
   }
@@ -138,7 +138,7 @@ class World {
   void turn() {
     switch (turn_stage_) {
       case 0: {
-        turn_ = hot_->open_next().value();
+        turn_ = hot_->open_next(Epoch(3)).value();
         end_ = last_;
         if (flaw_ == Flaw::syncfs_before_drain) sync_disk();
         ++turn_stage_;

@@ -22,7 +22,7 @@ Status change(HotSet& hot, HotGate::Cell& cell, const FileId& id, bool folder = 
 TEST(HotSet, OneWriteAnObjectAndGeneration) {
   HotSetFile storage;
   auto hot = storage.open();
-  ASSERT_TRUE(hot->begin(Epoch(1), {}));
+  ASSERT_TRUE(begin_epoch(*hot, Epoch(1), {}));
   int calls = 0;
   storage.file->called = [&] { ++calls; };
   HotGate::Cell cell{0}, again{0};
@@ -30,7 +30,7 @@ TEST(HotSet, OneWriteAnObjectAndGeneration) {
   EXPECT_EQ(calls, 2) << "a write and a sync";
   ASSERT_TRUE(change(*hot, again, id_of(1))) << "forgotten by the kernel and looked up again";
   EXPECT_EQ(calls, 2);
-  const auto turn = hot->open_next();
+  const auto turn = hot->open_next(Epoch(1));
   ASSERT_TRUE(turn && hot->wait_left_behind(*turn, [] { return false; }) && hot->drop(*turn, {}));
   calls = 0;
   ASSERT_TRUE(change(*hot, cell, id_of(1)));
@@ -45,7 +45,7 @@ TEST(HotSet, NothingIsNotedOutsideAnEpoch) {
   EXPECT_TRUE(change(*hot, cell, id_of(1)));
   EXPECT_EQ(hot->notes()->size(), 0U);
   storage.file->called = {};
-  ASSERT_TRUE(hot->begin(Epoch(1), {}));
+  ASSERT_TRUE(begin_epoch(*hot, Epoch(1), {}));
   ASSERT_TRUE(change(*hot, cell, id_of(1)));
   ASSERT_TRUE(hot->end({Epoch(1), Sequence(9)}));
   EXPECT_TRUE(change(*hot, cell, id_of(1)));
@@ -56,7 +56,7 @@ TEST(HotSet, NothingIsNotedOutsideAnEpoch) {
 TEST(HotSet, ALaterLifeFindsTheNotesAndTheNextEpochDropsThem) {
   HotSetFile storage;
   auto hot = storage.open();
-  ASSERT_TRUE(hot->begin(Epoch(5), {Epoch(4), Sequence(77)}));
+  ASSERT_TRUE(begin_epoch(*hot, Epoch(5), {Epoch(4), Sequence(77)}));
   HotGate::Cell file{0}, folder{0};
   ASSERT_TRUE(change(*hot, file, id_of(1)) && change(*hot, folder, id_of(2), true, 3));
   hot = storage.open();
@@ -67,14 +67,14 @@ TEST(HotSet, ALaterLifeFindsTheNotesAndTheNextEpochDropsThem) {
   EXPECT_TRUE(covers(notes, 1, id_of(1), false));
   EXPECT_TRUE(covers(notes, 3, id_of(2), true));
   EXPECT_FALSE(covers(notes, 1, id_of(2), true));
-  ASSERT_TRUE(hot->begin(Epoch(6), {}));
+  ASSERT_TRUE(begin_epoch(*hot, Epoch(6), {}));
   EXPECT_EQ(storage.open()->notes()->size(), 1U) << "the block of the new epoch";
 }
 
 TEST(HotSet, AFullOneNotesTheSet) {
   HotSetFile storage;
   auto hot = storage.open();
-  ASSERT_TRUE(hot->begin(Epoch(1), {}));
+  ASSERT_TRUE(begin_epoch(*hot, Epoch(1), {}));
   std::deque<HotGate::Cell> cells(200);
   for (unsigned i = 0; i < 60; ++i) ASSERT_TRUE(change(*hot, cells[i], id_of(i + 1), false, i % 2 ? 1 : 2));
   EXPECT_EQ(hot->status().whole, (std::vector<SetNumber>{1, 2}));
@@ -91,7 +91,7 @@ TEST(HotSet, TooManyWaitsNoteTheSet) {
   constexpr HotSetOptions options{4096, 16, 32, 1'000'000'000};
   HotSetFile storage(options);
   auto hot = storage.open(options);
-  ASSERT_TRUE(hot->begin(Epoch(1), {}));
+  ASSERT_TRUE(begin_epoch(*hot, Epoch(1), {}));
   std::deque<HotGate::Cell> cells(300);
   for (unsigned i = 0; i < 100; ++i) {
     storage.times.now += 100'000'000;
@@ -106,7 +106,7 @@ TEST(HotSet, TooManyWaitsNoteTheSet) {
 TEST(HotSet, IdsOfABlockAreNotedAheadAndEndWithTheirGeneration) {
   HotSetFile storage;
   auto hot = storage.open();
-  ASSERT_TRUE(hot->begin(Epoch(1), {}));
+  ASSERT_TRUE(begin_epoch(*hot, Epoch(1), {}));
   HotGate::Guard guard;
   HotGate::Cell cell{0};
   const FileId root = FileId::root(1);
@@ -127,7 +127,7 @@ TEST(HotSet, IdsOfABlockAreNotedAheadAndEndWithTheirGeneration) {
   for (const FileId& id : all) prefixes.insert(id.to_hex().substr(0, 16));
   EXPECT_EQ(prefixes.size(), all.size()) << "node ids of the kernel, handles of exports";
   ASSERT_TRUE(hot->prepare_block());
-  const auto turn = hot->open_next();
+  const auto turn = hot->open_next(Epoch(1));
   ASSERT_TRUE(turn);
   guard.leave();
   ASSERT_TRUE(hot->wait_left_behind(*turn, [] { return false; }) && hot->drop(*turn, {}));
@@ -138,7 +138,7 @@ TEST(HotSet, IdsOfABlockAreNotedAheadAndEndWithTheirGeneration) {
 TEST(HotSet, NoSlotForABlock) {
   HotSetFile storage;
   auto hot = storage.open();
-  ASSERT_TRUE(hot->begin(Epoch(1), {}));
+  ASSERT_TRUE(begin_epoch(*hot, Epoch(1), {}));
   std::deque<HotGate::Cell> cells(100);
   for (unsigned i = 0; i < 60; ++i) ASSERT_TRUE(change(*hot, cells[i], id_of(i + 1)));
   FileId last;
@@ -149,7 +149,7 @@ TEST(HotSet, NoSlotForABlock) {
 TEST(HotSet, ASealedEpochChangesNothingMore) {
   HotSetFile storage;
   auto hot = storage.open();
-  ASSERT_TRUE(hot->begin(Epoch(1), {}));
+  ASSERT_TRUE(begin_epoch(*hot, Epoch(1), {}));
   HotGate::Cell cell{0}, other{0};
   const FileId id = id_of(1);
   const HotGate::Object object{id, cell, false};
@@ -162,17 +162,64 @@ TEST(HotSet, ASealedEpochChangesNothingMore) {
     EXPECT_EQ(change(*hot, cell, id).error().code, ErrorCode::stale);
     EXPECT_EQ(change(*hot, other, id_of(2)).error().code, ErrorCode::stale);
     EXPECT_EQ(hot->fresh(1).error().code, ErrorCode::stale);
-    EXPECT_EQ(hot->open_next().error().code, ErrorCode::stale);
+    EXPECT_EQ(hot->open_next(Epoch(1)).error().code, ErrorCode::stale);
   }
   EXPECT_TRUE(covers(hot->notes().value(), 1, id, false));
-  ASSERT_TRUE(hot->begin(Epoch(2), {}));
+  ASSERT_TRUE(begin_epoch(*hot, Epoch(2), {}));
   EXPECT_TRUE(change(*hot, cell, id));
+}
+
+// Whoever turned generations may be late: what it leaves behind would stop the next epoch.
+TEST(HotSet, ATurnOfAnEpochThatIsOverChangesNothing) {
+  HotSetFile storage;
+  auto hot = storage.open();
+  ASSERT_TRUE(begin_epoch(*hot, Epoch(2), {}));
+  ASSERT_TRUE(begin_epoch(*hot, Epoch(3), {}));
+  EXPECT_EQ(hot->open_next(Epoch(2)).error().code, ErrorCode::stale);
+  const auto turn = hot->open_next(Epoch(3));
+  ASSERT_TRUE(turn);
+  EXPECT_TRUE(hot->drop(*turn, {}));
+}
+
+// Nothing has to be noted any more, and nothing may be changed yet.
+TEST(HotSet, ASealedEpochThatEndedLetsNobodyInButGivesIds) {
+  HotSetFile storage;
+  auto hot = storage.open();
+  ASSERT_TRUE(begin_epoch(*hot, Epoch(1), {}));
+  hot->seal();
+  const auto body = [] { return Status{}; };
+  EXPECT_EQ(hot->with_whole_set(1, body).error().code, ErrorCode::stale);
+  ASSERT_TRUE(hot->end({Epoch(1), Sequence(9)}));
+  EXPECT_TRUE(hot->with_whole_set(1, body));
+  HotGate::Cell cell{0};
+  EXPECT_EQ(change(*hot, cell, id_of(1)).error().code, ErrorCode::stale);
+  EXPECT_EQ(hot->status().generation, 0U);
+  ASSERT_TRUE(begin_epoch(*hot, Epoch(2), {}));
+  EXPECT_TRUE(change(*hot, cell, id_of(1)));
+}
+
+// The disk rotted: what the older header calls noted has been overwritten since.
+TEST(HotSet, AnOlderHeaderThanTheNotesIsNotBelieved) {
+  HotSetFile storage;
+  auto hot = storage.open();
+  ASSERT_TRUE(begin_epoch(*hot, Epoch(1), {}));
+  for (int i = 0; i < 2; ++i) {
+    HotGate::Cell cell{0};
+    ASSERT_TRUE(change(*hot, cell, id_of(1)));
+    const auto turn = hot->open_next(Epoch(1));
+    ASSERT_TRUE(turn && hot->drop(*turn, {}));
+  }
+  ASSERT_TRUE(hot->open_next(Epoch(1)));
+  EXPECT_EQ(storage.open()->header().epoch, Epoch(1));
+  const std::uint64_t newest = (hot->header().serial & 1) * hot_header_spacing;
+  storage.disk.files.at(1)->now[newest + 20] ^= 1;
+  EXPECT_EQ(storage.open()->header().epoch, Epoch(0));
 }
 
 TEST(HotSet, AFailedSyncIsFinal) {
   HotSetFile storage;
   auto hot = storage.open();
-  ASSERT_TRUE(hot->begin(Epoch(1), {}));
+  ASSERT_TRUE(begin_epoch(*hot, Epoch(1), {}));
   storage.disk.fail_sync = true;
   HotGate::Cell cell{0}, other{0};
   EXPECT_EQ(change(*hot, cell, id_of(1)).error().code, ErrorCode::io);
@@ -186,7 +233,7 @@ TEST(HotSet, GarbageIsNoNote) {
   for (auto& b : storage.disk.files.at(1)->now) b = static_cast<std::uint8_t>(random());
   auto hot = storage.open();
   EXPECT_EQ(hot->header().epoch, Epoch(0));
-  ASSERT_TRUE(hot->begin(Epoch(1), {}));
+  ASSERT_TRUE(begin_epoch(*hot, Epoch(1), {}));
   hot = storage.open();
   EXPECT_EQ(hot->notes()->size(), 1U);
   // A file of another size or version is no reason to stop.
@@ -199,7 +246,7 @@ TEST(HotSet, GarbageIsNoNote) {
 TEST(HotSet, ManyThreadsAndAnEndlessTurning) {
   HotSetFile storage(HotSetOptions{});
   auto hot = storage.open(HotSetOptions{});
-  ASSERT_TRUE(hot->begin(Epoch(1), {}));
+  ASSERT_TRUE(begin_epoch(*hot, Epoch(1), {}));
   constexpr int threads = 4;
   std::atomic<std::uint64_t> opening{1};
   std::array<std::atomic<std::uint64_t>, threads> entered{};
@@ -228,7 +275,7 @@ TEST(HotSet, ManyThreadsAndAnEndlessTurning) {
   for (int turn_number = 0; turn_number < 40; ++turn_number) {
     entries.wait(entries.load());  // Somebody entered since the last turn.
     const std::uint64_t mine = ++opening;
-    const auto turn = hot->open_next();
+    const auto turn = hot->open_next(Epoch(1));
     ASSERT_TRUE(turn);
     ASSERT_TRUE(hot->wait_left_behind(*turn, [] { return false; }));
     for (auto& e : entered) {

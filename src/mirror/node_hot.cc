@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // The hot set of a leading node: begun with its epoch, turned to the next generation from time to time, sealed by a fence (mirror/hot_set.h).
+#include <fmt/core.h>
+
 #include "base/log.h"
 #include "mirror/node_log.h"
+#include "mirror/tree_marks.h"
 
 namespace holdfast::mirror {
 namespace {
 
 constexpr int hot_look_ms = 1000;
+// While a set is noted as a whole (its first copy gave ids to all of it, or too much was changed at once) this active's return would cost a
+// comparison of all of it: such notes go the sooner.
+constexpr int coarse_generations_are_shorter = 12;
 
 }  // namespace
 
@@ -24,9 +30,13 @@ Result<std::shared_ptr<const HotLeft>> NodeLog::left_by(Epoch led) const {
   if (!hot_ || led == Epoch(0) || hot_->header().epoch != led) return none;
   HF_ASSIGN(const std::vector<HotNote> notes, hot_->notes());
   const HotHeader header = hot_->header();
-  if (header.epoch != led) return none;
-  auto left = std::make_shared<HotLeft>(HotLeft{led, header.covered, changes_of(notes)});
-  if (left->changes.size() > max_listed) return none;
+  if (header.epoch != led || header.drawn == 0) return none;
+  ChangeSet changes = changes_of(notes);
+  // What its last comparison found to differ on a peer is in no note, and this node's successor does not know of it.
+  for (const SetNumber set : snapshot().complete)
+    if (compared_.any_open(set)) changes.note_set(set);
+  auto left = std::make_shared<HotLeft>(HotLeft{led, header.covered, changes.encode()});
+  if (left->entries.size() > max_listed) return none;
   return std::shared_ptr<const HotLeft>(std::move(left));
 }
 
@@ -43,10 +53,78 @@ Position NodeLog::position_led(const NodeState& state) const {
 // nowhere as soon as the notes of that epoch are dropped: it has to be on the disk first.
 Status NodeLog::begin_hot(Epoch epoch, Position base) {
   if (!hot_) return {};
-  Status done = applier_.for_each_tree([](ports::Tree& tree) { return tree.sync(); });
-  if (done) done = hot_->begin(epoch, base);
+  const std::lock_guard lock(marks_mutex_);
+  auto mark = hot_->draw(epoch);
+  Status done = mark ? mark_trees_locked(*mark) : tl::unexpected(mark.error());
+  if (!done && done.error().code == ErrorCode::no_space) {
+    log_warning("epoch {}: {}: after an unclean end of it this node is compared as a whole", epoch.value,
+                done.error().to_string());
+    mark->drawn = 0;
+    done = applier_.for_each_tree([](ports::Tree& tree) { return tree.sync(); });
+  }
+  if (done) done = hot_->begin(*mark, base);
   if (!done) fault(done.error());
   return done;
+}
+
+// All that was done to the trees is on their disks, and the mark says so.
+Status NodeLog::mark_trees_locked(const HotMark& mark) {
+  for (const auto& tree : applier_.trees()) {
+    if (mark.drawn != 0) HF_TRY(tree->set_mark(ports::Mark::hot, encode(mark)));
+    HF_TRY(tree->sync());
+  }
+  return {};
+}
+
+// A set that is protected from now on: what was done to it before is in no note, and everybody else copies it from here as it is.
+Status NodeLog::add_tree_while_active(std::shared_ptr<ports::Tree> tree) {
+  const SetNumber set = tree->set();
+  const std::lock_guard lock(marks_mutex_);
+  // Known of before: this node was elected while the folder was not here.
+  if (const NodeState state = snapshot(); state.marked.contains(set) || tree->is_another()) {
+    HF_ASSIGN(const std::string why, why_not_remembered(*tree, state, nullptr));
+    if (!why.empty())
+      return tl::unexpected(Error{ErrorCode::refused, fmt::format("set {}: {}, and this node leads", set, why),
+                                  "put the folder back that was there, or unprotect it, and protect it anew", 0});
+  }
+  if (hot_) {
+    if (const HotMark mark = hot_->mark_now(); mark.drawn != 0) HF_TRY(tree->set_mark(ports::Mark::hot, encode(mark)));
+    HF_TRY(tree->sync());
+  }
+  return applier_.add_tree(std::move(tree));
+}
+
+Status NodeLog::add_tree_at_rest(std::shared_ptr<ports::Tree> tree) {
+  HF_TRY(doubt_if_not_ours(*tree));
+  HF_TRY(tree->adopt_root());
+  return applier_.add_tree(std::move(tree));
+}
+
+// What is remembered is believed only of the tree that it speaks of. What stands there instead is no copy, nor a way back to one; nothing that is in
+// it is touched before the active compares it.
+Status NodeLog::doubt_if_not_ours(ports::Tree& tree) {
+  const SetNumber set = tree.set();
+  const NodeState state = snapshot();
+  const bool in_point = state.point && state.point->complete.contains(set);
+  if (!state.complete.contains(set) && !in_point && !state.rewind) return {};
+  const std::optional<HotHeader> hot = hot_ ? std::optional(hot_->header()) : std::nullopt;
+  HF_ASSIGN(const std::string why, why_not_remembered(tree, state, hot ? &*hot : nullptr));
+  if (why.empty()) return {};
+  if (state.rewind)
+    return tl::unexpected(
+        Error{ErrorCode::refused, fmt::format("set {}: {}, in the middle of a way back to an earlier point", set, why),
+              "put the folder back that was there, or remove the mirror's state, and this node is copied anew", 0});
+  log_warning("set {}: {}: it counts as no copy until it was compared with the active's as a whole", set, why);
+  HF_TRY(update_state([&](NodeState& s) {
+    s.complete.erase(set);
+    s.resyncing.erase(set);
+    s.marked.erase(set);
+    s.lost.insert(set);
+    s.doubted.insert(set);
+    if (in_point) s.point.reset();
+  }));
+  applier_.doubt(set, in_point);
+  return {};
 }
 
 Status NodeLog::end_hot(Position end) {
@@ -67,19 +145,28 @@ bool NodeLog::everybody_covers(Sequence end, bool but_who_is_away) const {
   return true;
 }
 
+// False: no space. ErrorCode::stale: the epoch is over, and its successor's marks are there.
+Result<bool> NodeLog::mark_trees(const HotMark& mark) {
+  const std::lock_guard lock(marks_mutex_);
+  if (!hot_->is_of(mark)) return fail(ErrorCode::stale, "epoch {} has ended", mark.epoch.value);
+  const Status marked = mark_trees_locked(mark);
+  if (marked || marked.error().code == ErrorCode::no_space) return marked.has_value();
+  return tl::unexpected(marked.error());
+}
+
 Status NodeLog::turn_hot(Epoch epoch) {
-  HF_ASSIGN(const HotSet::Turn turn, hot_->open_next());
+  HF_ASSIGN(const HotSet::Turn turn, hot_->open_next(epoch));
   const auto over = [&] { return !leads(epoch); };
-  if (turn.epoch != epoch || !hot_->wait_left_behind(turn, over)) return fail(ErrorCode::stale, "the epoch has ended");
+  if (!hot_->wait_left_behind(turn, over)) return fail(ErrorCode::stale, "the epoch has ended");
   // All changes under the older notes have been appended by now; to this log, if it is still open: what a fence refused is in nobody's log.
   const std::optional<Position> end = active_.ring().end_in(epoch);
   if (!end) return fail(ErrorCode::stale, "the epoch has ended");
   HF_TRY(ports_.ids.make_ids_durable());
-  for (const auto& tree : applier_.trees()) HF_TRY(tree->sync());
-  std::unique_lock lock(mutex_, std::defer_lock);
   // Whoever is away keeps notes from being dropped for as long as there is room for more: they would be what it is spared the whole comparison by.
-  // That it lacks what was dropped then its own position tells (hot_return.h).
-  while (!everybody_covers(end->sequence, hot_->scarce())) {
+  // That it lacks what was dropped then its own position tells (hot_return.h). So does a tree that has no space for its mark.
+  HF_ASSIGN(bool marked, mark_trees(turn.mark));
+  std::unique_lock lock(mutex_, std::defer_lock);
+  while (!marked || !everybody_covers(end->sequence, hot_->scarce())) {
     ++progress_waits_;
     lock.lock();
     progress_cv_.wait_for(lock, std::chrono::milliseconds(hot_look_ms));  // a peer's acknowledgement; a role that ends
@@ -87,6 +174,10 @@ Status NodeLog::turn_hot(Epoch epoch) {
     --progress_waits_;
     if (over()) return fail(ErrorCode::stale, "the epoch has ended");
     HF_TRY(hot_->prepare_block());
+    HF_TRY(ports_.ids.make_ids_durable());  // nobody is sent any meanwhile
+    if (!marked) {
+      HF_ASSIGN(marked, mark_trees(turn.mark));
+    }
   }
   return hot_->drop(turn, *end);
 }
@@ -104,8 +195,10 @@ void NodeLog::run_hot() {
       if (std::exchange(epoch, epoch_) != epoch_) turned_ns = ports_.times.steady_ns();
     }
     Status done = hot_->prepare_block();
-    if (done && (scarce || ports_.times.steady_ns() - turned_ns >= config_.hot_generation_ns)) {
-      if (hot_->status().used > 1) done = turn_hot(epoch);  // more than the block of ids: something was changed
+    const HotStatus hot = hot_->status();
+    const std::int64_t due_ns = config_.hot_generation_ns / (hot.whole.empty() ? 1 : coarse_generations_are_shorter);
+    if (done && (scarce || ports_.times.steady_ns() - turned_ns >= due_ns)) {
+      if (hot.used > 1) done = turn_hot(epoch);  // more than the block of ids: something was changed
       turned_ns = ports_.times.steady_ns();
     }
     if (!done && done.error().code != ErrorCode::stale) return fault(done.error());

@@ -261,15 +261,16 @@ Status NodeLog::restart_log(Position base, const std::function<void(NodeState&)>
 // Both locks are held. Nobody could redo what is lost from the trees once the log is gone, and history that spans this needs it all: sync first.
 Status NodeLog::restart_log_held(Position base, const std::function<void(NodeState&)>& change) {
   const NodeState before = snapshot();
-  if (history()) {
-    if (Status synced = applier_.sync_held(); !synced) {
-      fault(synced.error());
-      return synced;
-    }
+  const CheckpointMark mark{before.log_life + 1, Sequence(0)};
+  const auto marked = applier_.mark_held(mark);
+  if (!marked) {
+    fault(marked.error());
+    return tl::unexpected(marked.error());
   }
   HF_TRY(update_state([&](NodeState& s) {
     change(s);
-    ++s.log_life;
+    s.log_life = mark.log_life;
+    for (const SetNumber set : *marked) s.marked[set] = mark;
     s.applied = base;
     s.restarting = true;
     s.went_back.reset();
@@ -284,6 +285,8 @@ Status NodeLog::restart_log_held(Position base, const std::function<void(NodeSta
   }
   HF_TRY(update_state([](NodeState& s) { s.restarting = false; }));
   HF_TRY(applier_.begin_held(snapshot()));
+  // It led, and whoever leads now knows what may differ, or compares everything: nobody asks this node again.
+  if (before.active_epoch != Epoch(0)) HF_TRY(end_hot(base));
   const std::lock_guard lock(mutex_);
   applied_bytes_ = receiver_.appended_bytes();
   return {};
@@ -326,7 +329,11 @@ Status NodeLog::add_set(std::shared_ptr<ports::Tree> tree) {
     if (!sets_.insert(number).second) return fail(ErrorCode::exists, "set {} is here already", number);
     is_active = role_ == Role::active;
   }
-  HF_TRY(applier_.add_tree(std::move(tree)));
+  if (Status added = is_active ? add_tree_while_active(std::move(tree)) : add_tree_at_rest(std::move(tree)); !added) {
+    const std::lock_guard lock(mutex_);
+    sets_.erase(number);
+    return added;
+  }
   HF_TRY(resume_rewind());
   if (is_active) {
     HF_TRY(update_state([&](NodeState& s) { s.complete.insert(number); }));
@@ -346,12 +353,15 @@ Status NodeLog::remove_set(SetNumber set) {
   for (const auto& s : senders()) s->set_removed(set);
   applier_.remove_tree(set);
   wake_applier();
-  if (const NodeState s = snapshot(); !s.complete.contains(set) && !s.resyncing.contains(set) && !s.lost.contains(set))
+  if (const NodeState s = snapshot(); !s.complete.contains(set) && !s.resyncing.contains(set) &&
+                                      !s.lost.contains(set) && !s.marked.contains(set) && !s.doubted.contains(set))
     return {};
   return update_state([&](NodeState& s) {
     s.lost.erase(set);
     s.complete.erase(set);
     s.resyncing.erase(set);
+    s.marked.erase(set);
+    s.doubted.erase(set);
     if (s.point) s.point->complete.erase(set);
     if (s.point && s.point->complete.empty()) s.point.reset();
   });
@@ -376,10 +386,8 @@ void NodeLog::let_peers_in(Epoch epoch) {
   changed();
 }
 
-bool NodeLog::complete_locked() const {
-  return !state_.rewind && state_.resyncing.empty() &&
-         std::includes(state_.complete.begin(), state_.complete.end(), sets_.begin(), sets_.end());
-}
+// Every set here is whole, and every one that was whole is here.
+bool NodeLog::complete_locked() const { return !state_.rewind && state_.resyncing.empty() && state_.complete == sets_; }
 
 // After each sync of the receive log, and when a set came that it may be about.
 void NodeLog::wake_applier() {

@@ -282,6 +282,11 @@ class NodeLog {
   Result<std::shared_ptr<const HotLeft>> left_by(Epoch led) const;
   Position position_led(const NodeState& state) const;
   Status begin_hot(Epoch epoch, Position base);
+  Result<bool> mark_trees(const HotMark& mark);
+  Status mark_trees_locked(const HotMark& mark);
+  Status add_tree_while_active(std::shared_ptr<ports::Tree> tree);
+  Status add_tree_at_rest(std::shared_ptr<ports::Tree> tree);
+  Status doubt_if_not_ours(ports::Tree& tree);
   Status end_hot(Position end);
   Status turn_hot(Epoch epoch);
   bool leads(Epoch epoch) const;
@@ -308,6 +313,8 @@ class NodeLog {
   Status give_up_epoch();
   Status empty_first_copies();
   std::set<SetNumber> first_copies_locked() const;
+  bool leads_as_it_is_locked() const;
+  bool point_has_all_locked() const;
   bool wants_way_back_locked(const PromoteOptions& options) const;
   // --- node_shadows.cc
   Status note_shadow(const log::Record& record, std::uint64_t batch);
@@ -342,6 +349,7 @@ class NodeLog {
   Shadows shadows_;
 
   std::mutex transition_mutex_;  // one role change at a time; taken first
+  std::mutex marks_mutex_;       // which trees an epoch has, and what they carry; taken before mutex_
   mutable std::mutex mutex_;     // everything below; never held over a system call
   std::condition_variable changed_cv_;
   std::uint64_t changes_ = 0;

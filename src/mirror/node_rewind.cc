@@ -8,6 +8,8 @@
 //   the log begins anew there     state.rewind is cleared by the same store
 //
 // The gap is for a rewind whose other end is worth nothing (half a copy), or for which there is no room.
+#include <algorithm>
+
 #include "base/log.h"
 #include "mirror/node_log.h"
 #include "mirror/utc_name.h"
@@ -185,11 +187,29 @@ std::set<SetNumber> NodeLog::first_copies_locked() const {
   std::set<SetNumber> first;
   if (state_.rewind || state_.complete.empty() || state_.active_epoch != Epoch(0)) return first;
   for (const SetNumber set : sets_) {
-    if (state_.complete.contains(set) && !state_.resyncing.contains(set)) continue;
+    if ((state_.complete.contains(set) && !state_.resyncing.contains(set)) || state_.doubted.contains(set)) continue;
     if (state_.lost.contains(set) || (state_.point && state_.point->complete.contains(set))) return {};
     first.insert(set);
   }
   return first;
+}
+
+// By force, where there is no way back: first copies that did not come to their end are emptied; what was put in the place of a copy, a backup
+// perhaps, stays as it stands. Half a copy of what was whole here once is neither.
+bool NodeLog::leads_as_it_is_locked() const {
+  if (state_.rewind) return false;
+  for (const SetNumber set : sets_) {
+    if ((state_.complete.contains(set) && !state_.resyncing.contains(set)) || state_.doubted.contains(set)) continue;
+    if (state_.lost.contains(set) || state_.complete.empty() || state_.active_epoch != Epoch(0)) return false;
+  }
+  return !state_.doubted.empty() || !first_copies_locked().empty();
+}
+
+// Every set that is no first copy: the way back makes it whole, or it stands as somebody put it there.
+bool NodeLog::point_has_all_locked() const {
+  return std::all_of(sets_.begin(), sets_.end(), [&](SetNumber set) {
+    return state_.point->complete.contains(set) || state_.doubted.contains(set) || !state_.lost.contains(set);
+  });
 }
 
 // What is in a first copy that did not come to its end is a mixture: better nothing. It waits in limbo until the next start.
@@ -199,6 +219,10 @@ Status NodeLog::empty_first_copies() {
     const std::lock_guard lock(mutex_);
     whole = state_.complete;
     for (const SetNumber set : state_.resyncing) whole.erase(set);
+    for (const SetNumber set : state_.doubted) {
+      whole.insert(set);
+      log_warning("set {}: taken as it stands in its folder, by an administrator's word", set);
+    }
   }
   const auto no_apply = applier_.hold();
   for (const auto& tree : applier_.trees()) {

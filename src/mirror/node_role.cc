@@ -42,7 +42,7 @@ Result<SealReply> NodeLog::seal(Epoch epoch, bool look_back) {
       position = position_led(state_);
     cut = role_ == Role::passive && epoch > epoch_;
     reply = {position, complete_locked(), state_.clean, false, {}};
-    reply.fallback = look_back && !reply.complete && !first_copies_locked().empty();
+    reply.fallback = look_back && !reply.complete && leads_as_it_is_locked();
   }
   if (cut) receiver_.disconnect();  // the old active learns at once that its epoch is over here
   if (look_back && !reply.complete && !reply.fallback) {
@@ -79,7 +79,7 @@ Result<Welcome> NodeLog::admit(const Hello& hello) {
     if (left) {
       welcome.led = left->led;
       welcome.covered = left->covered;
-      welcome.entries = left->changes.encode();
+      welcome.entries = left->entries;
     }
   }
   {
@@ -94,6 +94,7 @@ Result<Welcome> NodeLog::admit(const Hello& hello) {
     PeerSetState set;
     set.set = tree.set();
     set.complete = state.complete.contains(set.set) && !state.resyncing.contains(set.set);
+    set.doubted = state.doubted.contains(set.set);
     if (!set.complete) {
       HF_ASSIGN(set.empty, tree.is_empty());
     }
@@ -140,8 +141,8 @@ Status NodeLog::check_promotable(Epoch epoch, const PromoteOptions& options) con
     return fail(ErrorCode::stale, "this node led epoch {} before", state_.active_epoch.value);
   if (options.to_batch != 0 || state_.rewind) return check_way_back(options);
   if (options.as_origin || complete_locked()) return {};
-  const bool by_point = state_.point && history();
-  if (options.allow_older && (by_point || !first_copies_locked().empty())) return {};
+  const bool by_point = state_.point && history() && point_has_all_locked();
+  if (options.allow_older && (by_point || leads_as_it_is_locked())) return {};
   return tl::unexpected(Error{ErrorCode::refused, "this node holds no complete copy",
                               by_point ? "bring the active back, or let the copy finish; a forced failover takes "
                                          "over at the last consistent point"
@@ -274,6 +275,7 @@ Status NodeLog::open_epoch(Epoch epoch, const Promotion& promotion, const Before
     const std::lock_guard lock(mutex_);
     s.complete = sets_;
     s.lost.clear();
+    s.doubted.clear();
   }));
   HF_TRY(begin_hot(epoch, promotion.base));
   active_.begin_epoch();
@@ -400,7 +402,6 @@ Status NodeLog::step_down_held(Position end) {
     s.active_epoch = Epoch(0);
     s.clean = true;
   }));
-  HF_TRY(end_hot(end));
   {
     const std::lock_guard lock(mutex_);
     role_ = Role::idle;

@@ -37,6 +37,7 @@ void read_past(ByteReader& r, std::optional<PastState>& past) {
 }
 
 std::uint32_t version_of(const NodeState& s) {
+  if (!s.marked.empty() || !s.doubted.empty()) return 4;
   if (s.rewind_for_epoch || s.went_back || s.led_from || !s.lost.empty()) return 3;
   return s.point || s.rewind ? 2 : 1;
 }
@@ -79,6 +80,15 @@ Bytes encode(const NodeState& s) {
       w.u64(s.led_from->sequence.value);
     }
     write_sets(w, s.lost);
+  }
+  if (version >= 4) {
+    write_sets(w, s.doubted);
+    w.varint(s.marked.size());
+    for (const auto& [set, mark] : s.marked) {
+      w.u16(set);
+      w.u64(mark.log_life);
+      w.u64(mark.applied.value);
+    }
   }
   w.u32(crc32c(out));
   return out;
@@ -129,6 +139,15 @@ Result<NodeState> decode_node_state(ByteView bytes) {
       s.led_from->sequence = Sequence(r.u64());
     }
     read_sets(r, s.lost);
+  }
+  if (version >= 4) {
+    read_sets(r, s.doubted);
+    const std::uint64_t n = r.varint();
+    for (std::uint64_t i = 0; i < n && r.ok(); ++i) {
+      CheckpointMark& mark = s.marked[r.u16()];
+      mark.log_life = r.u64();
+      mark.applied = Sequence(r.u64());
+    }
   }
   const std::uint32_t crc = r.u32();
   if (!r.ok() || crc32c(bytes.first(bytes.size() - 4)) != crc)

@@ -2,6 +2,7 @@
 // What a node must remember over a crash about its place in the log: one small durable value, replaced as a whole (docs/formats/log.md).
 #pragma once
 
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -11,8 +12,15 @@
 
 namespace holdfast::mirror {
 
-// Written as 1 while there is neither a point nor a rewind, as 2 without the fields after those: an older program reads that.
-constexpr std::uint32_t node_state_version = 3;
+// Written as 1 while there is neither a point nor a rewind, as 2 without the fields after those, as 3 without marks: an older program reads that.
+constexpr std::uint32_t node_state_version = 4;
+
+// How far a tree has got, written into it before the state says so (mirror/tree_marks.h).
+struct CheckpointMark {
+  std::uint64_t log_life = 0;  // of NodeState
+  Sequence applied;
+  auto operator<=>(const CheckpointMark&) const = default;  // later lives are later
+};
 
 // What the node was at some batch of its undo history: fields of NodeState with the same names.
 struct PastState {
@@ -57,6 +65,10 @@ struct NodeState {
   std::optional<Position> led_from;
   // Sets that were whole here and are not any more. Other incomplete ones never had a copy.
   std::set<SetNumber> lost;
+  // What stands in their folders is not what was remembered (mirror/tree_marks.h); until a copy of them begins anew.
+  std::set<SetNumber> doubted;
+  // What each tree carries since it was here last at a checkpoint, or later ones. Not of sets that an older program knew.
+  std::map<SetNumber, CheckpointMark> marked;
 };
 
 Bytes encode(const NodeState& state);

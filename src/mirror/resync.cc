@@ -154,6 +154,8 @@ Result<Resync::Turn> Resync::step() {
     Status done = advance();
     give_back_rest();
     if (!done && done.error().code != ErrorCode::not_found) return tl::unexpected(std::move(done).error());
+    if (!done && work_.back().job.id == FileId::root(set_))  // else the peer would be told that nothing is in it
+      return fail(ErrorCode::corrupt, "set {}: its root is not found by its id", set_);
     if (!done) {
       if (work_.back().job.what == ShipJob::What::object) plan_->gone(work_.back().job.id);
       finished();

@@ -53,6 +53,9 @@ Sender::Sender(Shared shared, NodeId peer, std::string name)
                 peer) {}
 
 Status Sender::open(ports::ByteStream& stream, Epoch epoch) {
+  const std::uint64_t epochs = epochs_;
+  if (shared_.dial_epoch && shared_.dial_epoch() != epoch)
+    return fail(ErrorCode::stale, "peer {}: epoch {} has ended", name_, epoch.value);
   {
     const std::lock_guard lock(mutex_);
     connecting_ = true;
@@ -85,7 +88,12 @@ Status Sender::open(ports::ByteStream& stream, Epoch epoch) {
                 welcome.version, channel_version_min, channel_version_max);
   HF_TRY(read_listed(reader, welcome));
   Start start;
-  const std::optional<Returned> returned = find_place(welcome, stream, start);
+  std::optional<Returned> returned;
+  {
+    const std::lock_guard place(place_mutex_);
+    if (epochs_ != epochs) return fail(ErrorCode::stale, "peer {}: an epoch ended while it was dialled", name_);
+    HF_ASSIGN(returned, find_place({welcome, stream, epochs}, start));
+  }
   // The epoch that was dialled for may be over since, and its successor's records be what was looked at: its peers are to be let in first.
   if (shared_.dial_epoch && shared_.dial_epoch() != epoch)
     return fail(ErrorCode::stale, "peer {}: epoch {} ended while it was dialled", name_, epoch.value);
@@ -287,7 +295,10 @@ void Sender::begin_queue(Position base) {
   queue_.begin(base, noted_since);
 }
 
+// A session that finds its place in what was before ends soon (note_for), and leaves nothing behind in this one.
 void Sender::epoch_began(std::shared_ptr<const HotLeft> left) {
+  ++epochs_;
+  const std::lock_guard place(place_mutex_);
   verifier_.unbar();
   if (map_) map_->forget();
   const std::lock_guard lock(mutex_);

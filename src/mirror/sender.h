@@ -6,6 +6,7 @@
 // everything else from any.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <map>
@@ -101,6 +102,7 @@ class Sender {
   PeerQueue& queue() { return queue_; }
   PeerStatus status() const;
   NodeId peer() const { return peer_; }
+  std::uint64_t epochs() const { return epochs_; }  // how often one began or ended here
   // The peer has made durable, and applied, everything up to `sequence`.
   bool holds(Sequence sequence) const;
   // Whatever becomes of this node, what it did up to `sequence` is not missed at the peer: it holds a whole copy, and that durably.
@@ -113,16 +115,24 @@ class Sender {
     bool empty;
     bool partial = false;  // it was whole when it fell behind: what changed is enough
   };
-  std::optional<Returned> find_place(const Welcome& welcome, ports::ByteStream& stream, Start& start);
+  // A session in its beginning. `epochs`: the count of them when it said hello.
+  struct Visit {
+    const Welcome& welcome;
+    ports::ByteStream& stream;
+    std::uint64_t epochs;
+  };
+  Result<std::optional<Returned>> find_place(const Visit& visit, Start& start);
   void trust_only_whole(const Welcome& welcome);
-  bool find_in_map(const Welcome& welcome, ports::ByteStream& stream, Start& start, PeerQueue::Source source);
+  Result<bool> find_in_map(const Visit& visit, Start& start, PeerQueue::Source source);
   std::optional<Position> find_base(const Welcome& welcome, PeerQueue::Source source,
                                     std::optional<Position> asked = {});
-  void begin_partial(const Welcome& welcome, Position base, const std::set<SetNumber>* sets);
+  void begin_partial(const Welcome& welcome, Position base, const std::set<SetNumber>* sets, bool after_death);
   // sender_return.cc
   Status read_listed(FrameReader& reader, Welcome& welcome);
-  bool find_by_list(const Welcome& welcome, ports::ByteStream& stream, Start& start, Returned& returned);
-  bool note_own_left(const Welcome& welcome, ports::ByteStream& stream);
+  Result<tl::expected<Reconciled, std::string>> note_for(const Visit& visit,
+                                                         const std::vector<ports::ChangeEntry>& entries);
+  Result<bool> find_by_list(const Visit& visit, Start& start, Returned& returned);
+  Result<bool> note_own_left(const Visit& visit, const std::shared_ptr<const HotLeft>& left);
   void say_returned(const Returned& returned);
   void find_needs(const Welcome& welcome, const Start& start);
   void drop_resync();
@@ -142,6 +152,10 @@ class Sender {
   const std::string name_;
   const std::shared_ptr<ChangeMap> map_;  // or none
   PeerQueue queue_;
+
+  // Held while a session finds its place: what is said and noted then is of one epoch. Taken before mutex_.
+  std::mutex place_mutex_;
+  std::atomic<std::uint64_t> epochs_{0};  // counts where they begin and end here
 
   mutable std::mutex mutex_;
   std::condition_variable resync_work_;
@@ -164,6 +178,8 @@ class Sender {
     std::set<SetNumber>
         whole;            // those that it said so of when it was told; the others are behind since an earlier start 2
     Position from, base;  // where the peer stood, and where its log begins anew
+    bool after_death =
+        false;  // of the peer, or of this node: what else may be wrong with the disk then, the scrub is to see soon
   };
   std::optional<Partial> partial_;
   std::shared_ptr<const HotLeft> left_;  // not in the map yet

@@ -1,172 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which sets of a peer that fell behind its queue get only what changed.
-#include <gtest/gtest.h>
-
-#include <condition_variable>
-#include <mutex>
-#include <thread>
-
-#include "base/log.h"
-#include "mirror/passive_test_support.h"
-#include "mirror/sender.h"
-#include "mirror/test_change_store.h"
+#include "mirror/sender_test_support.h"
 
 namespace holdfast::mirror {
 namespace {
 
-using testing::MemoryChangeStore;
-using testing::NoIds;
-using testing::NoLiveTree;
+using testing::Applies;
+using testing::noted_from;
+using testing::peer;
+using testing::queued_from;
 using testing::set;
 
-constexpr NodeId me{1}, peer{2};
-// The map begins at the first, the queue at the second.
-const Position noted_from{Epoch(1), Sequence(5)}, queued_from{Epoch(1), Sequence(10)};
-
-// Plays the peer: says welcome, and hears what it is told.
-class Answers final : public ports::ByteStream {
- public:
-  explicit Answers(const Welcome& welcome) : says_(encode_frame(welcome)) {}
-  Result<std::size_t> read_some(std::span<std::uint8_t> into) override {
-    const std::size_t n = std::min(into.size(), says_.size() - at_);
-    std::copy_n(says_.begin() + static_cast<long>(at_), n, into.begin());
-    at_ += n;
-    return n;
-  }
-  bool readable_now() override { return false; }
-  Status write_pieces(std::span<const ByteView> pieces) override {
-    for (const ByteView p : pieces) hears_.insert(hears_.end(), p.begin(), p.end());
-    return {};
-  }
-  void shutdown() override {}
-  Start told() const {
-    for (ByteView rest = hears_; rest.size() >= frame_head_bytes;) {
-      const auto head = decode_frame_head(rest.first(frame_head_bytes)).value();
-      if (head.type == FrameType::start) return decode_start(rest.subspan(frame_head_bytes, head.length)).value();
-      rest = rest.subspan(frame_head_bytes + head.length);
-    }
-    ADD_FAILURE() << "it was told nothing";
-    return {};
-  }
-
- private:
-  Bytes says_, hears_;
-  std::size_t at_ = 0;
-};
-
-// Takes what it is sent, and says at once that it has applied it.
-class Applies final : public ports::ByteStream {
- public:
-  Result<std::size_t> read_some(std::span<std::uint8_t> into) override {
-    std::unique_lock lock(mutex_);
-    said_.wait(lock, [&] { return ended_ || !says_.empty(); });
-    const std::size_t n = std::min(into.size(), says_.size());
-    std::copy_n(says_.begin(), n, into.begin());
-    says_.erase(says_.begin(), says_.begin() + static_cast<long>(n));
-    return n;
-  }
-  bool readable_now() override { return false; }
-  Status write_pieces(std::span<const ByteView> pieces) override {
-    const std::lock_guard lock(mutex_);
-    const auto head = decode_frame_head(pieces.front().first(frame_head_bytes)).value();
-    if (head.type != FrameType::batch) return {};
-    const Sequence last = decode_batch_head(pieces.front().subspan(frame_head_bytes)).value().last;
-    const Bytes ack = encode_frame(Ack{last, last});
-    says_.insert(says_.end(), ack.begin(), ack.end());
-    said_.notify_all();
-    return {};
-  }
-  void shutdown() override {
-    const std::lock_guard lock(mutex_);
-    ended_ = true;
-    said_.notify_all();
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable said_;
-  bool ended_ = false;
-  Bytes says_;
-};
-
-class SenderMap : public ::testing::Test {
- protected:
-  SenderMap() {
-    set_log_level(LogLevel::error);
-    log_.begin_epoch();
-    log_.ring().open(Epoch(2), queued_from);
-    sender_ = std::make_unique<Sender>(shared(), peer, "peer");
-    sender_->epoch_began();
-    sender_->queue().begin(queued_from, noted_from);
-  }
-  ~SenderMap() override {
-    sender_->stop();
-    if (loop_.joinable()) loop_.join();
-  }
-  Sender::Shared shared() {
-    return {.log = log_,
-            .live = live_,
-            .ids = ids_,
-            .times = times_,
-            .cluster_id = "c",
-            .self = me,
-            .sets = [this] { return protected_; },
-            .state_changed = [](NodeId, PeerState) {},
-            .may_hold_dirty = [] { return false; },
-            .progress = [] {},
-            .fault = [](const Error& why) { ADD_FAILURE() << why.to_string(); },
-            .open_spill = {},
-            .compared = &compared_,
-            .verified = [](const VerifyStatus&) {},
-            .change_map = [this](NodeId) { return map_; },
-            .features = feature_partial_resync};
-  }
-  // A session that breaks at once.
-  Start session(Position position, bool complete) {
-    Welcome welcome;
-    welcome.highest_kind = log::highest_kind;
-    welcome.node = peer;
-    welcome.position = position;
-    welcome.life = 7;
-    welcome.features = feature_partial_resync;
-    welcome.sets = {{.set = set, .complete = complete, .empty = false}};
-    sender_->close();
-    Answers stream(welcome);
-    EXPECT_TRUE(sender_->open(stream, Epoch(2)));
-    return stream.told();
-  }
-  bool gets_only_what_changed() {
-    loop_ = std::thread([this] { sender_->resync_loop(); });
-    while (sender_->status().resyncs == 0) std::this_thread::yield();
-    return sender_->status().resync.partial;
-  }
-
-  // Until the peer is whole, and nothing is under way any more.
-  void become_whole() {
-    Applies stream;
-    std::thread sends([&] { (void)sender_->serve(stream); });
-    std::thread hears([&] { (void)sender_->serve_acks(stream); });
-    while (!sender_->status().complete) std::this_thread::yield();
-    sender_->stop();
-    stream.shutdown();
-    for (std::thread* t : {&loop_, &sends, &hears}) t->join();
-  }
-  void note_difference() {
-    VerifyMemo memo;
-    memo.open = 1;
-    ASSERT_TRUE(compared_.put(peer, set, memo));
-  }
-
-  testing::TestTimes times_;
-  NoLiveTree live_;
-  NoIds ids_;
-  ActiveLog log_{least_ring_bytes, times_};
-  std::shared_ptr<ChangeMap> map_ = std::make_shared<ChangeMap>(std::make_unique<MemoryChangeStore>(), "peer");
-  std::set<SetNumber> protected_{set};
-  VerifyStore compared_{nullptr};
-  std::unique_ptr<Sender> sender_;
-  std::thread loop_;
-};
+class SenderMap : public testing::SenderTest {};
 
 TEST_F(SenderMap, OneThatBeganItsLogAnewGetsWhatChanged) {
   const Start start = session(noted_from, true);
@@ -200,6 +45,20 @@ TEST_F(SenderMap, OneThatFellBehindAgainBeforeItWasWholeAndIsNotReadyGetsWhatCha
   EXPECT_TRUE(session(behind_again, false).drained) << "it refused: it has more to apply first";
   EXPECT_FALSE(session(queued_from, false).restart);
   EXPECT_TRUE(gets_only_what_changed());
+}
+
+// Its disk was replaced in the middle, and then its process began anew once more: what there is of a copy is not what fell behind.
+TEST_F(SenderMap, OneThatWasSeenEmptyIsComparedAsAWhole) {
+  EXPECT_TRUE(session(noted_from, true).drained);
+  session(queued_from, false, {.empty = true});
+  session(queued_from, false, {.life = 8});
+  EXPECT_FALSE(gets_only_what_changed());
+}
+
+TEST_F(SenderMap, OneWithAnotherTreeThanItRemembersIsComparedAsAWhole) {
+  EXPECT_TRUE(session(noted_from, true).drained);
+  session(queued_from, false, {.doubted = true, .life = 8});
+  EXPECT_FALSE(gets_only_what_changed());
 }
 
 // A comparison found it, and it is in no map.

@@ -21,16 +21,22 @@ constexpr std::chrono::seconds map_look_every{1};
 //   tree clean, position elsewhere             -> restart: the log begins anew at the ring's end, all sets are resynchronized
 //   tree not clean (a fenced or dead active)   -> by what it lists (sender_return.cc): restart where this epoch began, with what is listed and what
 //                                                 changed since; when that can't be enough: restart
-std::optional<Returned> Sender::find_place(const Welcome& welcome, ports::ByteStream& stream, Start& start) {
+Result<std::optional<Returned>> Sender::find_place(const Visit& visit, Start& start) {
+  const Welcome& welcome = visit.welcome;
   std::optional<Returned> returned;
   trust_only_whole(welcome);
   PeerQueue::Source source = PeerQueue::Source::stale;
   if (welcome.clean) source = queue_.resume(welcome.position);
   if (!welcome.clean) returned = Returned{peer_, name_, welcome.led, {}, {}};
-  if (source == PeerQueue::Source::queue) {
+  bool found = source == PeerQueue::Source::queue;
+  if (found) {
     start = {false, welcome.position, false};
-  } else if (returned ? !find_by_list(welcome, stream, start, *returned)
-                      : !find_in_map(welcome, stream, start, source)) {
+  } else if (returned) {
+    HF_ASSIGN(found, find_by_list(visit, start, *returned));
+  } else {
+    HF_ASSIGN(found, find_in_map(visit, start, source));
+  }
+  if (!found) {
     const std::string why = queue_.status().given_up;
     start = {true, queue_.restart(), false};
     {
@@ -46,23 +52,33 @@ std::optional<Returned> Sender::find_place(const Welcome& welcome, ports::ByteSt
   return returned;
 }
 
+// A tree that is empty, or another one, lacks more than what changed since the peer was told so, whatever happens to it next.
 // Once its log begins anew no set is complete, so what was told before counts. Where it still stands where it was told so, it did not do that: a
 // set that is not complete any more was given up there, and it has skipped records that are in no map.
 void Sender::trust_only_whole(const Welcome& welcome) {
   const std::lock_guard lock(mutex_);
-  if (!partial_ || welcome.position != partial_->from) return;
+  if (!partial_) return;
   for (const auto& s : welcome.sets)
-    if (!s.complete && partial_->whole.contains(s.set)) partial_->sets.erase(s.set);
+    if (s.empty || s.doubted || (welcome.position == partial_->from && !s.complete && partial_->whole.contains(s.set)))
+      partial_->sets.erase(s.set);
 }
 
 // The map says what the peer lacks after its position: it stands where the map begins or after, or where it stood when it was told so before.
-bool Sender::find_in_map(const Welcome& welcome, ports::ByteStream& stream, Start& start, PeerQueue::Source source) {
+Result<bool> Sender::find_in_map(const Visit& visit, Start& start, PeerQueue::Source source) {
+  const Welcome& welcome = visit.welcome;
   if (!map_ || (welcome.features & shared_.features & feature_partial_resync) == 0 || map_->overflowed()) return false;
   const auto base = find_base(welcome, source);
-  if (!base || !note_own_left(welcome, stream)) return false;
+  if (!base) return false;
+  std::shared_ptr<const HotLeft> left;
+  {
+    const std::lock_guard lock(mutex_);
+    left = left_;
+  }
   log_info("peer {}: it is too far behind for its queue: it gets what changed since epoch {} sequence {}", name_,
            welcome.position.epoch.value, welcome.position.sequence.value);
-  begin_partial(welcome, *base, nullptr);
+  begin_partial(welcome, *base, nullptr, left != nullptr);  // first, as for one that lists (sender_return.cc)
+  HF_ASSIGN(const bool noted, note_own_left(visit, left));
+  if (!noted) return false;
   start = {true, *base, true};
   return true;
 }
@@ -92,12 +108,15 @@ std::optional<Position> Sender::find_base(const Welcome& welcome, PeerQueue::Sou
   return base;
 }
 
-void Sender::begin_partial(const Welcome& welcome, Position base, const std::set<SetNumber>* sets) {
+void Sender::begin_partial(const Welcome& welcome, Position base, const std::set<SetNumber>* sets, bool after_death) {
   map_->begin_partial();
   queue_.fold_taken_until(Sequence(~std::uint64_t{0}));
   const std::lock_guard lock(mutex_);
-  Partial partial{{}, {}, welcome.position, base};
-  if (partial_) partial.sets = std::move(partial_->sets);
+  Partial partial{{}, {}, welcome.position, base, after_death};
+  if (partial_) {
+    partial.sets = std::move(partial_->sets);
+    partial.after_death = after_death || partial_->after_death;
+  }
   for (const auto& s : welcome.sets) {
     if (!s.complete || (sets && !sets->contains(s.set))) continue;
     partial.sets.insert(s.set);
@@ -249,9 +268,10 @@ void Sender::resync_loop() {
              resync->is_partial() ? "brought up to date with what changed" : "copied");
     Status done = resync->run();
     keep_doubts(*resync);
-    bool counts = false;
+    bool counts = false, after_death = false;
     {
       const std::lock_guard lock(mutex_);
+      after_death = partial_ && partial_->after_death;
       add_up(resync->progress());
       resync_.reset();
       resync_work_.notify_all();
@@ -263,6 +283,7 @@ void Sender::resync_loop() {
       }
       if (counts && needs_.empty()) {
         complete_ = whole_since_ = true;
+        left_.reset();  // it has all of it
         counts_from_ = resync->end();
         caught_up_at_ = shared_.log.last_sequence();
       }
@@ -274,6 +295,7 @@ void Sender::resync_loop() {
     }
     // What a comparison found is in no map.
     if (counts && !resync->is_partial()) verifier_.copied(resync->set());
+    if (counts && resync->is_partial() && after_death) verifier_.look_again(resync->set());
     update_state();
   }
 }
@@ -303,6 +325,7 @@ void Sender::cancel_resync() {
 }
 
 void Sender::end_epoch() {
+  ++epochs_;
   end_session();
   {
     const std::lock_guard lock(mutex_);

@@ -4,6 +4,11 @@
 #include "mirror/sender.h"
 
 namespace holdfast::mirror {
+namespace {
+
+constexpr std::int64_t heard_every_ns = 500'000'000;
+
+}  // namespace
 
 // Behind the welcome.
 Status Sender::read_listed(FrameReader& reader, Welcome& welcome) {
@@ -17,50 +22,60 @@ Status Sender::read_listed(FrameReader& reader, Welcome& welcome) {
   return {};
 }
 
-// What it lists is noted, durably, before it is told to begin anew: from then on it does not know any more that it was active. It may be silent
-// meanwhile, but not for long: `stream` hears of us between the pieces.
-bool Sender::find_by_list(const Welcome& welcome, ports::ByteStream& stream, Start& start, Returned& returned) {
+// What may differ, into the map: durably, before the peer is told to begin anew, for from then on it does not know any more that it was active.
+// It may be silent meanwhile, but not for long: it hears of us between the pieces. Not noted: why. An error: the connection broke or the epoch is
+// over, and nothing was found out.
+Result<tl::expected<Reconciled, std::string>> Sender::note_for(const Visit& visit,
+                                                               const std::vector<ports::ChangeEntry>& entries) {
+  std::optional<Error> broken;
+  std::int64_t heard_ns = shared_.times.steady_ns();
+  const auto between = [&]() -> Status {
+    Status goes_on = epochs_ == visit.epochs ? Status{} : fail(ErrorCode::stale, "peer {}: the epoch has ended", name_);
+    const std::int64_t now = shared_.times.steady_ns();
+    if (goes_on && now - heard_ns >= heard_every_ns) {
+      heard_ns = now;
+      goes_on = visit.stream.write_all(encode_frame(Heartbeat{shared_.times.realtime_ns()}));
+    }
+    if (!goes_on) broken = goes_on.error();
+    return goes_on;
+  };
+  auto noted = note_left(*map_, entries, shared_.ids_of_block, between);
+  if (broken) return tl::unexpected(std::move(*broken));
+  if (!noted) return tl::expected<Reconciled, std::string>(tl::unexpect, noted.error().to_string());
+  return tl::expected<Reconciled, std::string>(std::move(*noted));
+}
+
+// False: everything is compared, and why.
+Result<bool> Sender::find_by_list(const Visit& visit, Start& start, Returned& returned) {
+  const Welcome& welcome = visit.welcome;
   const std::optional<LedFrom> here = shared_.led_from ? shared_.led_from() : std::nullopt;
   returned.why_whole = map_ ? why_whole(welcome, shared_.features, here) : "what changes can't be noted on this node";
   if (!returned.why_whole.empty()) return false;
-  ChangeSet listed;
-  for (const auto& e : welcome.entries) {
-    if (const Status sound = listed.add(e.key, e.value); !sound) {
-      returned.why_whole = sound.error().message;
-      return false;
-    }
-  }
   const auto base = find_base(welcome, queue_.resume(here->base), here->base);
   if (!base) {
     returned.why_whole = "what changed since this node's epoch began is not in its queue any more";
     return false;
   }
-  auto noted = note_left(*map_, std::move(listed), shared_.ids_of_block,
-                         [&] { return stream.write_all(encode_frame(Heartbeat{shared_.times.realtime_ns()})); });
+  // Before anything is noted: should the connection break in that, the next session finds where its log is to begin anew (find_base), and notes it
+  // once more. Until the peer is told to start it says the same.
+  begin_partial(welcome, *base, &here->sets, true);
+  HF_ASSIGN(auto noted, note_for(visit, welcome.entries));
   if (!noted) {
-    returned.why_whole = "it can't be noted: " + noted.error().message;
+    returned.why_whole = "it can't be noted: " + noted.error();
     return false;
   }
   returned.reconciled = std::move(*noted);
-  begin_partial(welcome, *base, &here->sets);
   start = {true, *base, true};
   return true;
 }
 
 // False: everything is compared. This node led before, too, and ended uncleanly; of a peer that stands in the log of that epoch only what was noted then can differ.
-bool Sender::note_own_left(const Welcome& welcome, ports::ByteStream& stream) {
-  std::shared_ptr<const HotLeft> left;
-  {
-    const std::lock_guard lock(mutex_);
-    left = left_;
-  }
+Result<bool> Sender::note_own_left(const Visit& visit, const std::shared_ptr<const HotLeft>& left) {
   if (!left) return true;
-  if ((welcome.features & shared_.features & feature_hot_return) == 0) return false;
-  const auto noted = note_left(*map_, left->changes, shared_.ids_of_block,
-                               [&] { return stream.write_all(encode_frame(Heartbeat{shared_.times.realtime_ns()})); });
+  if ((visit.welcome.features & shared_.features & feature_hot_return) == 0) return false;
+  HF_ASSIGN(const auto noted, note_for(visit, left->entries));
   if (!noted) {
-    log_warning("peer {}: what this node changed before its last epoch ended can't be noted: {}", name_,
-                noted.error().to_string());
+    log_warning("peer {}: what this node changed before its last epoch ended can't be noted: {}", name_, noted.error());
     return false;
   }
   log_info("peer {}: of what this node changed before its last epoch ended, {} files and {} folders are reconciled",

@@ -261,6 +261,10 @@ class CheckedTree final : public ports::Tree {
   Result<FileId> identify(const FileId& dir, std::string_view name) override { return tree_->identify(dir, name); }
   Result<ports::NamesMark> names_mark() override { return tree_->names_mark(); }
   Status set_names_mark(ports::NamesMark mark) override { return tree_->set_names_mark(mark); }
+  Result<Bytes> mark(ports::Mark which) override { return tree_->mark(which); }
+  Status set_mark(ports::Mark which, ByteView value) override { return tree_->set_mark(which, value); }
+  bool is_another() const override { return tree_->is_another(); }
+  Status adopt_root() override { return tree_->adopt_root(); }
   Status sync() override { return tree_->sync(); }
 
  private:

@@ -83,6 +83,11 @@ struct HotSetFile {
   }
 };
 
+inline Status begin_epoch(HotSet& hot, Epoch epoch, Position covered) {
+  HF_ASSIGN(const HotMark mark, hot.draw(epoch));
+  return hot.begin(mark, covered);
+}
+
 inline bool covers(const std::vector<HotNote>& notes, SetNumber set, const FileId& id, bool folder) {
   return std::any_of(notes.begin(), notes.end(), [&](const HotNote& n) {
     switch (n.kind) {

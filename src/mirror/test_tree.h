@@ -226,6 +226,8 @@ class MemoryTree : public ports::Tree {
   Result<FileId> identify(const FileId& dir, std::string_view name) override;
   Result<ports::NamesMark> names_mark() override { return mark_; }
   Status set_names_mark(ports::NamesMark mark) override;
+  Result<Bytes> mark(ports::Mark which) override { return marks_[which]; }
+  Status set_mark(ports::Mark which, ByteView value) override;
   Status sync() override;
 
  private:
@@ -303,6 +305,7 @@ class MemoryTree : public ports::Tree {
   std::set<Ino> staged_;
   std::map<std::tuple<FileId, std::uint64_t, std::uint64_t>, ports::Digest> digests_;
   ports::NamesMark mark_;
+  std::map<ports::Mark, Bytes> marks_;
   std::uint64_t op_ = 0, nameless_ = 0, burial_stamp_ = 0;
   std::deque<std::pair<std::uint64_t, std::function<void()>>> journal_;
   std::uint64_t synced_op_ = 0;

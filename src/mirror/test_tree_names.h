@@ -318,4 +318,12 @@ inline Status MemoryTree::set_names_mark(ports::NamesMark mark) {
   return {};
 }
 
+inline Status MemoryTree::set_mark(ports::Mark which, ByteView value) {
+  HF_STEP(fuse_);
+  begin();
+  journal([this, which, old = marks_[which]] { marks_[which] = old; });
+  marks_[which] = Bytes(value.begin(), value.end());
+  return {};
+}
+
 }  // namespace holdfast::mirror::testing

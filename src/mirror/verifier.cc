@@ -122,6 +122,15 @@ void Verifier::copied(SetNumber set) {
     log_warning("verify: {}", stored.error().to_string());
 }
 
+void Verifier::look_again(SetNumber set) {
+  VerifyMemo memo = shared_.store.get(peer_, set);
+  memo.place = {};
+  memo.pass_began_ns = memo.last_scrub_ns = 0;
+  memo.pass_bytes = 0;
+  if (Status stored = shared_.store.put(peer_, set, std::move(memo)); !stored)
+    log_warning("verify: {}", stored.error().to_string());
+}
+
 VerifyStatus Verifier::status() const {
   VerifyStatus s;
   {

@@ -80,7 +80,8 @@ class Verifier {
   void acked(const Ack& ack);
   void differs(const Differs& differs);
   void moved(SetNumber set, const FileId& id);
-  void copied(SetNumber set);  // anew: what was known to differ is of the past
+  void copied(SetNumber set);      // anew: what was known to differ is of the past
+  void look_again(SetNumber set);  // the scrub begins a pass soon, from the first object
   // Nothing is appended after it returned, until `may` again: an epoch ends.
   void bar();
   void unbar();

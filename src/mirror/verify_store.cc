@@ -137,6 +137,12 @@ VerifyMemo VerifyStore::get(NodeId peer, SetNumber set) const {
   return it == memos_.end() ? VerifyMemo{} : it->second;
 }
 
+bool VerifyStore::any_open(SetNumber set) const {
+  const std::lock_guard lock(mutex_);
+  return std::any_of(memos_.begin(), memos_.end(),
+                     [&](const auto& memo) { return memo.first.second == set && memo.second.open != 0; });
+}
+
 Status VerifyStore::put(NodeId peer, SetNumber set, VerifyMemo memo) {
   const std::lock_guard one(store_mutex_);
   Bytes bytes;

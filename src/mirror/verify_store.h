@@ -36,6 +36,7 @@ class VerifyStore {
   explicit VerifyStore(ports::DurableCell* cell);
   VerifyMemo get(NodeId peer, SetNumber set) const;
   Status put(NodeId peer, SetNumber set, VerifyMemo memo);
+  bool any_open(SetNumber set) const;  // of any peer something is known to differ
 
  private:
   using Key = std::pair<NodeId, SetNumber>;

@@ -351,6 +351,34 @@ Result<UniqueFd> FileIndex::open_by_prefix(int mount_fd, std::uint64_t prefix) {
   return open_by_handle(mount_fd, handle, O_PATH);
 }
 
+Status FileIndex::forget_set(SetNumber set) {
+  constexpr std::size_t at_once = 10'000;
+  HF_TRY(commit());
+  const FileId root = FileId::root(set);
+  for (FileId after;;) {
+    std::vector<FileId> found;
+    {
+      Transaction t;
+      if (int rc = mdb_txn_begin(static_cast<MDB_env*>(env_), nullptr, MDB_RDONLY, &t.txn); rc != 0)
+        return fail_lmdb(rc, "read");
+      MDB_cursor* cursor = nullptr;
+      if (int rc = mdb_cursor_open(t.txn, dbi_, &cursor); rc != 0) return fail_lmdb(rc, "read");
+      const std::unique_ptr<MDB_cursor, void (*)(MDB_cursor*)> closes(cursor, mdb_cursor_close);
+      MDB_val key = key_of(after), value{};
+      int rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+      for (; rc == 0 && found.size() < at_once; rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
+        if (key.mv_size != after.bytes.size()) continue;
+        std::memcpy(after.bytes.data(), key.mv_data, after.bytes.size());
+        if (set_of(value) == set && after != root) found.push_back(after);
+      }
+      if (rc != 0 && rc != MDB_NOTFOUND) return fail_lmdb(rc, "read");
+    }
+    if (found.empty()) return {};
+    for (const FileId& id : found) forget(id);
+    HF_TRY(commit());
+  }
+}
+
 Result<std::size_t> FileIndex::rebuild(int root_fd, SetNumber set) {
   std::size_t found = 0;
   std::vector<FileHandle> folders;  // handles, not descriptors: a tree may be wide

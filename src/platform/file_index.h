@@ -74,6 +74,8 @@ class FileIndex final : public ports::IdBarrier {
   Status make_ids_durable() override { return commit(); }
   Result<std::size_t> size();
 
+  // All of a set but its root, durably.
+  Status forget_set(SetNumber set);
   // Indexes every object below `root_fd` (one mount) that carries an id; objects without one are left alone. Returns how many.
   Result<std::size_t> rebuild(int root_fd, SetNumber set);
 

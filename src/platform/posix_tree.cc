@@ -65,6 +65,11 @@ Status PosixTree::prepare() {
   HF_ASSIGN(grave_, make_folder(hidden_.get(), "grave"));
   HF_ASSIGN(staging_, make_folder(hidden_.get(), "new"));
   HF_TRY(empty_folder(staging_.get()));
+  for (const ports::Mark which : {ports::Mark::checkpoint, ports::Mark::hot}) {
+    HF_ASSIGN(const Bytes there, mark(which));
+    if (there.empty())
+      HF_TRY(set_mark(which, Bytes(ports::mark_bytes)));  // later there may be no space for a first one
+  }
   const FileId root_id = FileId::root(set_);
   // A tree that was protected before and an index that does not know it: the index was lost, and is made anew by a walk (R25).
   HF_ASSIGN(const FileId carried, FileIndex::carried_id(root_.get()));
@@ -74,10 +79,27 @@ Status PosixTree::prepare() {
     HF_ASSIGN(const std::size_t found, index_.rebuild(root_.get(), set_));
     log_info("set {}: {} objects indexed", set_, found);
   }
-  HF_TRY(index_.bind(root_.get(), set_, root_id));
-  HF_TRY(index_.commit());
+  if (indexed) {
+    HF_ASSIGN(const FileHandle now, handle_of(root_.get(), S_IFDIR));
+    another_ = carried != root_id || !(now == *indexed);
+  }
+  if (!another_) HF_TRY(bind_root());
   const timespec times[2] = {{0, UTIME_OMIT}, before.st_mtim};
   ::futimens(root_.get(), times);
+  return {};
+}
+
+Status PosixTree::bind_root() {
+  HF_TRY(index_.bind(root_.get(), set_, FileId::root(set_)));
+  return index_.commit();
+}
+
+Status PosixTree::adopt_root() {
+  if (!another_) return {};
+  // What was indexed may still be there, outside of this folder: it must not be found, and brought here.
+  HF_TRY(index_.forget_set(set_));
+  HF_TRY(bind_root());
+  another_ = false;
   return {};
 }
 

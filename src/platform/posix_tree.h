@@ -61,6 +61,10 @@ class PosixTree final : public ports::Tree {
   Result<bool> is_empty() override;
   Result<ports::NamesMark> names_mark() override;
   Status set_names_mark(ports::NamesMark mark) override;
+  Result<Bytes> mark(ports::Mark which) override;
+  Status set_mark(ports::Mark which, ByteView value) override;
+  bool is_another() const override { return another_; }
+  Status adopt_root() override;
   Result<ports::Digest> digest(const FileId& id, std::uint64_t offset, std::uint64_t length) override;
   void will_digest(const FileId& id, std::uint64_t offset, std::uint64_t length) override;
   void forget_digests() override { ahead_.forget_all(); }
@@ -87,6 +91,7 @@ class PosixTree final : public ports::Tree {
   };
   PosixTree(UniqueFd root, SetNumber set, FileIndex& index);
   Status prepare();
+  Status bind_root();
   struct Looked {  // what was looked up last: it may be adopted next
     FileId dir;
     std::string name;
@@ -116,6 +121,7 @@ class PosixTree final : public ports::Tree {
   const SetNumber set_;
   FileIndex& index_;
   const std::size_t cached_nodes_;
+  bool another_ = false;
   UniqueFd hidden_, staging_, grave_;
   std::unordered_map<FileId, Node> nodes_;
   std::list<FileId> recent_;  // front = used last

@@ -22,7 +22,11 @@ namespace holdfast::platform {
 namespace {
 
 constexpr std::size_t max_pieces = 64;
-constexpr const char* names_attribute = "trusted.holdfast.names";  // of the hidden folder
+// Of the hidden folder.
+constexpr const char* names_attribute = "trusted.holdfast.names";
+constexpr const char* mark_attribute(ports::Mark which) {
+  return which == ports::Mark::hot ? "trusted.holdfast.hot" : "trusted.holdfast.checkpoint";
+}
 
 std::int64_t nanoseconds(const timespec& t) { return t.tv_sec * 1'000'000'000LL + t.tv_nsec; }
 timespec to_timespec(std::int64_t ns) {
@@ -204,6 +208,21 @@ Status PosixTree::set_names_mark(ports::NamesMark mark) {
   const std::uint64_t words[2] = {mark.log, mark.sequence.value};
   if (::fsetxattr(hidden_.get(), names_attribute, words, sizeof words, 0) != 0)
     return fail_errno(errno, "set {}: cannot set the attribute {}", set_, names_attribute);
+  return {};
+}
+
+Result<Bytes> PosixTree::mark(ports::Mark which) {
+  Bytes value(ports::mark_bytes);
+  const ssize_t n = ::fgetxattr(hidden_.get(), mark_attribute(which), value.data(), value.size());
+  if (n < 0 && errno != ENODATA && errno != ERANGE)  // another size: of a program that this one does not know
+    return fail_errno(errno, "set {}: cannot read the attribute {}", set_, mark_attribute(which));
+  value.resize(n < 0 ? 0 : static_cast<std::size_t>(n));
+  return value;
+}
+
+Status PosixTree::set_mark(ports::Mark which, ByteView value) {
+  if (::fsetxattr(hidden_.get(), mark_attribute(which), value.data(), value.size(), 0) != 0)
+    return fail_errno(errno, "set {}: cannot set the attribute {}", set_, mark_attribute(which));
   return {};
 }
 

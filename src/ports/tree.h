@@ -66,6 +66,11 @@ struct NamesMark {
   Sequence sequence;
 };
 
+// Small values in the tree itself, so that they are lost, replaced or put back in time together with what they speak of: how far the tree has
+// got, compared with what is remembered of that elsewhere (mirror/tree_marks.h).
+enum class Mark { checkpoint, hot };
+constexpr std::size_t mark_bytes = 24;
+
 // What is about to change in one tree: said ahead, so that undo costs one sync a batch and not one a primitive (mirror/undo_tree.h).
 struct TouchedRange {
   FileId id;
@@ -190,8 +195,14 @@ class Tree {
 
   // --- durability
   virtual Result<NamesMark> names_mark() = 0;
-  virtual Status set_names_mark(NamesMark mark) = 0;  // not synced: ordered after the changes before it
-  virtual Status sync() = 0;                          // syncfs; a failure is final
+  virtual Status set_names_mark(NamesMark mark) = 0;        // not synced: ordered after the changes before it
+  virtual Result<Bytes> mark(Mark which) = 0;               // empty: none
+  virtual Status set_mark(Mark which, ByteView value) = 0;  // of mark_bytes; not synced
+  virtual Status sync() = 0;                                // syncfs; a failure is final
+  // The folder is not the one that was here before: its root is known to the index, and is something else. So it is, after a crash too, until
+  // adopt_root(): first somebody notes durably what that means.
+  virtual bool is_another() const { return false; }
+  virtual Status adopt_root() { return {}; }
   // What its file system has left for us.
   virtual Result<std::uint64_t> free_bytes() { return ~std::uint64_t{0}; }
 };

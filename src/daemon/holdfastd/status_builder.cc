@@ -107,6 +107,7 @@ class Builder {
       n.consistent_point_age_s = real_of(point, "age_s");
     queues(m.id, entry, n);
     undo(m.id, n);
+    hot(m.id, n);
     progress(entry, n);
     for (const auto& [id, paths] : in_.paths)
       if (id == m.id)
@@ -142,6 +143,14 @@ class Builder {
     };
     n.undo = control::UndoStatus{text_of(told, "state"), number_of(told, "bytes"), number_of(told, "limit_bytes"),
                                  ms("oldest_time_ns"),   ms("newest_time_ns"),     number_of(told, "shadows")};
+  }
+
+  void hot(NodeId id, control::NodeStatus& n) {
+    const json& told = member_of(mirror_of(id), "hot");
+    if (!told.is_object() || id != active()) return;
+    n.hot = control::HotStatus{number_of(told, "used"), {}};
+    for (const json& set : list_of(told, "coarse"))
+      if (set.is_number_unsigned()) n.hot->whole_sets.push_back(set.get<std::uint64_t>());
   }
 
   void progress(const json& entry, control::NodeStatus& n) {

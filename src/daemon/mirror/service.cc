@@ -17,11 +17,14 @@
 namespace holdfast::mirror_process {
 namespace {
 
-// HOLDFAST_HOT_RETURN=on: not named to peers by itself before a power cut in the lab has shown it.
+// For measurements of what it costs, and nothing else.
+bool hot_set_is_off() {
+  const char* off = std::getenv("HOLDFAST_HOT_SET");
+  return off && std::string_view(off) == "off";
+}
+
 std::uint32_t channel_features() {
-  const char* on = std::getenv("HOLDFAST_HOT_RETURN");
-  const bool hot_return = on && std::string_view(on) == "on";
-  return mirror::feature_partial_resync | (hot_return ? mirror::feature_hot_return : 0);
+  return mirror::feature_partial_resync | (hot_set_is_off() ? 0 : mirror::feature_hot_return);
 }
 
 nlohmann::json to_reply(const Result<nlohmann::json>& result) {
@@ -236,15 +239,19 @@ Status Service::start_log(const MirrorConfig& config) {
 }
 
 Status Service::open_hot(mirror::NodeLogPorts& ports) {
-  // For measurements of what it costs, and nothing else.
-  if (const char* off = std::getenv("HOLDFAST_HOT_SET"); off && std::string_view(off) == "off") return {};
+  if (hot_set_is_off()) return {};
   constexpr std::uint64_t number = 1, bytes = mirror::hot_file_bytes(mirror::HotSetOptions{}.slots);
   HF_ASSIGN(const auto store, platform::FolderSegmentStore::open(paths_.state_dir + "/hot", bytes));
   HF_ASSIGN(const auto there, store->list());
-  if (there.empty()) {
-    HF_ASSIGN(hot_, store->create(number, bytes));
-  } else {
+  if (!there.empty()) {
     HF_ASSIGN(hot_, store->open(number));
+    if (hot_->size() < bytes) {  // a crash came while it was made
+      hot_.reset();
+      HF_TRY(store->remove(number));
+    }
+  }
+  if (!hot_) {
+    HF_ASSIGN(hot_, store->create(number, bytes));
   }
   ports.hot = hot_.get();
   ports.unused_block = [this] { return index_->unused_block(); };

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a node remembers is believed only of the folder that it speaks of: not of another one in its place, nor of an older state of it
+// (mirror/tree_marks.h).
+#include <gtest/gtest.h>
+
+#include <sys/xattr.h>
+
+#include "platform/test_mirror_return.h"
+
+namespace holdfast::platform {
+namespace {
+
+using mirror::PeerState;
+using testing::MirrorReturn;
+using testing::RandomApplication;
+using testing::seeded;
+using testing::TestNode;
+
+class MirrorMarks : public MirrorReturn {
+ protected:
+  static std::string hidden(const TestNode& node) { return node.tree_path() + "/" + std::string(ports::hidden_name); }
+  // What a snapshot keeps of how far the tree had got.
+  static std::string mark_of(const TestNode& node, const char* name) {
+    std::string value(ports::mark_bytes, '\0');
+    const ssize_t n = ::getxattr(hidden(node).c_str(), name, value.data(), value.size());
+    EXPECT_GT(n, 0) << name;
+    value.resize(n < 0 ? 0 : static_cast<std::size_t>(n));
+    return value;
+  }
+  static void put_back(const TestNode& node, const char* name, const std::string& mark) {
+    ASSERT_EQ(::setxattr(hidden(node).c_str(), name, mark.data(), mark.size(), 0), 0);
+  }
+  // As a disk that was replaced, and mounted at the same place.
+  static void replace_folder(const TestNode& node) {
+    std::filesystem::rename(node.tree_path(), node.tree_path() + ".before");
+    std::filesystem::create_directory(node.tree_path());
+  }
+  static bool complete(TestNode& node) { return node.log->status().receive.complete; }
+  static constexpr const char* hot = "trusted.holdfast.hot";
+  static constexpr const char* checkpoint = "trusted.holdfast.checkpoint";
+};
+
+TEST_F(MirrorMarks, AnActiveThatReturnsWithAnotherFolderIsCopiedAnew) {
+  make_tree(a);
+  ASSERT_TRUE(a.start() && b.start());
+  lead_and_settle(a, b, 1);
+  RandomApplication(a, seeded(1)).run(100);
+  ASSERT_TRUE(equal(a, b));
+  a.stop();
+  replace_folder(a);
+  take_over(b, 2);
+  ASSERT_TRUE(a.start());
+  EXPECT_FALSE(complete(a));
+  follow(a, b, 2);
+  ASSERT_TRUE(synchronized(b));
+  EXPECT_TRUE(equal(b, a));
+}
+
+// A crash right after the folder was seen must not make it the one that was remembered.
+TEST_F(MirrorMarks, AnotherFolderStaysAnotherOverARestart) {
+  make_tree(a);
+  ASSERT_TRUE(a.start() && b.start());
+  lead_and_settle(a, b, 1);
+  a.stop();
+  replace_folder(a);
+  ASSERT_TRUE(a.start(false));
+  {
+    UniqueFd root(::open(a.tree_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    const auto tree = PosixTree::open(std::move(root), 1, *a.index);
+    ASSERT_TRUE(tree);
+    EXPECT_TRUE((*tree)->is_another());
+  }
+  a.stop();
+  ASSERT_TRUE(a.start());
+  EXPECT_FALSE(complete(a));
+  a.stop();
+  ASSERT_TRUE(a.start());
+  EXPECT_FALSE(complete(a)) << "it is known by now, and is not what it was";
+}
+
+TEST_F(MirrorMarks, OneWithAnotherFolderDoesNotLeadAgain) {
+  make_tree(a);
+  ASSERT_TRUE(a.start() && b.start());
+  lead_and_settle(a, b, 1);
+  a.stop();
+  replace_folder(a);
+  ASSERT_TRUE(a.start());
+  const auto promoted = a.log->promote(Epoch(2));
+  ASSERT_FALSE(promoted);
+  EXPECT_EQ(promoted.error().code, ErrorCode::refused) << promoted.error().to_string();
+}
+
+// The last one that is left: an administrator put a backup there.
+TEST_F(MirrorMarks, ByForceAnotherFolderLeadsAsItStands) {
+  make_tree(a);
+  ASSERT_TRUE(a.start() && b.start());
+  lead_and_settle(a, b, 1);
+  a.stop();
+  replace_folder(a);
+  std::ofstream(a.tree_path() + "/restored") << "from a backup";
+  ASSERT_TRUE(a.start());
+  const auto sealed = a.log->seal(Epoch(2), true);
+  ASSERT_TRUE(sealed);
+  EXPECT_FALSE(sealed->complete);
+  EXPECT_TRUE(sealed->fallback) << sealed->no_fallback;
+  ASSERT_FALSE(a.log->promote(Epoch(2)));
+  const auto promoted = a.log->promote(Epoch(2), false, true);
+  ASSERT_TRUE(promoted) << promoted.error().to_string();
+  EXPECT_TRUE(std::filesystem::exists(a.tree_path() + "/restored"));
+  ASSERT_TRUE(b.log->follow(Epoch(2), a.id()));
+  connect(a, b);
+  ASSERT_TRUE(synchronized(a));
+  EXPECT_TRUE(equal(a, b));
+}
+
+TEST_F(MirrorMarks, ASetThatCouldNotBeAddedCanBeAddedLater) {
+  make_tree(a);
+  ASSERT_TRUE(a.start() && b.start());
+  lead_and_settle(a, b, 1);
+  a.stop();
+  const std::string away = a.tree_path() + ".away";
+  ASSERT_TRUE(a.start(false));
+  EXPECT_FALSE(complete(a)) << "what was whole is not here";
+  ASSERT_TRUE(a.log->promote(Epoch(2), true));
+  std::filesystem::rename(a.tree_path(), away);
+  std::filesystem::create_directory(a.tree_path());
+  EXPECT_EQ(a.add_set().error().code, ErrorCode::refused) << "it leads, and this is not what it remembers";
+  std::filesystem::remove_all(a.tree_path());
+  std::filesystem::rename(away, a.tree_path());
+  EXPECT_TRUE(a.add_set());
+}
+
+TEST_F(MirrorMarks, AnActiveThatReturnsWithAnOlderStateIsComparedAsAWhole) {
+  make_tree(a);
+  ASSERT_TRUE(a.start() && b.start());
+  lead_and_settle(a, b, 1);
+  const std::string before = mark_of(a, hot);
+  RandomApplication application(a, seeded(21));
+  ASSERT_TRUE(wait(a, [&] {  // another generation of notes is dropped
+    application.run(3);
+    return mark_of(a, hot) != before && !a.log->status().hot->releasing;
+  }));
+  a.stop();
+  put_back(a, hot, before);
+  take_over(b, 2);
+  ASSERT_TRUE(a.start());
+  EXPECT_FALSE(complete(a));
+  follow(a, b, 2);
+  ASSERT_TRUE(synchronized(b));
+  EXPECT_FALSE(peer_of(b).resync.partial);
+  EXPECT_TRUE(equal(b, a));
+}
+
+TEST_F(MirrorMarks, ASetAddedToAnEpochIsMarkedBeforeItCounts) {
+  make_tree(a);
+  ASSERT_TRUE(a.start(false) && b.start());
+  ASSERT_TRUE(a.log->promote(Epoch(1), true));
+  ASSERT_TRUE(a.add_set());
+  ASSERT_TRUE(b.log->follow(Epoch(1), a.id()));
+  connect(a, b);
+  ASSERT_TRUE(synchronized(a));
+  a.stop();
+  ASSERT_TRUE(a.start());
+  EXPECT_TRUE(complete(a));
+}
+
+TEST_F(MirrorMarks, APassiveWithAnOlderStateIsComparedAsAWhole) {
+  make_tree(a);
+  ASSERT_TRUE(a.start() && b.start());
+  lead_and_settle(a, b, 1);
+  RandomApplication application(a, seeded(31));
+  const auto checkpointed = [&](const std::string& last) {
+    return wait(a, [&] {
+      application.run(3);
+      return mark_of(b, checkpoint) != last;
+    });
+  };
+  const std::string before = mark_of(b, checkpoint);
+  ASSERT_TRUE(checkpointed(before));
+  ASSERT_TRUE(equal(a, b));
+  ASSERT_TRUE(checkpointed(mark_of(b, checkpoint))) << "and the state says so of the one before";
+  b.stop();
+  ASSERT_TRUE(b.start());
+  EXPECT_TRUE(complete(b)) << "a crash alone is no older state";
+  b.stop();
+  put_back(b, checkpoint, before);
+  ASSERT_TRUE(b.start());
+  EXPECT_FALSE(complete(b));
+  ASSERT_TRUE(b.log->follow(Epoch(1), a.id()));
+  connect(a, b);
+  ASSERT_TRUE(synchronized(a));
+  EXPECT_FALSE(peer_of(a).resync.partial);
+  EXPECT_TRUE(equal(a, b));
+}
+
+// The log has begun anew since, twice.
+TEST_F(MirrorMarks, SoIsOneOfBeforeARoleChange) {
+  make_tree(a);
+  ASSERT_TRUE(a.start() && b.start());
+  lead_and_settle(a, b, 1);
+  ASSERT_TRUE(equal(a, b));
+  const std::string before = mark_of(b, checkpoint);
+  TestNode *from = &a, *to = &b;
+  for (std::uint64_t epoch = 2; epoch < 4; ++epoch, std::swap(from, to)) {
+    const auto end = from->log->end_epoch();
+    ASSERT_TRUE(end);
+    ASSERT_TRUE(from->log->wait_handed_over(to->id(), *end, 20'000));
+    ASSERT_TRUE(from->log->step_down(*end));
+    take_over(*to, epoch);
+    follow(*from, *to, epoch);
+    ASSERT_TRUE(synchronized(*to));
+  }
+  b.stop();
+  put_back(b, checkpoint, before);
+  ASSERT_TRUE(b.start());
+  EXPECT_FALSE(complete(b));
+}
+
+TEST_F(MirrorMarks, APassiveWithAnotherFolderIsCopiedAnew) {
+  make_tree(a);
+  ASSERT_TRUE(a.start() && b.start());
+  lead_and_settle(a, b, 1);
+  ASSERT_TRUE(equal(a, b));
+  b.stop();
+  replace_folder(b);
+  ASSERT_TRUE(b.start());
+  EXPECT_FALSE(complete(b));
+  ASSERT_TRUE(b.log->follow(Epoch(1), a.id()));
+  connect(a, b);
+  ASSERT_TRUE(synchronized(a));
+  EXPECT_TRUE(equal(a, b));
+}
+
+// A comparison found it before the active died; its successor does not know.
+TEST_F(MirrorMarks, WhatWasKnownToDifferIsComparedAsAWhole) {
+  make_tree(a);
+  ASSERT_TRUE(a.start() && b.start());
+  lead_and_settle(a, b, 1);
+  ASSERT_TRUE(equal(a, b));
+  const std::string rotten = b.tree_path() + "/t0/f7";
+  const auto when = std::filesystem::last_write_time(rotten);
+  {
+    std::fstream file(rotten, std::ios::in | std::ios::out);
+    file.put('?');
+  }
+  std::filesystem::last_write_time(rotten, when);
+  ASSERT_TRUE(a.log->verify({}));
+  ASSERT_TRUE(wait(a, [&] { return a.log->verify_status().front().open == 1; }));
+  a.stop();
+  take_over(b, 2);
+  ASSERT_TRUE(a.start());
+  follow(a, b, 2);
+  ASSERT_TRUE(synchronized(b));
+  EXPECT_FALSE(peer_of(b).resync.partial);
+  EXPECT_TRUE(equal(b, a));
+}
+
+// It was fenced, and goes on in the same process: giving ids to what has none is no change any more that would have to be noted.
+TEST_F(MirrorMarks, AFencedNodeThatFollowsGivesIdsAgain) {
+  make_tree(a);
+  ASSERT_TRUE(a.start() && b.start());
+  lead_and_settle(a, b, 1);
+  a.log->abort();
+  std::ofstream(a.tree_path() + "/unknown") << "of nobody";
+  take_over(b, 2);
+  UniqueFd fd(::open((a.tree_path() + "/unknown").c_str(), O_RDONLY | O_CLOEXEC));
+  EXPECT_EQ(a.index->identify(fd.get(), 1).error().code, ErrorCode::stale) << "what it may differ in is still needed";
+  follow(a, b, 2);
+  ASSERT_TRUE(synchronized(b));
+  EXPECT_TRUE(a.index->identify(fd.get(), 1));
+  mirror::HotGate::Guard guard;
+  EXPECT_FALSE(a.enter_hot(guard, 1, {{FileId::root(1), true}})) << "a straggler of the epoch that ended";
+  EXPECT_TRUE(a.fault_text().empty());
+}
+
+}  // namespace
+}  // namespace holdfast::platform
