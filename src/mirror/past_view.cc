@@ -54,7 +54,10 @@ Status PastView::take(const log::Record& r, log::Place group) {
   if (!trees_.contains(r.set)) return {};
   Cells& cells = cells_[r.set];
   if (r.kind == Kind::undo_name) {
-    if (cells.names[r.parent].try_emplace(std::string(r.name), Name{r.file, r.mode}).second) ++count_;
+    if (cells.names[r.parent].try_emplace(std::string(r.name), Name{r.file, r.mode}).second) {
+      ++count_;
+      if (!r.file.is_none() && !is_folder(r.mode)) ++cells.named[r.file];
+    }
   } else if (r.kind == Kind::undo_object) {
     auto [it, fresh] = cells.objects.try_emplace(r.file);
     if (fresh) {
@@ -146,22 +149,38 @@ Result<std::vector<ports::TreeEntry>> PastView::list(SetNumber set, const FileId
   return entries;
 }
 
-Result<ports::NodeAttributes> PastView::attributes_held(SetNumber set, const FileId& id) {
+// A file's names then are those of now, less those it got since, and those it lost since. Which ones it got is not known without asking for every
+// name that changed; but it had one at least.
+Status PastView::count_links(SetNumber set, const FileId& id, ports::Tree& tree, ports::PastAttributes& a) {
+  const auto cells = cells_.find(set);
+  std::uint64_t lost = 0;
+  if (cells != cells_.end())
+    if (const auto it = cells->second.named.find(id); it != cells->second.named.end()) lost = it->second;
+  std::uint64_t now = a.links;
+  if (lost != 0 && now != 0) {
+    HF_ASSIGN(const auto grave, tree.in_grave(id));
+    if (grave) --now;
+  }
+  a.links_known = now == 0 || (now == 1 && lost == 0);
+  a.links = std::max<std::uint64_t>(1, now == 0 ? lost : now);
+  return {};
+}
+
+Result<ports::PastAttributes> PastView::attributes_held(SetNumber set, const FileId& id) {
   HF_ASSIGN(ports::Tree * tree, tree_of(set));
   HF_ASSIGN(const auto now, tree->attributes(id));
   const Object* then = object_of(set, id);
   if ((then && then->absent) || !now) return fail(ErrorCode::not_found, "there was no object {} then", id.to_hex());
-  ports::NodeAttributes a = *now;
-  if (then) {
-    a = then->attributes;
-    a.rdev = now->rdev;
-  }
-  a.links = is_folder(a.mode) ? 2 : std::max<std::uint64_t>(1, now->links);  // deleted since: it has none
+  ports::PastAttributes a{then ? then->attributes : *now};
+  a.rdev = now->rdev;
+  a.links = is_folder(a.mode) ? 2 : now->links;
+  if (!is_folder(a.mode)) HF_TRY(count_links(set, id, *tree, a));
   a.allocated_bytes = is_regular(a.mode) ? a.size : 0;
+  a.ctime_ns = a.mtime_ns;
   return a;
 }
 
-Result<ports::NodeAttributes> PastView::attributes(SetNumber set, const FileId& id) {
+Result<ports::PastAttributes> PastView::attributes(SetNumber set, const FileId& id) {
   const auto no_apply = hold_();
   HF_TRY(refresh());
   return attributes_held(set, id);

@@ -41,7 +41,7 @@ class PastView final : public ports::PastTree {
 
   Result<std::optional<ports::TreeEntry>> lookup(SetNumber set, const FileId& dir, std::string_view name) override;
   Result<std::vector<ports::TreeEntry>> list(SetNumber set, const FileId& dir) override;
-  Result<ports::NodeAttributes> attributes(SetNumber set, const FileId& id) override;
+  Result<ports::PastAttributes> attributes(SetNumber set, const FileId& id) override;
   Result<Bytes> xattrs(SetNumber set, const FileId& id) override;
   Result<std::string> target(SetNumber set, const FileId& id) override;
   Result<std::size_t> read(SetNumber set, const FileId& id, std::uint64_t offset,
@@ -69,6 +69,7 @@ class PastView final : public ports::PastTree {
   struct Cells {
     std::unordered_map<FileId, Object> objects;
     std::unordered_map<FileId, std::map<std::string, Name, std::less<>>> names;  // by folder
+    std::unordered_map<FileId, std::uint64_t> named;                             // how many of `names` lead to it
   };
   PastView(UndoJournal& journal, Trees trees, Hold hold, std::uint64_t batch, std::size_t most_cells)
       : journal_(journal), trees_(std::move(trees)), hold_(std::move(hold)), batch_(batch), most_cells_(most_cells) {}
@@ -77,8 +78,9 @@ class PastView final : public ports::PastTree {
   Status take(const log::Record& record, log::Place group);
   void take_data(const log::Record& record, log::Place group);
   Result<ports::Tree*> tree_of(SetNumber set);
-  Result<ports::NodeAttributes> attributes_held(SetNumber set, const FileId& id);
+  Result<ports::PastAttributes> attributes_held(SetNumber set, const FileId& id);
   const Object* object_of(SetNumber set, const FileId& id) const;
+  Status count_links(SetNumber set, const FileId& id, ports::Tree& tree, ports::PastAttributes& a);
   Status copy_piece(std::uint64_t begin, const Piece& piece, std::uint64_t offset, std::span<std::uint8_t> into);
 
   UndoJournal& journal_;

@@ -13,14 +13,19 @@
 
 namespace holdfast::ports {
 
+struct PastAttributes : NodeAttributes {
+  std::int64_t ctime_ns = 0;
+  bool links_known = true;  // false: it had other names since, and may have had more or fewer than `links` then
+};
+
 class PastTree {
  public:
   virtual ~PastTree() = default;
   virtual Result<std::optional<TreeEntry>> lookup(SetNumber set, const FileId& dir, std::string_view name) = 0;
   // In no order; without "." and "..".
   virtual Result<std::vector<TreeEntry>> list(SetNumber set, const FileId& dir) = 0;
-  // Links of files are today's, of folders 2.
-  virtual Result<NodeAttributes> attributes(SetNumber set, const FileId& id) = 0;
+  // Links of folders are 2; of files what can be told without a search, else today's (links_known). ctime is mtime.
+  virtual Result<PastAttributes> attributes(SetNumber set, const FileId& id) = 0;
   virtual Result<Bytes> xattrs(SetNumber set, const FileId& id) = 0;  // log/xattrs.h list
   virtual Result<std::string> target(SetNumber set, const FileId& id) = 0;
   virtual Result<std::size_t> read(SetNumber set, const FileId& id, std::uint64_t offset,
