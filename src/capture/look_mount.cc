@@ -18,16 +18,17 @@
 namespace holdfast::capture {
 namespace {
 
-constexpr unsigned threads = 2, most_threads = 4;
+constexpr unsigned threads = 4;  // each may wait until nothing is being applied
 constexpr std::chrono::seconds first_answer{10};
 constexpr const char* type_name = "fuse.holdfast-look";
 
 class Mounted final : public LookMount {
  public:
-  Mounted(MountPoint mount, const std::vector<Root>& roots, std::shared_ptr<ports::PastTree> past)
+  template <class TreePtr>
+  Mounted(MountPoint mount, const std::vector<Root>& roots, TreePtr tree)
       : mount_(std::move(mount)),
-        server_(roots, std::move(past)),
-        transport_(mount_.device(), server_, threads, most_threads) {
+        server_(roots, std::move(tree)),
+        transport_(mount_.device(), server_, threads, threads) {
     server_.on_initialized = [this] { set(initialized_); };
     server_.on_ended = [this] { set(ended_); };
   }
@@ -35,6 +36,7 @@ class Mounted final : public LookMount {
     if (!ended()) mount_.abort();
     transport_.join();
   }
+  void on_trouble(Trouble tell) { server_.on_trouble = std::move(tell); }
   Status start() {
     HF_TRY(transport_.start());
     std::unique_lock lock(mutex_);
@@ -77,6 +79,16 @@ Result<std::unique_ptr<LookMount>> LookMount::mount(const std::string& dir, cons
                                                     std::shared_ptr<ports::PastTree> past) {
   HF_ASSIGN(MountPoint point, MountPoint::create(dir, S_IFDIR, {type_name, MS_RDONLY | MS_NOSUID | MS_NODEV, false}));
   auto mounted = std::make_unique<Mounted>(std::move(point), roots, std::move(past));
+  HF_TRY(mounted->start());
+  return mounted;
+}
+
+// An application runs as its own user, so others get in; the kernel checks modes and access lists.
+Result<std::unique_ptr<LookMount>> LookMount::mount(const std::string& dir, const std::vector<Root>& roots,
+                                                    std::shared_ptr<ports::ScratchTree> scratch, Trouble on_trouble) {
+  HF_ASSIGN(MountPoint point, MountPoint::create(dir, S_IFDIR, {type_name, MS_NOSUID | MS_NODEV, true}));
+  auto mounted = std::make_unique<Mounted>(std::move(point), roots, std::move(scratch));
+  mounted->on_trouble(std::move(on_trouble));
   HF_TRY(mounted->start());
   return mounted;
 }

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// A read-only mount of the protected folders as they were (ports/past_tree.h), for root only. Nothing in it ever changes, so the kernel may keep what
-// it has seen. Gone with the process; what a dead one left is cleared away at the next start.
+// A mount of the protected folders as they were (ports/past_tree.h): read-only, for root only; or one that can be written to (ports/scratch_tree.h),
+// for whom the modes in it let in. Nothing in it changes but through it, so the kernel may keep what it has seen. Gone with the process; what a dead
+// one left is cleared away at the next start.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
-#include "ports/past_tree.h"
+#include "ports/scratch_tree.h"
 
 namespace holdfast::capture {
 
@@ -21,6 +23,10 @@ class LookMount {
   // Returns when the mount answers. `dir` must be an empty folder.
   static Result<std::unique_ptr<LookMount>> mount(const std::string& dir, const std::vector<Root>& roots,
                                                   std::shared_ptr<ports::PastTree> past);
+  // `on_trouble`: once when there is no room left (no_space), once when the view is over (stale); it must not block, nor end the mount.
+  using Trouble = std::function<void(const Error& why)>;
+  static Result<std::unique_ptr<LookMount>> mount(const std::string& dir, const std::vector<Root>& roots,
+                                                  std::shared_ptr<ports::ScratchTree> scratch, Trouble on_trouble);
   virtual ~LookMount() = default;  // whoever is in it gets errors
   // ErrorCode::busy: somebody is in it.
   virtual Status end() = 0;

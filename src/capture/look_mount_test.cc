@@ -43,9 +43,9 @@ class FewObjects final : public ports::PastTree {
       for (int i = 0; i < many; ++i) all.push_back({fmt::format("entry-{}", i), id(2), S_IFREG});
     return all;
   }
-  Result<ports::NodeAttributes> attributes(SetNumber, const FileId& of) override {
+  Result<ports::PastAttributes> attributes(SetNumber, const FileId& of) override {
     if (over) return fail(ErrorCode::stale, "over");
-    ports::NodeAttributes a;
+    ports::PastAttributes a;
     a.mode = of == id(2) ? S_IFREG | 0640 : of == id(3) ? S_IFLNK | 0777 : S_IFDIR | 0750;
     a.uid = 7;
     a.size = of == id(2) ? content.size() : 4;

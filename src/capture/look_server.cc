@@ -14,16 +14,6 @@ namespace {
 constexpr std::uint64_t keep_s = 3600;  // the past does not change
 constexpr std::int64_t second_ns = 1'000'000'000;
 
-Answer refused(const Error& why) {
-  switch (why.code) {
-    case ErrorCode::stale:
-    case ErrorCode::not_found:
-      return -ESTALE;
-    default:
-      return why.sys_errno ? -why.sys_errno : -EIO;
-  }
-}
-
 std::uint64_t ino_of(const FileId& id) {
   std::uint64_t ino = 0;
   std::memcpy(&ino, id.bytes.data(), sizeof ino);
@@ -40,9 +30,16 @@ void split_time(std::int64_t ns, std::uint64_t& seconds, std::uint32_t& rest) {
 }  // namespace
 
 LookServer::LookServer(const std::vector<LookMount::Root>& roots, std::shared_ptr<ports::PastTree> past)
-    : past_(std::move(past)) {
+    : LookServer(roots, std::move(past), nullptr) {}
+
+LookServer::LookServer(const std::vector<LookMount::Root>& roots, std::shared_ptr<ports::ScratchTree> scratch)
+    : LookServer(roots, std::shared_ptr<ports::PastTree>(scratch), scratch) {}
+
+LookServer::LookServer(const std::vector<LookMount::Root>& roots, std::shared_ptr<ports::PastTree> past,
+                       std::shared_ptr<ports::ScratchTree> scratch)
+    : past_(std::move(past)), scratch_(std::move(scratch)) {
   Node top;
-  top.ino = fuse::root_node;
+  top.ino = top.parent_ino = fuse::root_node;
   nodes_[fuse::root_node] = std::move(top);
   for (const auto& root : roots) place_root(root);
 }
@@ -58,6 +55,7 @@ void LookServer::place_root(const LookMount::Root& root) {
     if (next == 0) {
       next = ++last_node_;
       nodes_[next].ino = next;
+      nodes_[next].parent_ino = nodes_[at].ino;
     }
     at = next;
   }
@@ -69,6 +67,7 @@ void LookServer::place_root(const LookMount::Root& root) {
 
 Answer LookServer::handle(Request& r) {
   using O = fuse::Op;
+  if (const Change change = scratch_ ? change_of(r.op()) : nullptr) return (this->*change)(r);
   switch (r.op()) {
     case O::init:
       return init(r);
@@ -113,7 +112,7 @@ Answer LookServer::handle(Request& r) {
     case O::listxattr:
       return xattr(r, true);
     default:
-      return -ENOSYS;  // what changes something does not come here: the mount is read-only
+      return -ENOSYS;  // what changes something does not come here when the mount is read-only
   }
 }
 
@@ -125,9 +124,13 @@ Answer LookServer::init(Request& r) {
   if (in.major != fuse::major_version) return in.major > fuse::major_version ? put(r, out) : -EPROTO;
   if (in.minor < fuse::least_minor) return -EPROTO;
   const std::uint64_t offered = in.flags | std::uint64_t{in.flags2} << 32;
-  const std::uint64_t agreed =
-      offered & (fuse::init_async_read | fuse::init_big_writes | fuse::init_parallel_dirops | fuse::init_abort_error |
-                 fuse::init_max_pages | fuse::init_cache_symlinks | fuse::init_ext);
+  std::uint64_t wanted = fuse::init_async_read | fuse::init_big_writes | fuse::init_parallel_dirops |
+                         fuse::init_abort_error | fuse::init_max_pages | fuse::init_cache_symlinks | fuse::init_ext;
+  // Others than root get in, so access lists count; and no getxattr before each write.
+  if (scratch_)
+    wanted |= fuse::init_posix_acl | fuse::init_dont_mask | fuse::init_handle_killpriv_v2 | fuse::init_setxattr_ext;
+  const std::uint64_t agreed = offered & wanted;
+  setxattr_ext_ = (agreed & fuse::init_setxattr_ext) != 0;
   out.flags = static_cast<std::uint32_t>(agreed);
   out.flags2 = static_cast<std::uint32_t>(agreed >> 32);
   out.max_readahead = 1U << 20;
@@ -143,6 +146,13 @@ Answer LookServer::statfs(Request& r) {
   fuse::StatfsOut out{};
   out.bsize = out.frsize = 4096;
   out.namelen = 255;
+  if (scratch_) {
+    const ports::ScratchUse use = scratch_->use();
+    out.blocks = use.limit_bytes / out.bsize;
+    out.bfree = out.bavail = (use.limit_bytes - std::min(use.limit_bytes, use.bytes)) / out.bsize;
+    out.files = use.most_objects;
+    out.ffree = use.most_objects - std::min(use.most_objects, use.objects);
+  }
   return put(r, out);
 }
 
@@ -154,30 +164,31 @@ bool LookServer::node_of(std::uint64_t number, Node& node) const {
   return true;
 }
 
-std::uint64_t LookServer::remember(SetNumber set, const FileId& id) {
+std::uint64_t LookServer::remember(const Node& node) {
   const std::lock_guard lock(mutex_);
-  auto& number = known_[{set, id}];
+  auto& number = known_[{node.set, node.id}];
   if (number == 0) {
     number = ++last_node_;
-    Node node;
-    node.set = set;
-    node.id = id;
-    node.ino = ino_of(id);
-    nodes_[number] = std::move(node);
+    nodes_[number] = node;
   }
-  ++nodes_[number].lookups;
+  Node& kept = nodes_[number];
+  kept.parent_ino = node.parent_ino;
+  ++kept.lookups;
   return number;
 }
 
 void LookServer::forget(std::uint64_t number, std::uint64_t lookups) {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   const auto it = nodes_.find(number);
   if (it == nodes_.end() || it->second.set == 0 || it->second.id.is_root()) return;
   Node& node = it->second;
   node.lookups -= std::min(node.lookups, lookups);
   if (node.lookups != 0) return;
-  known_.erase({node.set, node.id});
+  const Node gone = std::move(node);
+  known_.erase({gone.set, gone.id});
   nodes_.erase(it);
+  lock.unlock();
+  if (scratch_) scratch_->forgotten(gone.set, gone.id);
 }
 
 Answer LookServer::attributes(const Node& node, fuse::Attr& attr) {
@@ -195,12 +206,39 @@ Answer LookServer::attributes(const Node& node, fuse::Attr& attr) {
   attr.blocks = (a->allocated_bytes + 511) / 512;
   split_time(a->atime_ns, attr.atime, attr.atime_nsec);
   split_time(a->mtime_ns, attr.mtime, attr.mtime_nsec);
-  split_time(a->mtime_ns, attr.ctime, attr.ctime_nsec);
+  split_time(a->ctime_ns, attr.ctime, attr.ctime_nsec);
   attr.mode = a->mode;
   attr.nlink = static_cast<std::uint32_t>(a->links);
   attr.uid = a->uid;
   attr.gid = a->gid;
   attr.rdev = static_cast<std::uint32_t>(a->rdev);
+  return 0;
+}
+
+// Of what is only read.
+Answer LookServer::refused(const Error& why) {
+  switch (why.code) {
+    case ErrorCode::stale:
+      tell(over_told_, why);
+      return -ESTALE;
+    case ErrorCode::not_found:
+      return -ESTALE;
+    default:
+      return why.sys_errno ? -why.sys_errno : -EIO;
+  }
+}
+
+void LookServer::tell(std::atomic<bool>& told, const Error& why) {
+  if (!told.exchange(true) && on_trouble) on_trouble(why);
+}
+
+// What the kernel is told of an object below `parent`.
+Answer LookServer::entry(Node node, const Node& parent, fuse::EntryOut& out) {
+  if (node.ino == 0) node.ino = ino_of(node.id);
+  if (const Answer error = attributes(node, out.attr); error < 0) return error;
+  node.parent_ino = parent.ino;
+  if (out.nodeid == 0) out.nodeid = remember(node);
+  out.entry_valid = out.attr_valid = keep_s;
   return 0;
 }
 
@@ -220,11 +258,8 @@ Answer LookServer::lookup(Request& r) {
     if (!*found) return -ENOENT;
     node.set = dir.set;
     node.id = (*found)->id;
-    node.ino = ino_of(node.id);
   }
-  if (const Answer error = attributes(node, out.attr); error < 0) return error;
-  if (out.nodeid == 0) out.nodeid = remember(node.set, node.id);
-  out.entry_valid = out.attr_valid = keep_s;
+  if (const Answer error = entry(std::move(node), dir, out); error < 0) return error;
   return put(r, out);
 }
 
@@ -248,7 +283,7 @@ Answer LookServer::readlink(Request& r) {
 }
 
 Answer LookServer::open(Request& r) {
-  if ((r.in<fuse::OpenIn>().flags & O_ACCMODE) != O_RDONLY) return -EROFS;
+  if (!scratch_ && (r.in<fuse::OpenIn>().flags & O_ACCMODE) != O_RDONLY) return -EROFS;
   return put(r, fuse::OpenOut{0, fuse::fopen_keep_cache, 0});
 }
 
@@ -261,32 +296,48 @@ Answer LookServer::read(Request& r) {
   return got ? static_cast<Answer>(*got) : refused(got.error());
 }
 
+Answer LookServer::list(const Node& dir, Listing& listing) {
+  listing = std::make_shared<std::vector<Entry>>();
+  listing->push_back({".", dir.ino, S_IFDIR});
+  listing->push_back({"..", dir.parent_ino, S_IFDIR});
+  if (dir.set == 0) {
+    for (const auto& [name, number] : dir.children) listing->push_back({name, number, S_IFDIR});
+    return 0;
+  }
+  auto all = past_->list(dir.set, dir.id);
+  if (!all) return refused(all.error());
+  for (auto& e : *all) listing->push_back({std::move(e.name), ino_of(e.id), e.mode & S_IFMT});
+  return 0;
+}
+
+// A listing stays as it was when it began, so what is added or removed meanwhile moves nothing in it. Where it can't change the kernel keeps it.
 Answer LookServer::opendir(Request& r) {
   Node dir;
   if (!node_of(r.head.nodeid, dir)) return -ESTALE;
-  auto listing = std::make_shared<std::vector<Entry>>();
-  listing->push_back({".", dir.ino, S_IFDIR});
-  listing->push_back({"..", dir.ino, S_IFDIR});
-  if (dir.set == 0) {
-    for (const auto& [name, number] : dir.children) listing->push_back({name, number, S_IFDIR});
-  } else {
-    auto all = past_->list(dir.set, dir.id);
-    if (!all) return refused(all.error());
-    for (auto& e : *all) listing->push_back({std::move(e.name), ino_of(e.id), e.mode & S_IFMT});
-  }
+  Listing listing;
+  if (!scratch_)
+    if (const Answer error = list(dir, listing); error < 0) return error;
   const std::lock_guard lock(mutex_);
   listings_[++last_listing_] = std::move(listing);
-  return put(r, fuse::OpenOut{last_listing_, fuse::fopen_keep_cache | fuse::fopen_cache_dir, 0});
+  const std::uint32_t flags = scratch_ ? 0 : fuse::fopen_keep_cache | fuse::fopen_cache_dir;
+  return put(r, fuse::OpenOut{last_listing_, flags, 0});
 }
 
 Answer LookServer::readdir(Request& r) {
   const auto in = r.in<fuse::ReadIn>();
-  std::shared_ptr<std::vector<Entry>> listing;
+  Listing listing;
   {
     const std::lock_guard lock(mutex_);
     const auto it = listings_.find(in.fh);
     if (it == listings_.end()) return -EBADF;
     listing = it->second;
+  }
+  if (!listing || (scratch_ && in.offset == 0)) {  // from the beginning: as it is now
+    Node dir;
+    if (!node_of(r.head.nodeid, dir)) return -ESTALE;
+    if (const Answer error = list(dir, listing); error < 0) return error;
+    const std::lock_guard lock(mutex_);
+    listings_[in.fh] = listing;
   }
   const std::size_t room = std::min<std::size_t>(in.size, r.reply.size());
   std::size_t used = 0;
@@ -327,6 +378,7 @@ Answer LookServer::xattr(Request& r, bool list) {
     if (!list) found.assign(one->value.begin(), one->value.end());
     for (const auto& x : *all) {
       if (!list) break;
+      if (r.head.uid != 0 && x.name.starts_with("trusted.")) continue;
       found.insert(found.end(), x.name.begin(), x.name.end());
       found.push_back(0);
     }
