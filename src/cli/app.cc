@@ -252,11 +252,18 @@ void add_past(CLI::App& app, Options& o) {
   rollback->add_flag("--yes", o.yes, "Don't ask");
   follows(rollback, o);
 
-  CLI::App* look = command(app, o, "look", "Mount the protected folders as they were, read-only", help::look,
+  CLI::App* look = command(app, o, "look", "Mount the protected folders as they were", help::look,
                            [&o](Session& s) { return look_command(s, o.look); });
   look->add_option("dir", o.look.dir, "Folder to mount it at, on that node")->type_name("DIR");
   look->add_option("--at", o.look.at, "The point: a time or a shadow")->type_name("TIME|SHADOW");
   look->add_option("--node", o.look.node, "On this node (default: this one)")->type_name("NODE");
+  CLI::Option* writable =
+      look->add_flag("--writable", o.look.writable, "It can be written to; what is written is gone at its end");
+  look->add_option("--scratch-mib", o.look.scratch_mib,
+                   "At most so much is written (default: a tenth of what is free, up to 1024)")
+      ->type_name("MIB")
+      ->check(CLI::Range(16, 1 << 30))
+      ->needs(writable);
   look->add_flag("--end", o.look.end, "End the view at DIR");
   look->add_flag("--list", o.look.list, "List the views of all nodes");
 

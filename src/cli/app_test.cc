@@ -348,6 +348,17 @@ TEST_F(Cli, LookMountsListsAndEnds) {
   EXPECT_NE(run({"look", "--list"}).out.find("nothing"), std::string::npos);
 }
 
+TEST_F(Cli, AWritableLookSaysWhatItIsWorth) {
+  const Outcome o = run({"look", "--at", "nightly", "--writable", "--scratch-mib", "300", "--node", "n2", "/mnt/try"});
+  EXPECT_EQ(o.status, exit_ok) << o.err;
+  EXPECT_EQ(fake.calls.back(), "look root nightly n2 /mnt/try writable 300");
+  EXPECT_NE(o.out.find("1.0 GiB"), std::string::npos) << o.out;
+  EXPECT_NE(o.out.find("durable"), std::string::npos) << o.out;
+  EXPECT_EQ(run({"look", "--at", "nightly", "--scratch-mib", "300", "/mnt/try"}).status, exit_usage);
+  fake.views.looks = {{"n2", "/mnt/try", 7, 1'764'092'700'000, true, 5 << 20, 1 << 30}};
+  EXPECT_NE(run({"look", "--list"}).out.find("5.0 MiB of 1.0 GiB"), std::string::npos);
+}
+
 TEST_F(Cli, VerifyWaitsAndFailsWhenDifferencesRemain) {
   EXPECT_EQ(run({"verify", "--sample", "--rate", "20", "--no-repair"}).status, exit_ok);
   EXPECT_EQ(fake.calls.back(), "verify root sample 20 no repair");

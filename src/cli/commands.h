@@ -43,7 +43,8 @@ struct RollbackOptions {
 };
 struct LookOptions {
   std::string at, node, dir;
-  bool end = false, list = false;
+  bool end = false, list = false, writable = false;
+  int scratch_mib = 0;
 };
 struct VerifyOptions {
   bool full = false, sample = false, stop = false, status = false, wait = false, no_repair = false,

@@ -176,8 +176,9 @@ int look_command(Session& session, const LookOptions& o) {
       return exit_ok;
     }
     for (const LookStatus& l : looks->looks)
-      session.print(
-          fmt::format("{}  {}  {}\n", l.node, local_time(l.time_ms, wall_ns() / 1'000'000), printable(l.dir)));
+      session.print(fmt::format(
+          "{}  {}  {}{}\n", l.node, local_time(l.time_ms, wall_ns() / 1'000'000), printable(l.dir),
+          l.writable ? fmt::format("  writable, {} of {}", human_bytes(l.bytes), human_bytes(l.limit_bytes)) : ""));
     if (looks->looks.empty()) session.print("nothing of the past is mounted\n");
     return exit_ok;
   }
@@ -191,16 +192,24 @@ int look_command(Session& session, const LookOptions& o) {
     return session.failure({ErrorCode::invalid, "which point is to be shown", "add --at TIME|SHADOW", 0});
   const auto at = as_sent(o.at);
   if (!at) return session.failure(at.error());
-  const auto answer = session.send("POST", "/v1/look", control::to_json(LookRequest{*at, o.node, o.dir}), look_back_ms);
+  const LookRequest request{*at, o.node, o.dir, o.writable, static_cast<std::uint64_t>(o.scratch_mib)};
+  const auto answer = session.send("POST", "/v1/look", control::to_json(request), look_back_ms);
   const auto shown = parsed<LookStatus>(answer, look_status_from_json);
   if (!shown) return session.failure(shown.error());
   if (session.json) {
     session.print_json(*answer);
     return exit_ok;
   }
-  session.print(fmt::format("{} on {} shows the folders as of {}, read-only\nend it with: holdfast look --end {}{}\n",
+  const std::string how =
+      shown->writable
+          ? fmt::format(
+                ", writable\nat most {} can be written; none of it is durable, whatever fsync says, and all "
+                "of it is gone at the end",
+                human_bytes(shown->limit_bytes))
+          : ", read-only";
+  session.print(fmt::format("{} on {} shows the folders as of {}{}\nend it with: holdfast look --end {}{}\n",
                             printable(o.dir), printable(shown->node), local_time(shown->time_ms, wall_ns() / 1'000'000),
-                            printable(o.dir), o.node.empty() ? "" : " --node " + o.node));
+                            how, printable(o.dir), o.node.empty() ? "" : " --node " + o.node));
   return exit_ok;
 }
 

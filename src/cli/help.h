@@ -146,11 +146,16 @@ Examples
   holdfast rollback --to before-rollback)";
 
 inline constexpr const char* look = R"(
-The view is read-only and stays as it is while changes go on being applied. With several protected folders each is
-below DIR under its own path.
+The view stays as it is while changes go on being applied. It is read-only, and for root only. With several protected
+folders each is below DIR under its own path.
+
+With --writable it can be written to, by whom its files allow, and an application can be started in it. Nothing that is
+written reaches the protected folders or the other nodes, nothing of it is durable (fsync answers, and means nothing),
+and all of it is gone with the view. Start no application in it that talks to the outside as if it were the real one.
 
 Examples
   holdfast look --at 10m --node b /mnt/past
+  holdfast look --at nightly --writable --node b /mnt/try
   holdfast look --list
   holdfast look --end /mnt/past --node b)";
 

@@ -60,7 +60,7 @@ void fields(V& v, RollbackReply& t) {
 }
 template <class V>
 void fields(V& v, LookRequest& t) {
-  v("at", t.at), v("node", t.node), v("dir", t.dir);
+  v("at", t.at), v("node", t.node), v("dir", t.dir), v("writable", t.writable), v("scratch_mib", t.scratch_mib);
 }
 template <class V>
 void fields(V& v, LookEndRequest& t) {
@@ -69,6 +69,7 @@ void fields(V& v, LookEndRequest& t) {
 template <class V>
 void fields(V& v, LookStatus& t) {
   v("node", t.node), v("dir", t.dir), v("batch", t.batch), v("time", WallTime{t.time_ms});
+  v("writable", t.writable), v("bytes", t.bytes), v("limit_bytes", t.limit_bytes);
 }
 template <class V>
 void fields(V& v, LooksReply& t) {
@@ -101,7 +102,16 @@ HF_JSON_BOTH(ShadowChange, shadow_change_from_json, "shadow", Unknown::refused)
 HF_JSON_BOTH(ShadowReply, shadow_reply_from_json, "answer to shadow", Unknown::ignored)
 HF_JSON_BOTH(RollbackRequest, rollback_request_from_json, "rollback", Unknown::refused)
 HF_JSON_BOTH(RollbackReply, rollback_reply_from_json, "answer to rollback", Unknown::ignored)
-HF_JSON_BOTH(LookRequest, look_request_from_json, "look", Unknown::refused)
+// A node of an older version refuses what it does not know: it shall do what it can.
+nlohmann::json to_json(const LookRequest& value) {
+  nlohmann::json json = write_fields(value);
+  if (!value.writable) json.erase("writable");
+  if (value.scratch_mib == 0) json.erase("scratch_mib");
+  return json;
+}
+Result<LookRequest> look_request_from_json(const nlohmann::json& json) {
+  return read_fields<LookRequest>(json, "look", Unknown::refused);
+}
 HF_JSON_BOTH(LookEndRequest, look_end_request_from_json, "look", Unknown::refused)
 HF_JSON_BOTH(LookStatus, look_status_from_json, "answer to look", Unknown::ignored)
 HF_JSON_BOTH(LooksReply, looks_reply_from_json, "answer to look", Unknown::ignored)

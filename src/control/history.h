@@ -99,6 +99,8 @@ struct LookRequest {  // POST /v1/look
   std::string at;     // control/when.h
   std::string node;   // where it is mounted; empty = who is asked
   std::string dir;
+  bool writable = false;          // what is written stays in the view, and is gone with it
+  std::uint64_t scratch_mib = 0;  // at most so much of it; 0 = what the node thinks fit
 };
 struct LookEndRequest {
   std::string node, dir;
@@ -107,6 +109,8 @@ struct LookStatus {
   std::string node, dir;
   std::uint64_t batch = 0;
   std::int64_t time_ms = 0;
+  bool writable = false;
+  std::uint64_t bytes = 0, limit_bytes = 0;  // that was written, and may be
 };
 struct LooksReply {
   std::vector<LookStatus> looks;

@@ -122,8 +122,10 @@ class FakeHandlers : public Handlers {
     return reply;
   }
   Result<LookStatus> look(const Caller& c, const LookRequest& r) override {
-    HF_TRY(note("look", c, r.at + " " + r.node + " " + r.dir));
-    return LookStatus{r.node.empty() ? "n1" : r.node, r.dir, 7, 1'764'092'700'000};
+    HF_TRY(note("look", c,
+                r.at + " " + r.node + " " + r.dir + (r.writable ? " writable " + std::to_string(r.scratch_mib) : "")));
+    return LookStatus{r.node.empty() ? "n1" : r.node,         r.dir, 7, 1'764'092'700'000, r.writable, 0,
+                      r.writable ? std::uint64_t{1} << 30 : 0};
   }
   Result<Accepted> look_end(const Caller& c, const LookEndRequest& r) override {
     return accept("look_end", c, r.node + " " + r.dir);

@@ -27,8 +27,8 @@ constexpr int quiesce_ms = 60'000;
 constexpr std::uint64_t points_of_an_answer = 1000;
 
 // What peers may ask of this node's mirror: nothing that changes roles.
-constexpr std::array asked_by_peers = {"timeline", "resolve",  "shadow_keep", "shadow_delete",
-                                       "look",     "look_end", "looks",       "status"};
+constexpr std::array asked_by_peers = {"timeline", "resolve", "shadow_keep", "shadow_delete", "look",
+                                       "look_end", "looks",   "status",      "look_writable"};
 
 const cluster::Member* data_member(const cluster::Value& value, const std::string& name) {
   for (const cluster::Member& m : value.members)
@@ -260,9 +260,24 @@ Result<control::LookStatus> ApiHandlers::look(const Caller&, const control::Look
   if (point.now)
     return tl::unexpected(Error{ErrorCode::refused, "nothing was changed since then: that is what the folders hold now",
                                 "give an earlier time; holdfast timeline shows what there is", 0});
-  HF_ASSIGN(const json mounted, ask_mirror(s, node, "look", {{"batch", point.batch}, {"dir", r.dir}}, mount_ms));
-  return control::LookStatus{name_in(s, node), text_of(mounted, "dir", r.dir.c_str()), point.batch,
-                             point.time_ns / ns_per_ms};
+  json arguments = {{"batch", point.batch}, {"dir", r.dir}};
+  if (r.writable && r.scratch_mib != 0) arguments["limit_mib"] = r.scratch_mib;
+  // A request of its own: an older node would take it for one that only looks.
+  const char* op = r.writable ? "look_writable" : "look";
+  const auto mounted = ask_mirror(s, node, op, arguments, mount_ms);
+  if (!mounted && r.writable && mounted.error().code == ErrorCode::invalid &&
+      mounted.error().message.find(op) != std::string::npos)
+    return tl::unexpected(Error{ErrorCode::refused,
+                                fmt::format("{} runs an older version, without writable views", name_in(s, node)),
+                                "upgrade it, or look without --writable", 0});
+  if (!mounted) return tl::unexpected(mounted.error());
+  return control::LookStatus{name_in(s, node),
+                             text_of(*mounted, "dir", r.dir.c_str()),
+                             point.batch,
+                             point.time_ns / ns_per_ms,
+                             flag_of(*mounted, "writable"),
+                             0,
+                             number_of(*mounted, "limit_bytes")};
 }
 
 Result<Accepted> ApiHandlers::look_end(const Caller&, const control::LookEndRequest& r) {
@@ -284,7 +299,8 @@ Result<control::LooksReply> ApiHandlers::looks() {
     for (const json& l : list_of(*answer, "looks")) {
       const json& at = member_of(l, "time_ns");
       reply.looks.push_back({m.name, text_of(l, "dir"), number_of(l, "batch"),
-                             at.is_number_integer() ? at.get<std::int64_t>() / ns_per_ms : 0});
+                             at.is_number_integer() ? at.get<std::int64_t>() / ns_per_ms : 0, flag_of(l, "writable"),
+                             number_of(l, "bytes"), number_of(l, "limit_bytes")});
     }
   }
   return reply;

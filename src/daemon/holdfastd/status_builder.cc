@@ -382,6 +382,11 @@ class Builder {
     for (const auto& n : out_.nodes) past_alerts(n);
     for (const cluster::Member& m : value_.members) {
       space_alerts(m);
+      for (const json& l : list_of(mirror_of(m.id), "looks"))
+        add_alert("info", "writable_view",
+                  fmt::format("{} shows the past at {}, and holds {} of {} MiB that were written to it", m.name,
+                              text_of(l, "dir"), number_of(l, "bytes") >> 20, number_of(l, "limit_bytes") >> 20),
+                  fmt::format("holdfast look --end {} --node {} ends it", text_of(l, "dir"), m.name));
       if (const std::uint64_t open = differences(peer_entry(m.id), m.id); open > 0)
         add_alert("error", "differs",
                   fmt::format("the copy on {} differs from {} in {} places that were not repaired", m.name,

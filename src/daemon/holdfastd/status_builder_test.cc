@@ -136,6 +136,21 @@ TEST(StatusBuilder, AFullDiskIsNamedWithTheWayOut) {
             "more next time free space under /srv, raise send_queue_mib or lower send_keep_free_mib");
 }
 
+TEST(StatusBuilder, AWritableViewIsNotForgotten) {
+  auto in = from_passive();
+  const auto views = [&] {
+    std::vector<std::string> all;
+    for (const auto& a : build_status(in).alerts)
+      if (a.code == "writable_view") all.push_back(a.severity + ": " + a.text + ": " + a.hint);
+    return all;
+  };
+  EXPECT_TRUE(views().empty());
+  in.snapshot.mirror["looks"] = {{{"dir", "/mnt/try"}, {"bytes", 5 << 20}, {"limit_bytes", 1 << 30}}};
+  EXPECT_EQ(views(), std::vector<std::string>{
+                         "info: n2 shows the past at /mnt/try, and holds 5 of 1024 MiB that were written to it: "
+                         "holdfast look --end /mnt/try --node n2 ends it"});
+}
+
 TEST(StatusBuilder, APassiveWithoutSpaceIsNoTarget) {
   auto in = from_passive();
   EXPECT_TRUE(build_status(in).automatic_failover.available);

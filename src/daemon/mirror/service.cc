@@ -102,6 +102,7 @@ platform::ControlSocket::Answer Service::handle(const Json& request) {
       {"resolve", &Service::resolve},
       {"rewind", &Service::rewind},
       {"look", &Service::look},
+      {"look_writable", &Service::look_writable},
       {"look_end", &Service::look_end},
       {"looks", &Service::looks},
       {"shadow_mark", &Service::shadow_mark},
@@ -516,6 +517,7 @@ Result<nlohmann::json> Service::status() {
               {"undo", status_of_undo(s)},
               {"went_back", to_json(s.went_back)},
               {"verify", status_of_verify()},
+              {"looks", status_of_looks()},
               {"fault", s.fault}};
 }
 

@@ -21,6 +21,7 @@
 #include "daemon/mirror/protected_set.h"
 #include "daemon/mirror/pusher.h"
 #include "mirror/node_log.h"
+#include "mirror/scratch_view.h"
 #include "mirror/undo.h"
 #include "platform/change_store.h"
 #include "platform/control_socket.h"
@@ -79,8 +80,10 @@ class Service {
   Result<Json> rewind(const Json& request);
   // --- service_look.cc
   Result<Json> look(const Json& request);
+  Result<Json> look_writable(const Json& request);
   Result<Json> look_end(const Json& request);
   Result<Json> looks(const Json& request);
+  Json status_of_looks();
   void end_looks();
   void drop_ended_looks();
   Result<Json> shadow_mark(const Json& request);
@@ -160,7 +163,12 @@ class Service {
     std::unique_ptr<capture::LookMount> mount;
     std::uint64_t batch = 0;
     std::int64_t time_ns = 0;
+    std::shared_ptr<mirror::ScratchView> scratch;  // null: read-only
   };
+  Result<std::uint64_t> scratch_limit(const Json& request) const;
+  Result<std::vector<capture::LookMount::Root>> look_roots(const std::string& dir, std::uint64_t batch,
+                                                           std::unique_ptr<mirror::PastView>& view);
+  void remember_look(const std::string& dir, Look look);
   std::mutex looks_mutex_;
   std::map<std::string, Look> looks_;  // by folder
 };

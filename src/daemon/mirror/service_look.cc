@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// Views of the past: mounted on request, gone with the process, with their history, or with a folder that is protected no more.
+// Views of the past, read-only or with a place of their own for what is written to them: mounted on request, gone with the process, with their
+// history, or with a folder that is protected no more.
 #include <filesystem>
 
 #include "base/log.h"
 #include "daemon/mirror/service.h"
+#include "platform/scratch_file.h"
 
 namespace holdfast::mirror_process {
 namespace {
+
+constexpr std::uint64_t mib = 1ULL << 20;
+constexpr std::uint64_t most_by_itself = 1024 * mib, part_of_free = 10;  // a tenth
+constexpr std::uint64_t least_scratch = 16 * mib, most_asked_mib = 1ULL << 30;
+// What a view leaves free where the receive log grows: two segments on their way, and some air.
+constexpr std::uint64_t keep_free = 2 * log::default_segment_bytes + 256 * mib;
 
 // A view inside of what is protected would be copied, and one over our own folders would hide them.
 Status check_place(const std::filesystem::path& dir, const std::vector<std::string>& taken) {
@@ -41,29 +49,83 @@ void Service::drop_ended_looks() {
   }
 }
 
-Result<nlohmann::json> Service::look(const Json& request) {
-  const std::lock_guard transition(transition_mutex_);
+// The view itself, and where in it each folder stands.
+Result<std::vector<capture::LookMount::Root>> Service::look_roots(const std::string& dir, std::uint64_t batch,
+                                                                  std::unique_ptr<mirror::PastView>& view) {
   if (!log_) return fail(ErrorCode::unavailable, "not configured yet");
   drop_ended_looks();
-  const auto batch = request.at("batch").get<std::uint64_t>();
-  const std::string dir = request.at("dir").get<std::string>();
   std::vector<std::string> taken = {paths_.state_dir};
   for (const auto& set : sets()) taken.push_back(set->config().path);
   HF_TRY(check_place(dir, taken));
   if (!history()) return fail(ErrorCode::refused, "this node keeps no undo history");
-  const auto point = history()->first_from(batch);
-  HF_ASSIGN(std::unique_ptr<mirror::PastView> view, log_->look(batch));
+  HF_ASSIGN(view, log_->look(batch));
   std::vector<capture::LookMount::Root> roots;
   for (const SetNumber set : view->sets())
     for (const auto& here : sets())
       if (here->config().set == set) roots.push_back({set, here->config().path.substr(1)});
   if (sets().size() == 1)
     for (auto& root : roots) root.path.clear();
-  HF_ASSIGN(auto mount, capture::LookMount::mount(dir, roots, std::move(view)));
-  log_info("{} shows the folders as of point {}", dir, batch);
+  return roots;
+}
+
+void Service::remember_look(const std::string& dir, Look look) {
+  const auto point = history() ? history()->first_from(look.batch) : std::nullopt;
+  if (point) look.time_ns = point->head.first_time_ns;
+  log_info("{} shows the folders as of point {}{}", dir, look.batch, look.scratch ? ", and can be written to" : "");
   const std::lock_guard lock(looks_mutex_);
-  looks_[dir] = {std::move(mount), batch, point ? point->head.first_time_ns : 0};
+  looks_[dir] = std::move(look);
+}
+
+Result<nlohmann::json> Service::look(const Json& request) {
+  const std::lock_guard transition(transition_mutex_);
+  const std::string dir = request.at("dir").get<std::string>();
+  Look look;
+  look.batch = request.at("batch").get<std::uint64_t>();
+  std::unique_ptr<mirror::PastView> view;
+  HF_ASSIGN(const auto roots, look_roots(dir, look.batch, view));
+  HF_ASSIGN(look.mount, capture::LookMount::mount(dir, roots, std::shared_ptr<ports::PastTree>(std::move(view))));
+  remember_look(dir, std::move(look));
   return Json{{"dir", dir}};
+}
+
+Result<std::uint64_t> Service::scratch_limit(const Json& request) const {
+  std::error_code error;
+  const auto space = std::filesystem::space(paths_.state_dir, error);
+  if (error) return fail(ErrorCode::io, "cannot ask for the free space under {}", paths_.state_dir);
+  const std::uint64_t free = space.available - std::min<std::uint64_t>(space.available, keep_free);
+  const std::uint64_t asked = std::min(request.value("limit_mib", std::uint64_t{0}), most_asked_mib) * mib;
+  const std::uint64_t limit = asked != 0 ? asked : std::min(most_by_itself, free / part_of_free);
+  if (limit > free || limit < least_scratch)
+    return tl::unexpected(Error{
+        ErrorCode::no_space,
+        fmt::format("there is no room for {} MiB of scratch data under {}: {} MiB are free beside what the log needs",
+                    std::max(limit, least_scratch) / mib, paths_.state_dir, free / mib),
+        "free space there, or give --scratch-mib", 0});
+  return limit;
+}
+
+Result<nlohmann::json> Service::look_writable(const Json& request) {
+  const std::lock_guard transition(transition_mutex_);
+  const std::string dir = request.at("dir").get<std::string>();
+  Look look;
+  look.batch = request.at("batch").get<std::uint64_t>();
+  std::unique_ptr<mirror::PastView> view;
+  HF_ASSIGN(const auto roots, look_roots(dir, look.batch, view));
+  HF_ASSIGN(const std::uint64_t limit, scratch_limit(request));
+  HF_ASSIGN(auto store, platform::ScratchFile::open(paths_.state_dir, keep_free));
+  look.scratch = std::make_shared<mirror::ScratchView>(std::shared_ptr<ports::PastTree>(std::move(view)),
+                                                       std::move(store), times_, mirror::ScratchView::Limits{limit});
+  const auto trouble = [this, dir](const Error& why) {
+    log_warning("{}: {}", dir, why.to_string());
+    push_({{"event", "look"},
+           {"dir", dir},
+           {"state", why.code == ErrorCode::no_space ? "full" : "over"},
+           {"text", why.message}});
+  };
+  HF_ASSIGN(look.mount,
+            capture::LookMount::mount(dir, roots, std::shared_ptr<ports::ScratchTree>(look.scratch), trouble));
+  remember_look(dir, std::move(look));
+  return Json{{"dir", dir}, {"writable", true}, {"limit_bytes", limit}};
 }
 
 Result<nlohmann::json> Service::look_end(const Json& request) {
@@ -87,9 +149,30 @@ Result<nlohmann::json> Service::looks(const Json&) {
   drop_ended_looks();
   Json all = Json::array();
   const std::lock_guard lock(looks_mutex_);
-  for (const auto& [dir, look] : looks_)
-    all.push_back({{"dir", dir}, {"batch", look.batch}, {"time_ns", look.time_ns}});
+  for (const auto& [dir, look] : looks_) {
+    Json row = {{"dir", dir}, {"batch", look.batch}, {"time_ns", look.time_ns}};
+    if (look.scratch) {
+      const ports::ScratchUse use = look.scratch->use();
+      row["writable"] = true;
+      row["bytes"] = use.bytes;
+      row["limit_bytes"] = use.limit_bytes;
+    }
+    all.push_back(std::move(row));
+  }
   return Json{{"looks", std::move(all)}};
+}
+
+// Of those that can be written to. Who ends one holds the list for as long as that takes, and a status does not wait.
+nlohmann::json Service::status_of_looks() {
+  Json all = Json::array();
+  const std::unique_lock lock(looks_mutex_, std::try_to_lock);
+  if (!lock) return all;
+  for (const auto& [dir, look] : looks_) {
+    if (!look.scratch || look.mount->ended()) continue;
+    const ports::ScratchUse use = look.scratch->use();
+    all.push_back({{"dir", dir}, {"bytes", use.bytes}, {"limit_bytes", use.limit_bytes}});
+  }
+  return all;
 }
 
 void Service::end_looks() {
