@@ -83,17 +83,22 @@ Status Applier::adopt_state(SetNumber number, SetState& set) {
   HF_ASSIGN(const ports::NamesMark mark, set.tree->names_mark());
   set.names = {log_life_, mark.log == log_life_ ? mark.sequence : Sequence(0), false, log_.durable()};
   // A crash came between "complete" and the end of clearing up after the resync.
-  return set.complete && !set.resync ? set.tree->purge(ports::Grave::limbo) : Status{};
+  if (!set.complete || set.resync) return {};
+  set.tree->set_capturing(false);
+  return drop_limbo(set);
 }
 
 Status Applier::add_tree(std::shared_ptr<ports::Tree> tree) {
   const std::lock_guard work(work_mutex_);
-  const std::lock_guard lock(mutex_);
   const SetNumber number = tree->set();
+  const auto captured_tree = std::make_shared<UndoTree>(std::move(tree), undo_, covered_);
+  Graves graves;
+  HF_TRY(graves.load(*captured_tree));  // may take minutes; who asks how things stand does not wait for that
+  const std::lock_guard lock(mutex_);
   removed_.erase(number);
   SetState& set = sets_[number];
-  set.tree = std::make_shared<UndoTree>(std::move(tree), undo_, covered_);
-  HF_TRY(set.graves.load(*set.tree));
+  set.tree = captured_tree;
+  set.graves = std::move(graves);
   set.tree->on_burial([this, &set](const FileId& id) -> Status {
     if (!undo_.on()) {
       set.graves.add({id});

@@ -34,6 +34,8 @@ namespace holdfast::mirror {
 constexpr std::size_t apply_batch_bytes = std::size_t{4} << 20;
 constexpr std::size_t apply_batch_creates = 256;
 constexpr std::size_t most_covered_cells = 4'000'000;  // remembered from batch to batch in mid-resync
+// Beside what deleted objects hold: with less than that left, they go as fast as they can.
+constexpr std::uint64_t sweep_spare_bytes = std::uint64_t{1} << 30;
 
 class Applier {
  public:
@@ -80,8 +82,12 @@ class Applier {
   // The trees are about to be changed past the history.
   Status leave_history(std::string_view why);
   // What nobody needs any more goes in small steps, in any role, beside everything else: about `most` deleted objects, and a piece of a history
-  // that was left. True: there is more.
-  Result<bool> sweep(std::size_t most);
+  // that was left. `aside_again`: also those that could not go when it was tried.
+  struct Swept {
+    bool more = false;
+    bool presses = false;  // the space that they hold may be needed before they are gone
+  };
+  Result<Swept> sweep(std::size_t most, bool aside_again = false);
   // Switches the history on or off, with what is applied now as its beginning. ErrorCode::busy: something needs it still.
   Status set_history(bool on);
 
@@ -103,6 +109,11 @@ class Applier {
   bool waits_for_space() const { return waits_for_space_.load(); }
   std::uint64_t grave_bytes() const { return grave_bytes_.load(); }
   std::size_t doomed_graves() const { return doomed_graves_.load(); }  // that sweep() has still to take away
+  std::size_t graves_aside() const { return graves_aside_.load(); }    // that could not go
+  std::string why_aside() const {
+    const std::lock_guard lock(mutex_);
+    return why_aside_;
+  }
 
  private:
   struct SetState {
@@ -127,6 +138,7 @@ class Applier {
   void note_graves();
   Status load_graves();
   Result<bool> purge_covered(std::uint64_t below);
+  Result<bool> graves_press();
   bool covers_graves() const;
   Status mark(const log::Record& record);
   Status verify(const log::Record& record, SetState* set, TreeBatch* batch);
@@ -135,6 +147,7 @@ class Applier {
   Status give_up(const log::Record& record, SetState& set);
   Status keep_limbo(const log::Record& record);
   Status settle_displaced(SetState& set);
+  Status drop_limbo(SetState& set);
   Status end_resync(const log::Record& record);
   Result<bool> lacks_contents(SetState& set);
   std::size_t slice_end(std::span<const log::Record> records, std::size_t from) const;
@@ -172,7 +185,8 @@ class Applier {
   GravesHeld graves_held_;
   bool graves_stale_ = false;
   std::atomic<std::uint64_t> grave_bytes_{0};
-  std::atomic<std::size_t> doomed_graves_{0};
+  std::atomic<std::size_t> doomed_graves_{0}, graves_aside_{0};
+  std::string why_aside_;  // under mutex_
   std::atomic<bool> dirty_{false};
   std::atomic<std::uint64_t> unsynced_bytes_{0};
   std::atomic<int> resyncing_count_{0};

@@ -199,7 +199,14 @@ Status Applier::end_resync(const log::Record& r) {
   complete_.insert(r.set);
   if (hooks_.whole) hooks_.whole(r.set);
   log_info("set {}: complete at sequence {}", r.set, r.sequence.value);
-  return undo_.on() && was_captured ? Status{} : set->tree->purge(ports::Grave::limbo);
+  return undo_.on() && was_captured ? Status{} : drop_limbo(*set);
+}
+
+// What can't go joins the deleted, and is tried again with them.
+Status Applier::drop_limbo(SetState& set) {
+  Status gone = set.tree->purge(ports::Grave::limbo);
+  if (gone || !is_of_one_grave(gone.error())) return gone;
+  return settle_displaced(set);
 }
 
 Status Applier::checkpoint() {
@@ -289,24 +296,50 @@ Status Applier::load_graves() {
 
 void Applier::note_graves() {
   graves_held_ = {};
-  std::size_t doomed = 0;
+  std::size_t doomed = 0, aside = 0;
+  std::string why;
   for (auto& [number, set] : sets_) {
     graves_held_ += set.graves.held();
     doomed += set.graves.doomed();
+    aside += set.graves.aside();
+    if (set.graves.aside() != 0) why = set.graves.why_aside();
   }
   grave_bytes_ = graves_held_.bytes;
   doomed_graves_ = doomed;
+  if (graves_aside_.exchange(aside) == 0 && aside == 0) return;
+  const std::lock_guard lock(mutex_);
+  why_aside_ = std::move(why);
 }
 
 // After a crash, and in an office, there is no checkpoint that would say what is not needed any more.
-Result<bool> Applier::sweep(std::size_t most) {
+Result<Applier::Swept> Applier::sweep(std::size_t most, bool aside_again) {
   const std::lock_guard work(work_mutex_);
   HF_TRY(load_graves());
   if (!dirty_) give_up_graves(undo_.oldest_batch());
-  for (auto& [number, set] : sets_) HF_TRY(set.graves.purge(*set.tree, most));
+  bool more = false;
+  Status purged;
+  for (auto& [number, set] : sets_) {
+    if (aside_again) set.graves.try_aside_again();
+    if (purged) purged = set.graves.purge(*set.tree, most);
+    more = more || set.graves.has_work();
+  }
   note_graves();
+  HF_TRY(purged);
   HF_ASSIGN(const bool shed, undo_.shed());
-  return doomed_graves_ != 0 || shed;
+  HF_ASSIGN(const bool presses, graves_press());
+  return Swept{more || shed, presses};
+}
+
+// Sets may share a file system.
+Result<bool> Applier::graves_press() {
+  std::uint64_t bytes = sweep_spare_bytes;
+  for (const auto& [number, set] : sets_) bytes += set.graves.doomed_bytes();
+  for (const auto& [number, set] : sets_) {
+    if (set.graves.doomed() == 0) continue;
+    HF_ASSIGN(const std::uint64_t free, set.tree->free_bytes());
+    if (free < bytes) return true;
+  }
+  return false;
 }
 
 // Graves of batches that the last checkpoint covers, and that no batch needs from `below` on: no redo meets them, whatever else is in doubt. The

@@ -3,6 +3,8 @@
 
 #include <limits>
 
+#include "base/log.h"
+
 namespace holdfast::mirror {
 namespace {
 
@@ -12,6 +14,11 @@ GravesHeld cost_of(const ports::GraveEntry& grave) {
 }
 
 }  // namespace
+
+bool is_of_one_grave(const Error& e) {
+  return e.code == ErrorCode::denied || e.code == ErrorCode::busy || e.code == ErrorCode::no_space ||
+         e.code == ErrorCode::corrupt;
+}
 
 Status Graves::load(ports::Tree& tree) {
   clear();
@@ -29,7 +36,7 @@ Status Graves::load(ports::Tree& tree) {
 }
 
 void Graves::add(const ports::GraveEntry& grave) {
-  doomed_.erase(grave.id);
+  forget(grave.id);
   if (const auto any = kept_.find({0, grave.id}); any != kept_.end()) {
     held_ -= any->second;
     kept_.erase(any);
@@ -37,9 +44,21 @@ void Graves::add(const ports::GraveEntry& grave) {
   if (kept_.try_emplace({grave.stamp, grave.id}, cost_of(grave)).second) held_ += cost_of(grave);
 }
 
+void Graves::forget(const FileId& id) {
+  aside_.erase(id);
+  const auto it = doomed_.find(id);
+  if (it == doomed_.end()) return;
+  doomed_bytes_ -= it->second.bytes;
+  doomed_.erase(it);
+}
+
 Graves::Kept::iterator Graves::doom(Kept::iterator it) {
+  const auto& [stamp, id] = it->first;
   held_ -= it->second;
-  doomed_.insert_or_assign(it->first.second, it->first.first);
+  forget(id);
+  doomed_[id] = {stamp, it->second.bytes};
+  by_size_.emplace(it->second.bytes, id);
+  doomed_bytes_ += it->second.bytes;
   return kept_.erase(it);
 }
 
@@ -50,11 +69,47 @@ void Graves::give_up(std::uint64_t oldest, std::uint64_t newest) {
 }
 
 Status Graves::purge(ports::Tree& tree, std::size_t& most) {
-  while (most != 0 && !doomed_.empty()) {
-    const auto [id, stamp] = *doomed_.begin();
-    HF_ASSIGN(const bool gone, tree.purge_one(ports::Grave::deleted, id, stamp, most));
-    if (!gone) return {};  // a folder, with something left in it
-    doomed_.erase(doomed_.begin());
+  while (most != 0 && !by_size_.empty()) {
+    const auto [bytes, id] = by_size_.top();
+    const auto it = doomed_.find(id);
+    if (it == doomed_.end() || it->second.bytes != bytes) {
+      by_size_.pop();
+      continue;
+    }
+    const std::uint64_t stamp = it->second.stamp;
+    const auto gone = tree.purge_one(ports::Grave::deleted, id, stamp, most);
+    if (gone && !*gone) return {};  // a folder or a big file, with something left of it
+    by_size_.pop();
+    forget(id);
+    if (!gone) HF_TRY(put_aside(tree, id, stamp, gone.error()));
+  }
+  return most == 0 ? Status{} : purge_aside(tree, most);
+}
+
+Status Graves::put_aside(ports::Tree& tree, const FileId& id, std::uint64_t stamp, const Error& why) {
+  why_aside_ = why.to_string();
+  // Once, and not again at each try.
+  if (aside_.empty() && why_aside_ != std::exchange(said_, why_aside_))
+    log_warning("set {}: a deleted object stays for now: {}", tree.set(), why_aside_);
+  aside_[id] = stamp;
+  return is_of_one_grave(why) ? Status{} : tl::unexpected(why);
+}
+
+Status Graves::purge_aside(ports::Tree& tree, std::size_t& most) {
+  while (most != 0 && next_aside_) {
+    const auto it = aside_.lower_bound(*next_aside_);
+    if (it == aside_.end()) {
+      next_aside_.reset();
+      return {};
+    }
+    const auto [id, stamp] = *it;
+    const auto gone = tree.purge_one(ports::Grave::deleted, id, stamp, most);
+    if (gone && !*gone) return {};
+    next_aside_ = std::next(it) == aside_.end() ? std::nullopt : std::optional(std::next(it)->first);
+    if (gone)
+      aside_.erase(it);
+    else
+      HF_TRY(put_aside(tree, id, stamp, gone.error()));
   }
   return {};
 }
@@ -62,7 +117,11 @@ Status Graves::purge(ports::Tree& tree, std::size_t& most) {
 void Graves::clear() {
   kept_.clear();
   doomed_.clear();
+  by_size_ = {};
+  aside_.clear();
+  next_aside_.reset();
   held_ = {};
+  doomed_bytes_ = 0;
 }
 
 }  // namespace holdfast::mirror

@@ -5,6 +5,9 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
+#include <queue>
+#include <string>
 #include <unordered_map>
 
 #include "ports/tree.h"
@@ -25,6 +28,9 @@ struct GravesHeld {
 };
 constexpr std::uint64_t least_object_bytes = 4096 + 256;
 
+// Of this very grave, and no sign of anything else: what can't be taken away now may be later, and others can.
+bool is_of_one_grave(const Error& e);
+
 class Graves {
  public:
   // What the tree says. A grave whose id leads nowhere (a copy of the folder made without attributes) is nobody's: it would be taken for the object
@@ -35,21 +41,38 @@ class Graves {
   // Gives up those that no batch from `oldest` to `newest` needs. Numbers above `newest` are of a history that was lost.
   void give_up(std::uint64_t oldest, std::uint64_t newest);
   void give_up_all() { give_up(~std::uint64_t{0}, ~std::uint64_t{0}); }
-  // Of what was given up at most about `most` objects go; counted down.
+  // Of what was given up about `most` objects go, biggest first; counted down. What can't go is put aside, and in the way of nothing else; an error
+  // is the disk's, and puts aside what it was met at.
   Status purge(ports::Tree& tree, std::size_t& most);
+  void try_aside_again() { next_aside_ = FileId{}; }  // by purge(), after all others
   void clear();
   GravesHeld held() const { return held_; }
   std::size_t doomed() const { return doomed_.size(); }
+  std::uint64_t doomed_bytes() const { return doomed_bytes_; }
+  bool has_work() const { return !doomed_.empty() || (next_aside_ && !aside_.empty()); }
+  std::size_t aside() const { return aside_.size(); }
+  const std::string& why_aside() const { return why_aside_; }  // of one of them
   // Of the lowest stamp that is kept; the highest number when there is none.
   std::uint64_t oldest() const { return kept_.empty() ? ~std::uint64_t{0} : kept_.begin()->first.first; }
 
  private:
+  struct Doomed {
+    std::uint64_t stamp = 0, bytes = 0;
+  };
   using Kept = std::map<std::pair<std::uint64_t, FileId>, GravesHeld>;
   Kept::iterator doom(Kept::iterator it);
+  void forget(const FileId& id);  // as one that is to go
+  Status put_aside(ports::Tree& tree, const FileId& id, std::uint64_t stamp, const Error& why);
+  Status purge_aside(ports::Tree& tree, std::size_t& most);
 
   Kept kept_;
-  std::unordered_map<FileId, std::uint64_t> doomed_;  // -> stamp; one id has one grave
+  std::unordered_map<FileId, Doomed> doomed_;                     // one id has one grave
+  std::priority_queue<std::pair<std::uint64_t, FileId>> by_size_;  // the same, and some that are none any more
+  std::map<FileId, std::uint64_t> aside_;                          // -> stamp
+  std::optional<FileId> next_aside_;                               // from here on they are tried again
+  std::string why_aside_, said_;
   GravesHeld held_;
+  std::uint64_t doomed_bytes_ = 0;
 };
 
 }  // namespace holdfast::mirror

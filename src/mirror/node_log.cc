@@ -23,10 +23,7 @@ constexpr int active_every_ticks = 10;
 constexpr int apply_linger_ms = 10;
 constexpr int apply_linger_with_history_ms = 50;  // each batch is an entry of the history, and a sync
 constexpr std::int64_t space_poll_ms = 1000;
-// What nobody needs any more goes beside everything else: never so much at once that a role change or apply would notice, and slowly beside an
-// application.
-constexpr std::size_t sweep_objects = 64;
-constexpr std::int64_t sweep_turn_ns = 20'000'000, sweep_pause_ms = 20;
+constexpr int sweep_pause_ms = 20;
 // Less than what a connection may be silent for.
 constexpr std::int64_t drain_patience_ns = 1'000'000'000;
 constexpr std::uint64_t apply_at_once_bytes = std::uint64_t{1} << 20;
@@ -399,18 +396,6 @@ void NodeLog::wake_applier() {
   if (applier_idle_ || much) apply_cv_.notify_all();
 }
 
-Result<NodeLog::Swept> NodeLog::sweep() {
-  const bool leads = active_epoch() != Epoch(0);
-  const std::int64_t until = ports_.times.steady_ns() + sweep_turn_ns;
-  for (;;) {
-    if (const std::unique_lock one(transition_mutex_, std::try_to_lock); !one) return Swept::later;
-    HF_ASSIGN(const bool more, applier_.sweep(sweep_objects));
-    if (!more) return Swept::all;
-    if (leads) return Swept::later;
-    if (ports_.times.steady_ns() > until) return Swept::some;
-  }
-}
-
 void NodeLog::run_applier() {
   std::int64_t last_checkpoint_ns = ports_.times.steady_ns();
   for (;;) {
@@ -531,6 +516,8 @@ NodeLogStatus NodeLog::status() const {
   s.receive.waits_for_space = applier_.waits_for_space() || way_back_waits_for_space_;
   s.receive.grave_bytes = applier_.grave_bytes();
   s.receive.doomed_graves = applier_.doomed_graves();
+  s.receive.graves_aside = applier_.graves_aside();
+  s.receive.why_aside = applier_.why_aside();
   s.receive.first_copies = first_copies_locked();
   s.went_back = state_.went_back;
   s.shortages = shortages_;

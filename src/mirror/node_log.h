@@ -148,6 +148,8 @@ struct ReceiveStatus {
   bool waits_for_space = false;
   std::uint64_t grave_bytes = 0;  // deleted objects that the history keeps
   std::size_t doomed_graves = 0;  // and that it does not need any more: they go by and by, in any role
+  std::size_t graves_aside = 0;   // of these could not go, and are tried again in minutes
+  std::string why_aside;          // one of them
 };
 struct NodeLogStatus {
   Role role = Role::idle;
@@ -330,7 +332,7 @@ class NodeLog {
   void changed();
   void wake_applier();
   enum class Swept { all, some, later };
-  Result<Swept> sweep();
+  Result<Swept> sweep();  // node_sweep.cc
   bool complete_locked() const;
   Result<Sequence> append_mark(log::Kind kind, std::int64_t mtime_ns = 0, std::string_view name = {});
   Status step_down_held(Position end);
@@ -392,6 +394,7 @@ class NodeLog {
   int ticks_ = 0, shadow_ticks_ = 0, active_ticks_ = 0;
   Sequence noted_active_;                       // tick()'s: up to where note_active() was told
   std::atomic<std::int64_t> hold_until_ns_{0};  // hold_for_plan()
+  std::int64_t aside_again_ns_ = 0, sweep_again_ns_ = 0;  // run_applier()'s: not before
   std::atomic<bool> way_back_waits_for_space_{false};
   std::atomic<bool> wants_history_;
 };

@@ -93,6 +93,80 @@ TEST(NodeSweep, WithoutHistoryWhatNobodyNeedsMakesRoomAtOnce) {
   EXPECT_EQ(late, 0) << "it waited for what it could have had";
 }
 
+// Something is mounted below it, or its file system is full or damaged there. It is nobody's, and no reason to end an office.
+TEST(NodeSweep, AnActiveGoesOnWithWhatCantGo) {
+  Node node;
+  bury_many(node);
+  if (HasFatalFailure()) return;
+  node.tree->cant_go = {
+      {id(1), ErrorCode::denied}, {id(2), ErrorCode::busy}, {id(3), ErrorCode::no_space}, {id(4), ErrorCode::corrupt}};
+  ASSERT_TRUE(node.log->promote(Epoch(2)));
+  node.let_it_sweep();
+  const auto status = node.log->status();
+  EXPECT_EQ(status.role, Role::active);
+  EXPECT_EQ(status.fault, "");
+  EXPECT_EQ(status.receive.graves_aside, 4U);
+  EXPECT_NE(status.receive.why_aside, "");
+  EXPECT_EQ(node.tree->in_grave_count(ports::Grave::deleted), 4U);
+}
+
+// The disk says no. Nobody needs what it was asked for; what else comes of the disk is the capture's to judge.
+TEST(NodeSweep, AnActiveGoesOnWhenTheDiskFailsAtADeadFile) {
+  Node node;
+  bury_many(node);
+  if (HasFatalFailure()) return;
+  node.tree->cant_go = {{id(7), ErrorCode::io}};
+  ASSERT_TRUE(node.log->promote(Epoch(2)));
+  while (node.log->status().receive.graves_aside == 0) ASSERT_EQ(node.log->status().fault, "");
+  EXPECT_EQ(node.log->status().role, Role::active);
+  node.times.now += 600'000'000'000;
+  node.log->remove_set(77);  // something to do
+  node.let_it_sweep();
+  EXPECT_EQ(node.log->status().fault, "");
+  EXPECT_EQ(node.tree->in_grave_count(ports::Grave::deleted), 1U);
+}
+
+TEST(NodeSweep, APassiveStopsWhenTheDiskFailsAndForNothingElse) {
+  Node node;
+  bury_many(node);
+  if (HasFatalFailure()) return;
+  node.tree->cant_go = {{id(1), ErrorCode::busy}, {id(2), ErrorCode::no_space}};
+  node.log->set_history(false);
+  node.let_it_sweep();
+  EXPECT_EQ(node.log->status().fault, "");
+  EXPECT_EQ(node.log->status().receive.graves_aside, 2U);
+  EXPECT_EQ(node.session(1, false, {Epoch(1), Sequence(2 * files)}, {create(220, "a")}), "");
+  EXPECT_EQ(node.names(), "a ");
+  node.tree->cant_go = {{id(1), ErrorCode::io}};
+  node.times.now += 600'000'000'000;
+  node.log->remove_set(77);
+  while (node.log->status().fault.empty()) std::this_thread::yield();
+}
+
+// Without a history what a resynchronization displaced goes at its end.
+TEST(NodeSweep, WhatAResynchronizationDisplacedAndCantGoStopsNothing) {
+  Node node;
+  ASSERT_TRUE(node.start());
+  node.log->set_history(false);
+  EXPECT_EQ(node.session(1, false, {}, {create(1, "a"), create(2, "b")}), "");
+  node.tree->cant_go = {{id(1), ErrorCode::busy}};
+  log::Record empty;
+  empty.kind = log::Kind::ship_dir;
+  empty.file = FileId::root(set);
+  empty.flags = log::flag_first_chunk | log::flag_last_chunk;
+  EXPECT_EQ(node.session(2, true, {Epoch(1), Sequence(900)},
+                         {mark(log::Kind::resync_begin), empty, mark(log::Kind::resync_end)}),
+            "");
+  EXPECT_EQ(node.names(), "");
+  while (node.log->status().receive.graves_aside == 0) ASSERT_EQ(node.log->status().fault, "");
+  EXPECT_TRUE(node.log->status().receive.complete);
+  EXPECT_EQ(node.tree->in_grave_count(ports::Grave::limbo), 0U);
+  EXPECT_EQ(node.tree->in_grave_count(ports::Grave::deleted), 1U);
+  node.stop();
+  ASSERT_TRUE(node.start());
+  while (node.log->status().receive.graves_aside == 0) ASSERT_EQ(node.log->status().fault, "");
+}
+
 // It follows again while much is left: nothing that its new history needs may go.
 TEST(NodeSweep, WhatANewHistoryNeedsStays) {
   Node node;

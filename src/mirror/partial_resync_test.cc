@@ -435,5 +435,31 @@ TEST_F(PartialPeer, TheIdsOfAdoptedObjectsOutliveThePower) {
   EXPECT_TRUE(*tree_->attributes(id_of(9)));
 }
 
+// Nobody writes here but the log; an application that takes over does, and would meet a full disk.
+TEST_F(PartialPeer, WhatIsDeletedPressesWhenItHoldsWhatIsLeft) {
+  for (std::uint8_t n = 1; n <= 3; ++n) make(Kind::create, id_of(n), root, std::to_string(n));
+  for (std::uint8_t n = 1; n <= 3; ++n) {
+    Record r;
+    r.kind = Kind::unlink;
+    r.file = id_of(n);
+    r.parent = root;
+    const std::string name = std::to_string(n);
+    r.name = name;
+    apply(r);
+  }
+  tree_->free_now = 0;
+  EXPECT_FALSE(applier_->sweep(1)->presses) << "a redo may need them";
+  ASSERT_TRUE(applier_->checkpoint());
+  tree_->free_now = sweep_spare_bytes + 2 * least_object_bytes;
+  auto swept = applier_->sweep(0);
+  EXPECT_TRUE(swept->more);
+  EXPECT_TRUE(swept->presses) << "three are left";
+  swept = applier_->sweep(1);
+  EXPECT_TRUE(swept->more);
+  EXPECT_FALSE(swept->presses);
+  tree_->free_now = 0;
+  EXPECT_FALSE(applier_->sweep(2)->presses) << "none is left";
+}
+
 }  // namespace
 }  // namespace holdfast::mirror::testing

@@ -153,6 +153,7 @@ inline Result<bool> MemoryTree::remove_below(Ino dir, const std::string& name, s
   }
   if (most == 0) return false;
   --most;
+  if (const auto it = cant_go.find(inodes_[ino].meta.id); it != cant_go.end()) return fail(it->second, "it can't go");
   if (on_purge) on_purge();
   HF_STEP(fuse_);
   if (const FileId id = id_of(ino); !id.is_none() && inodes_[ino].links == 1) forget(id);

@@ -54,7 +54,13 @@ Result<std::unique_ptr<PosixTree>> PosixTree::open(UniqueFd root, SetNumber set,
 }
 
 PosixTree::PosixTree(UniqueFd root, SetNumber set, FileIndex& index)
-    : root_(std::move(root)), set_(set), index_(index), cached_nodes_(nodes_to_cache()) {}
+    : root_(std::move(root)), set_(set), index_(index), cached_nodes_(nodes_to_cache()), dead_(set, [this](int fd) {
+        return index_.id_of(fd).map([&](const FileId& id) {
+          if (id.is_none()) return;
+          drop(id);
+          index_.forget(id);
+        });
+      }) {}
 
 Status PosixTree::prepare() {
   struct stat before {};
@@ -64,7 +70,7 @@ Status PosixTree::prepare() {
     return fail_errno(errno, "cannot own {}", ports::hidden_name);
   HF_ASSIGN(grave_, make_folder(hidden_.get(), "grave"));
   HF_ASSIGN(staging_, make_folder(hidden_.get(), "new"));
-  HF_TRY(empty_folder(staging_.get()));
+  HF_TRY(dead_.empty(staging_.get()));
   for (const ports::Mark which : {ports::Mark::checkpoint, ports::Mark::hot}) {
     HF_ASSIGN(const Bytes there, mark(which));
     if (there.empty())
@@ -251,7 +257,7 @@ Status PosixTree::unstage() {
     drop(id);
     index_.forget(id);
   }
-  HF_TRY(empty_folder(
+  HF_TRY(dead_.empty(
       staging_.get()));  // the folder stays: this is asked for when the disk is full, and a new one would need room
   return index_.commit();
 }

@@ -12,6 +12,7 @@
 
 #include "platform/digest_ahead.h"
 #include "platform/file_index.h"
+#include "platform/graveyard_purge.h"
 #include "platform/unique_fd.h"
 #include "ports/tree.h"
 
@@ -80,6 +81,7 @@ class PosixTree final : public ports::Tree {
   Status settle_limbo(std::uint64_t stamp) override;
   Result<std::optional<std::pair<FileId, std::string>>> place_of(const FileId& folder) override;
   Result<FileId> identify(const FileId& dir, std::string_view name) override;
+  const std::atomic<std::uint64_t>& dead_names_gone() const { return dead_.names_gone(); }  // as Graveyard takes it
 
  private:
   struct Node {
@@ -108,9 +110,6 @@ class PosixTree final : public ports::Tree {
   static Status dress(int fd, const struct stat& made, const ports::NewNode& node);
   Result<std::string> grave_name(const FileId& id, ports::Grave why) const;
   Result<std::pair<UniqueFd, std::string>> locate_folder(Node& node);
-  Result<bool> remove_below(int dir_fd, const char* name, std::size_t& most);
-  Result<bool> empty_some(int fd, std::size_t& most);
-  Status empty_folder(int fd);
   Status sum_below(int fd, ports::GraveEntry& sum) const;
   Result<std::uint64_t> seek(const FileId& id, std::uint64_t offset, int whence);
   Status stamp_grave(int dir_fd, const std::string& name, const std::string& grave, std::uint64_t stamp);
@@ -127,6 +126,7 @@ class PosixTree final : public ports::Tree {
   std::list<FileId> recent_;  // front = used last
   Looked looked_;
   std::uint64_t burial_stamp_ = 0;
+  GravePurge dead_;
   DigestAhead ahead_;
 };
 

@@ -61,56 +61,6 @@ Status PosixTree::exhume(const FileId& id, ports::Grave from, const FileId& dir,
   return {};
 }
 
-// Removes all that a folder holds, but not the folder. False: not all of it.
-Result<bool> PosixTree::empty_some(int fd, std::size_t& most) {
-  const UniqueFd folder(::openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  DIR* stream = folder ? ::fdopendir(::dup(folder.get())) : nullptr;
-  if (!stream) return fail_errno(errno, "set {}: cannot read a dead folder", set_);
-  Result<bool> gone = true;
-  while (gone && *gone) {
-    const dirent* entry = ::readdir(stream);
-    if (!entry) break;
-    const std::string_view child = entry->d_name;
-    if (child != "." && child != "..") gone = remove_below(folder.get(), entry->d_name, most);
-  }
-  ::closedir(stream);
-  return gone;
-}
-
-Status PosixTree::empty_folder(int fd) {
-  std::size_t all = std::numeric_limits<std::size_t>::max();
-  return empty_some(fd, all).map([](bool) {});
-}
-
-// Removes a name with everything below it, and forgets the ids. Absent is fine. False: some is left, for `most` objects have gone.
-Result<bool> PosixTree::remove_below(int dir_fd, const char* name, std::size_t& most) {
-  const UniqueFd fd = open_path(dir_fd, name);
-  if (!fd) {
-    if (errno == ENOENT) return true;
-    return fail_errno(errno, "set {}: cannot remove a dead object", set_);
-  }
-  struct stat st {};
-  if (::fstatat(fd.get(), "", &st, AT_EMPTY_PATH) != 0)
-    return fail_errno(errno, "set {}: cannot stat a dead object", set_);
-  const bool folder = S_ISDIR(st.st_mode);
-  if (folder) {
-    HF_ASSIGN(const bool empty, empty_some(fd.get(), most));
-    if (!empty) return false;
-  }
-  if (most == 0) return false;
-  --most;
-  if (folder || st.st_nlink == 1) {
-    HF_ASSIGN(const FileId id, index_.id_of(fd.get()));
-    if (!id.is_none()) {
-      drop(id);
-      index_.forget(id);
-    }
-  }
-  if (::unlinkat(dir_fd, name, folder ? AT_REMOVEDIR : 0) != 0)
-    return fail_errno(errno, "set {}: cannot remove a dead {}", set_, folder ? "folder" : "object");
-  return true;
-}
-
 Status PosixTree::purge(ports::Grave what) {
   UniqueFd own(::openat(grave_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   DIR* stream = own ? ::fdopendir(own.release()) : nullptr;
@@ -122,7 +72,7 @@ Status PosixTree::purge(ports::Grave what) {
     if (!entry) break;
     const bool wanted = entry->d_name[0] == corner(what) && entry->d_name[1] == '-';
     const bool stamp = what == ports::Grave::deleted && entry->d_name[0] == 's' && entry->d_name[1] == '-';
-    if (wanted || stamp) gone = remove_below(grave_.get(), entry->d_name, all);
+    if (wanted || stamp) gone = dead_.remove(grave_.get(), entry->d_name, all);
   }
   ::closedir(stream);
   return gone.map([](bool) {});

@@ -172,13 +172,14 @@ Result<bool> PosixTree::purge_one(ports::Grave what, const FileId& id, std::uint
   HF_ASSIGN(const std::string name, grave_name(id, what));
   const UniqueFd fd = open_path(grave_.get(), name);
   if (!fd && errno == ENOENT) return true;
-  if (!fd) return fail_errno(errno, "set {}: cannot look into the graveyard", set_);
-  HF_ASSIGN(const std::uint64_t own, grave_stamp(fd.get(), name));
-  if (stamp != 0 && own != stamp) return true;
-  HF_ASSIGN(const bool gone, remove_below(grave_.get(), name.c_str(), most));
+  if (!fd) return dead_.cant(errno, grave_.get(), name.c_str());
+  const auto own = grave_stamp(fd.get(), name);
+  if (!own) return dead_.cant(own.error().sys_errno, grave_.get(), name.c_str());
+  if (stamp != 0 && *own != stamp) return true;
+  HF_ASSIGN(const bool gone, dead_.remove(grave_.get(), name.c_str(), most));
   if (!gone) return false;
   std::size_t one = 1;
-  return remove_below(grave_.get(), stamp_name(name).c_str(), one);
+  return dead_.remove(grave_.get(), stamp_name(name).c_str(), one);
 }
 
 Status PosixTree::settle_limbo(std::uint64_t stamp) {

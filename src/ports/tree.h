@@ -161,8 +161,8 @@ class Tree {
   // no grave with an older one. 0: graves are not stamped.
   virtual void burial_stamp(std::uint64_t stamp) = 0;
   virtual Result<std::vector<GraveEntry>> graves(Grave what) = 0;
-  // Purges one, if it is there and carries exactly this stamp (brought back and buried again meanwhile: another one); 0: whatever it carries. At
-  // most about `most` objects, counted down; false: something is left of it.
+  // Purges one, if it is there and carries this stamp (brought back and buried again meanwhile: another one); 0: whatever it carries. At most about
+  // `most` objects, counted down (big ones as more); false: something is left of it. ErrorCode::denied, busy, no_space, corrupt: it can't go now.
   virtual Result<bool> purge_one(Grave what, const FileId& id, std::uint64_t stamp, std::size_t& most) = 0;
   // All of limbo becomes Grave::deleted with this stamp.
   virtual Status settle_limbo(std::uint64_t stamp) = 0;

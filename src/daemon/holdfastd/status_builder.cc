@@ -421,6 +421,13 @@ class Builder {
                                           {"state", "the state"},
                                           {"folder", "the protected folder"},
                                           {"changes", "the map of changes"}}};
+    const json& undo = member_of(mirror_of(m.id), "undo");
+    if (const std::uint64_t stuck = number_of(undo, "deleted_stuck"); stuck != 0)
+      add_alert("info", "deleted_stuck",
+                fmt::format("{} on {} can't be taken away and {} space: {}",
+                            stuck == 1 ? "a deleted file" : fmt::format("{} deleted files", stuck), m.name,
+                            stuck == 1 ? "holds" : "hold", text_of(undo, "deleted_stuck_why")),
+                "nothing waits for that; it is tried again every few minutes");
     for (const json& s : list_of(mirror_of(m.id), "space")) {
       if (!flag_of(s, "full")) continue;
       const std::string where = text_of(s, "where"), path = text_of(s, "path");

@@ -82,7 +82,7 @@ nlohmann::json Service::status_of_undo(const mirror::NodeLogStatus& s) {
     undo["bytes"] = stats.bytes;
     undo["limit_bytes"] = stats.limit_bytes;
     undo["grave_bytes"] = s.receive.grave_bytes;
-    undo["deleted_to_go"] = s.receive.doomed_graves;
+    undo["deleted_to_go"] = s.receive.doomed_graves + s.receive.graves_aside;
     undo["batches"] = stats.batches;
     undo["late_captures"] = stats.late_groups;
     undo["pinned"] = journal->pinned();
@@ -92,6 +92,10 @@ nlohmann::json Service::status_of_undo(const mirror::NodeLogStatus& s) {
     if (!stats.damage.empty()) undo["damage"] = stats.damage;
   }
   if (s.receive.rewinding) undo["state"] = "rewinding";
+  if (s.receive.graves_aside != 0) {
+    undo["deleted_stuck"] = s.receive.graves_aside;
+    undo["deleted_stuck_why"] = s.receive.why_aside;
+  }
   const auto age_s = [this](std::int64_t time_ns) { return static_cast<double>(times_.realtime_ns() - time_ns) / 1e9; };
   if (s.receive.point)
     undo["consistent_point"] = {
