@@ -193,6 +193,7 @@ Result<bool> Applier::step() {
       }
     if (Status done = apply_slice(slice); !done) {
       if (done.error().code != ErrorCode::no_space) return tl::unexpected(std::move(done).error());
+      history_starves_ = undo_.on() && undo_.starved();
       HF_ASSIGN(const bool made, make_space(slice));
       if (!made && !waits_for_space_) log_warning("apply waits for space: {}", done.error().to_string());
       waits_for_space_ = !made;

@@ -107,6 +107,7 @@ class Applier {
   }  // wall clock of the active at the last applied record
   bool resyncing() const { return resyncing_count_.load() > 0; }
   bool waits_for_space() const { return waits_for_space_.load(); }
+  bool waits_for_history() const { return waits_for_space_.load() && history_starves_.load(); }  // not for the folder
   std::uint64_t grave_bytes() const { return grave_bytes_.load(); }
   std::size_t doomed_graves() const { return doomed_graves_.load(); }  // that sweep() has still to take away
   std::size_t graves_aside() const { return graves_aside_.load(); }    // that could not go
@@ -181,7 +182,7 @@ class Applier {
   std::uint64_t covered_began_ = 0;     // cells ever captured when covered_ was last emptied
   std::uint64_t checkpoint_batch_ = 0;  // graves of it and later ones may be needed by redo
   std::map<SetNumber, Staged> staged_;  // of the slice in work
-  std::atomic<bool> waits_for_space_{false};
+  std::atomic<bool> waits_for_space_{false}, history_starves_{false};
   GravesHeld graves_held_;
   bool graves_stale_ = false;
   std::atomic<std::uint64_t> grave_bytes_{0};

@@ -87,7 +87,7 @@ struct NodeLogPorts {
 
 // A disk that is full: the node waits for room and goes on by itself. Or, in `send`, a peer's queue that was given up, for want of room or for a bound.
 struct Shortage {
-  enum class Where { receive, folder, send } where = Where::receive;
+  enum class Where { receive, folder, history, send } where = Where::receive;
   NodeId peer;       // send: whose
   std::string text;  // what the disk said, or which bound it was; may be empty
   bool operator==(const Shortage& other) const { return where == other.where && peer == other.peer; }

@@ -113,6 +113,8 @@ const char* to_string(Shortage::Where where) {
       return "receive";
     case Shortage::Where::folder:
       return "folder";
+    case Shortage::Where::history:
+      return "history";
     case Shortage::Where::send:
       return "send";
   }
@@ -124,7 +126,10 @@ void NodeLog::look_for_shortages() {
   for (const auto& s : senders())
     if (const auto queue = s->queue().status(); queue.is_given_up())
       now.push_back({Shortage::Where::send, s->peer(), queue.given_up});
-  if (applier_.waits_for_space()) now.push_back({Shortage::Where::folder, NodeId(0), {}});
+  if (applier_.waits_for_space()) {
+    const auto where = applier_.waits_for_history() ? Shortage::Where::history : Shortage::Where::folder;
+    now.push_back({where, NodeId(0), {}});
+  }
   std::vector<Shortage> before;
   {
     const std::lock_guard lock(mutex_);

@@ -291,6 +291,32 @@ TEST(NodePromote, AFullFolderRefusesTheOfficeInsteadOfHangingInIt) {
   EXPECT_EQ(node.content(id(2)), "no room");
 }
 
+// The point of the resynchronization pins the history: apply waits for room for it. That is another disk than the folder's, and who goes back to the
+// point needs none of it.
+TEST(NodePromote, AHistoryWithoutRoomIsNamedAndKeepsNobodyFromItsPoint) {
+  Node node;
+  bring_to_mid_resync(node);
+  if (HasFatalFailure()) return;
+  UndoSettings full;
+  full.max_bytes = 1ULL << 30;
+  full.free_bytes = [] { return std::uint64_t{0}; };
+  full.reserve_bytes = 1;
+  node.journal->set_settings(full);
+  node.applies = false;  // it can't
+  EXPECT_EQ(node.session(2, false, {Epoch(2), Sequence(906)}, {write(1, "and more")}), "");
+  while (!node.log->status().receive.waits_for_space) std::this_thread::yield();
+  node.log->tick();
+  const auto shortages = node.log->status().shortages;
+  ASSERT_EQ(shortages.size(), 1U);
+  EXPECT_EQ(shortages.front().where, Shortage::Where::history) << to_string(shortages.front().where);
+  const auto refused = node.log->promote(Epoch(3));
+  ASSERT_FALSE(refused);
+  const auto promoted = node.log->promote(Epoch(4), false, true);
+  ASSERT_TRUE(promoted) << promoted.error().to_string();
+  EXPECT_EQ(node.names(), "a b ");
+  EXPECT_EQ(node.content(id(1)), "old");
+}
+
 // A dial blocks for seconds: the epoch it was for can be over when it succeeds, and the next one's peers be held off still.
 TEST(NodePromote, ADialForAnEarlierEpochBeginsNoPeerAnew) {
   Node node;

@@ -185,9 +185,13 @@ Status NodeLog::drain() {
   if (missing_set_ != 0)
     return fail(ErrorCode::refused, "the log is about set {}, which is not configured here", missing_set_);
   if (applier_.applied().sequence < log_.durable())
-    return tl::unexpected(Error{
-        ErrorCode::no_space, "a protected folder of this node is full: what the receive log holds can't be applied",
-        "make room in the file system of the protected folder, then activate this node again", 0});
+    return tl::unexpected(
+        applier_.waits_for_history()
+            ? Error{ErrorCode::no_space, "there is no room for the undo history of what the receive log holds",
+                    "make room in the file system of the mirror's state, then activate this node again", 0}
+            : Error{ErrorCode::no_space,
+                    "a protected folder of this node is full: what the receive log holds can't be applied",
+                    "make room in the file system of the protected folder, then activate this node again", 0});
   return {};
 }
 

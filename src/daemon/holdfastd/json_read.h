@@ -51,10 +51,15 @@ inline bool has_consistent_point(const nlohmann::json& mirror_status) {
 
 // Of the mirror's status: why it would refuse to become the active, and what helps; empty: it would not.
 inline std::string why_it_cant_lead(const nlohmann::json& mirror_status) {
-  for (const nlohmann::json& s : list_of(mirror_status, "space"))
-    if (flag_of(s, "full") && text_of(s, "where") == "folder")
-      return "it has changes to apply and no space for them under " + text_of(s, "path", "the protected folder") +
-             ": free space there, it goes on by itself";
+  for (const nlohmann::json& s : list_of(mirror_status, "space")) {
+    const std::string where = text_of(s, "where");
+    if (!flag_of(s, "full") || (where != "folder" && where != "history")) continue;
+    const bool folder = where == "folder";
+    return std::string("it has changes to apply and no space for ") +
+           (folder ? "them under " : "their undo history under ") +
+           text_of(s, "path", folder ? "the protected folder" : "the state folder") +
+           ": free space there, it goes on by itself";
+  }
   return {};
 }
 

@@ -417,9 +417,10 @@ class Builder {
       const char* where;
       const char* what;
     };
-    constexpr std::array<Row, 4> rows = {{{"receive", "the receive queue"},
+    constexpr std::array<Row, 5> rows = {{{"receive", "the receive queue"},
                                           {"state", "the state"},
                                           {"folder", "the protected folder"},
+                                          {"history", "the undo history"},
                                           {"changes", "the map of changes"}}};
     const json& undo = member_of(mirror_of(m.id), "undo");
     if (const std::uint64_t stuck = number_of(undo, "deleted_stuck"); stuck != 0)

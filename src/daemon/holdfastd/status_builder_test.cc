@@ -177,6 +177,18 @@ TEST(StatusBuilder, ANodeThatDoesNotAnswerHidesNoPassiveWithoutSpace) {
   EXPECT_TRUE(build_status(in).automatic_failover.available);
 }
 
+TEST(StatusBuilder, AShortageOfHistoryNamesItsDisk) {
+  auto in = from_passive();
+  in.snapshot.mirror["space"] = {{{"where", "history"}, {"full", true}, {"path", "/var/lib/holdfast/undo"}}};
+  const auto s = build_status(in);
+  EXPECT_EQ(s.automatic_failover.reason,
+            "n2: it has changes to apply and no space for their undo history under /var/lib/holdfast/undo: free space "
+            "there, it goes on by itself");
+  EXPECT_TRUE(std::any_of(s.alerts.begin(), s.alerts.end(), [](const control::Alert& a) {
+    return a.code == "full_history" && a.text == "/var/lib/holdfast/undo is full under the undo history of n2";
+  }));
+}
+
 TEST(StatusBuilder, TheUndoHistoryIsShownWhereItIsTold) {
   auto in = from_passive();
   EXPECT_FALSE(node(build_status(in), "n2").undo.has_value());

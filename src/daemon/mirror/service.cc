@@ -422,6 +422,9 @@ nlohmann::json Service::json_of(const mirror::Shortage& s) const {
     case mirror::Shortage::Where::receive:
       out["path"] = paths_.state_dir + "/receive";
       break;
+    case mirror::Shortage::Where::history:
+      out["path"] = paths_.state_dir + "/undo";
+      break;
     case mirror::Shortage::Where::send:
       out["path"] = paths_.state_dir + "/send";
       out["peer"] = to_hex(s.peer);
