@@ -184,6 +184,7 @@ class Applier {
   std::map<SetNumber, Staged> staged_;  // of the slice in work
   std::atomic<bool> waits_for_space_{false}, history_starves_{false};
   GravesHeld graves_held_;
+  GravesInside graves_inside_;
   bool graves_stale_ = false;
   std::atomic<std::uint64_t> grave_bytes_{0};
   std::atomic<std::size_t> doomed_graves_{0}, graves_aside_{0};

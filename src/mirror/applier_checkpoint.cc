@@ -230,7 +230,7 @@ Status Applier::checkpoint_now() {
   HF_TRY(log_.trim(position.sequence));
   for (;;) {
     give_up_graves(undo_.oldest_batch());
-    HF_ASSIGN(const bool gave_up, undo_.keep_bounds(graves_held_));
+    HF_ASSIGN(const bool gave_up, undo_.keep_bounds(graves_held_, graves_inside_));
     if (!gave_up) break;
   }
   // Only right after the epoch's beginning: later there are new ones. What has to be left to a redo goes with the next epoch.
@@ -296,10 +296,12 @@ Status Applier::load_graves() {
 
 void Applier::note_graves() {
   graves_held_ = {};
+  graves_inside_.clear();
   std::size_t doomed = 0, aside = 0;
   std::string why;
   for (auto& [number, set] : sets_) {
     graves_held_ += set.graves.held();
+    set.graves.add_inside(graves_inside_);
     doomed += set.graves.doomed();
     aside += set.graves.aside();
     if (set.graves.aside() != 0) why = set.graves.why_aside();
@@ -388,7 +390,8 @@ Result<bool> Applier::make_space(std::span<const log::Record> slice) {
   if (!undo_.on()) return false;
   bool dropped = false;
   if (!undo_.hopeless()) {
-    HF_ASSIGN(dropped, undo_.drop_oldest());
+    HF_ASSIGN(dropped, undo_.drop_oldest(history_starves ? "there was no space for it"
+                                                         : "a protected folder had no space left"));
   }
   if (dropped) {
     HF_TRY(purge_covered(undo_.oldest_batch()));

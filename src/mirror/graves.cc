@@ -37,11 +37,21 @@ Status Graves::load(ports::Tree& tree) {
 
 void Graves::add(const ports::GraveEntry& grave) {
   forget(grave.id);
-  if (const auto any = kept_.find({0, grave.id}); any != kept_.end()) {
-    held_ -= any->second;
-    kept_.erase(any);
-  }
-  if (kept_.try_emplace({grave.stamp, grave.id}, cost_of(grave)).second) held_ += cost_of(grave);
+  if (const auto any = kept_.find({0, grave.id}); any != kept_.end()) drop(any);
+  const GravesHeld cost = cost_of(grave);
+  if (!kept_.try_emplace({grave.stamp, grave.id}, cost).second) return;
+  held_ += cost;
+  if (grave.objects > 1) inside_[{grave.stamp, grave.id}] = {cost.bytes - grave.allocated_bytes, grave.objects - 1};
+}
+
+Graves::Kept::iterator Graves::drop(Kept::iterator it) {
+  held_ -= it->second;
+  inside_.erase(it->first);
+  return kept_.erase(it);
+}
+
+void Graves::add_inside(GravesInside& to) const {
+  for (const auto& [grave, held] : inside_) to[grave.first] += held;
 }
 
 void Graves::forget(const FileId& id) {
@@ -54,12 +64,11 @@ void Graves::forget(const FileId& id) {
 
 Graves::Kept::iterator Graves::doom(Kept::iterator it) {
   const auto& [stamp, id] = it->first;
-  held_ -= it->second;
   forget(id);
   doomed_[id] = {stamp, it->second.bytes};
   by_size_.emplace(it->second.bytes, id);
   doomed_bytes_ += it->second.bytes;
-  return kept_.erase(it);
+  return drop(it);
 }
 
 void Graves::give_up(std::uint64_t oldest, std::uint64_t newest) {
@@ -116,6 +125,7 @@ Status Graves::purge_aside(ports::Tree& tree, std::size_t& most) {
 
 void Graves::clear() {
   kept_.clear();
+  inside_.clear();
   doomed_.clear();
   by_size_ = {};
   aside_.clear();

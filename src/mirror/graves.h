@@ -27,6 +27,8 @@ struct GravesHeld {
   }
 };
 constexpr std::uint64_t least_object_bytes = 4096 + 256;
+// Of that, by the batch that buried them: what is in folders and was only counted. It is no memory here, and its bytes are a guess.
+using GravesInside = std::map<std::uint64_t, GravesHeld>;
 
 // Of this very grave, and no sign of anything else: what can't be taken away now may be later, and others can.
 bool is_of_one_grave(const Error& e);
@@ -47,6 +49,7 @@ class Graves {
   void try_aside_again() { next_aside_ = FileId{}; }  // by purge(), after all others
   void clear();
   GravesHeld held() const { return held_; }
+  void add_inside(GravesInside& to) const;
   std::size_t doomed() const { return doomed_.size(); }
   std::uint64_t doomed_bytes() const { return doomed_bytes_; }
   bool has_work() const { return !doomed_.empty() || (next_aside_ && !aside_.empty()); }
@@ -61,11 +64,12 @@ class Graves {
   };
   using Kept = std::map<std::pair<std::uint64_t, FileId>, GravesHeld>;
   Kept::iterator doom(Kept::iterator it);
+  Kept::iterator drop(Kept::iterator it);
   void forget(const FileId& id);  // as one that is to go
   Status put_aside(ports::Tree& tree, const FileId& id, std::uint64_t stamp, const Error& why);
   Status purge_aside(ports::Tree& tree, std::size_t& most);
 
-  Kept kept_;
+  Kept kept_, inside_;
   std::unordered_map<FileId, Doomed> doomed_;                     // one id has one grave
   std::priority_queue<std::pair<std::uint64_t, FileId>> by_size_;  // the same, and some that are none any more
   std::map<FileId, std::uint64_t> aside_;                          // -> stamp

@@ -12,12 +12,17 @@ namespace {
 constexpr SetNumber set = 1;
 const FileId root = FileId::root(set);
 
+FileId id_of(std::uint8_t n) {
+  FileId id;
+  id.bytes[0] = n;
+  return id;
+}
+
 class GravesTest : public ::testing::Test {
  protected:
   GravesTest() { set_log_level(LogLevel::error); }
   FileId bury(std::uint8_t n, std::uint64_t bytes, std::uint64_t stamp = 5) {
-    FileId id;
-    id.bytes[0] = n;
+    const FileId id = id_of(n);
     ports::NewNode node;
     node.mode = type_regular | 0600;
     EXPECT_TRUE(tree_.stage(id, node));
@@ -61,6 +66,23 @@ TEST_F(GravesTest, OneThatIsBuriedAgainIsNoneOfThoseThatGo) {
   EXPECT_TRUE(there(id));
   EXPECT_EQ(graves_.doomed_bytes(), 0U);
   EXPECT_EQ(graves_.held().objects, 1U);
+}
+
+TEST_F(GravesTest, WhatIsInAFolderIsToldApart) {
+  const FileId file = bury(1, 50'000, 5);
+  graves_.add({id_of(2), 6, 4096, 1001});
+  GravesInside inside;
+  graves_.add_inside(inside);
+  ASSERT_EQ(inside.size(), 1U);
+  EXPECT_EQ(inside[6].objects, 1000U);
+  EXPECT_EQ(inside[6].bytes, 1001 * least_object_bytes - 4096);
+  EXPECT_EQ(graves_.held().objects, 1002U);
+  graves_.give_up(7, 10);
+  inside.clear();
+  graves_.add_inside(inside);
+  EXPECT_TRUE(inside.empty());
+  EXPECT_EQ(graves_.held().bytes, 0U);
+  EXPECT_TRUE(there(file));
 }
 
 TEST_F(GravesTest, WhatCantGoIsInNobodysWayAndIsTriedAgain) {

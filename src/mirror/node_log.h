@@ -103,6 +103,8 @@ struct NodeLogEvents {  // from any thread; must only hand over
   std::function<void(const Shortage&, bool full)> space;  // from tick(): once when it begins, and when it ends
   std::function<void(const VerifyStatus&)> verified;      // a comparison ended
   std::function<void(const Returned&)> returned;          // a peer that led and did not hand over came back
+  // Older points were given up, for a reason that is neither their age nor the history's size: from tick(), not twice within an hour for the same.
+  std::function<void(const std::string& why, std::int64_t oldest_time_ns)> history_shortened;
 };
 
 struct SealReply {
@@ -322,6 +324,7 @@ class NodeLog {
   Status note_shadow(const log::Record& record, std::uint64_t batch);
   Status name_point(const NodeState& state);
   void keep_shadows();  // what they hold, and what is gone of them
+  void tell_shortened();
   void turn_history();
   // Null: there is none now. It changes only while nobody changes roles and nothing is applied.
   UndoJournal* history() const { return ports_.journal && ports_.journal->on() ? ports_.journal : nullptr; }
@@ -393,6 +396,7 @@ class NodeLog {
   Sequence acked_applied_;        // tick's thread only
   int ticks_ = 0, shadow_ticks_ = 0, active_ticks_ = 0;
   Sequence noted_active_;                       // tick()'s: up to where note_active() was told
+  UndoGap told_shortened_;                      // the same: what history_shortened told
   std::atomic<std::int64_t> hold_until_ns_{0};  // hold_for_plan()
   std::int64_t aside_again_ns_ = 0, sweep_again_ns_ = 0;  // run_applier()'s: not before
   std::atomic<bool> way_back_waits_for_space_{false};

@@ -314,7 +314,7 @@ TEST(NodePromote, AHistoryWithoutRoomIsNamedAndKeepsNobodyFromItsPoint) {
   const auto promoted = node.log->promote(Epoch(4), false, true);
   ASSERT_TRUE(promoted) << promoted.error().to_string();
   EXPECT_EQ(node.names(), "a b ");
-  EXPECT_EQ(node.content(id(1)), "old");
+  EXPECT_EQ(node.content(id(1)), "old a");
 }
 
 // A dial blocks for seconds: the epoch it was for can be over when it succeeds, and the next one's peers be held off still.

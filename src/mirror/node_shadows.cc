@@ -5,6 +5,9 @@
 #include "mirror/utc_name.h"
 
 namespace holdfast::mirror {
+namespace {
+constexpr std::int64_t told_again_ns = 3600LL * 1'000'000'000;
+}  // namespace
 
 Result<NodeLog::Mark> NodeLog::mark_shadow(const Shadow& shadow) {
   HF_TRY(check_shadow_name(shadow.name));
@@ -87,13 +90,25 @@ void NodeLog::keep_shadows() {
   if (!ports_.journal) return;
   if (const std::int64_t until = hold_until_ns_; until != 0 && ports_.times.steady_ns() > until) hold_for_plan(0, 0);
   ports_.journal->keep_from(shadows_.oldest_kept());
+  tell_shortened();
   const std::uint64_t oldest = ports_.journal->oldest_batch();
+  const auto shortened = ports_.journal->shortened();
+  const std::string why =
+      "its part of the undo history was given up" + (shortened ? ": " + shortened->why : std::string());
   auto dropped = shadows_.drop([&](const Shadow& s) { return s.batch < oldest; });
   if (!dropped) return log_error("{}", dropped.error().to_string());
   for (const Shadow& s : *dropped) {
-    log_info("shadow '{}' is gone: its history was given up", s.name);
-    if (events_.shadow_dropped) events_.shadow_dropped(s, "its part of the undo history was given up");
+    log_info("shadow '{}' is gone: {}", s.name, why);
+    if (events_.shadow_dropped) events_.shadow_dropped(s, why);
   }
+}
+
+void NodeLog::tell_shortened() {
+  const auto now = ports_.journal->shortened();
+  if (!now || now->number <= told_shortened_.number) return;
+  if (now->why == told_shortened_.why && now->made_ns - told_shortened_.made_ns < told_again_ns) return;
+  told_shortened_ = *now;
+  if (events_.history_shortened) events_.history_shortened(now->why, ports_.journal->stats().oldest_time_ns);
 }
 
 }  // namespace holdfast::mirror

@@ -167,6 +167,27 @@ TEST(NodeSweep, WhatAResynchronizationDisplacedAndCantGoStopsNothing) {
   while (node.log->status().receive.graves_aside == 0) ASSERT_EQ(node.log->status().fault, "");
 }
 
+TEST(NodeSweep, WhatDeletedFilesCostTheHistoryIsSaidOnce) {
+  Node node;
+  bury_many(node);
+  if (HasFatalFailure()) return;
+  UndoSettings few;
+  few.max_bytes = 1ULL << 30;
+  few.max_grave_bytes = files / 2 * least_object_bytes;
+  node.journal->set_settings(few);
+  const std::uint64_t first = node.journal->batches().front().number;
+  std::uint64_t at = 2 * files;
+  // Checkpoints: at the first one the segment that is being written ends.
+  for (int n = 0; n < 3; ++n, at += 2)
+    EXPECT_EQ(node.session(1, false, {Epoch(1), Sequence(at)},
+                           {mark(log::Kind::epoch_begin), create(static_cast<std::uint8_t>(210 + n), std::to_string(n))}),
+              "");
+  EXPECT_FALSE(node.journal->is_reachable(first));
+  for (int n = 0; n < 120; ++n) node.log->tick();
+  ASSERT_EQ(node.shortened.size(), 1U);
+  EXPECT_NE(node.shortened.front().find("deleted files"), std::string::npos) << node.shortened.front();
+}
+
 // It follows again while much is left: nothing that its new history needs may go.
 TEST(NodeSweep, WhatANewHistoryNeedsStays) {
   Node node;

@@ -102,7 +102,10 @@ class Node {
     config.checkpoint_ms = 1'000'000;
     NodeLogPorts ports{segments, cell, times, live, ids, *journal, journal.get(), {}, &shadow_cell};
     ports.last_active_ns = [this] { return last_active_ns; };
-    HF_ASSIGN(log, NodeLog::open(config, ports, {[](const Error&) {}, {}, {}}));
+    NodeLogEvents events;
+    events.fault = [](const Error&) {};
+    events.history_shortened = [this](const std::string& why, std::int64_t) { shortened.push_back(why); };
+    HF_ASSIGN(log, NodeLog::open(config, ports, std::move(events)));
     HF_TRY(log->add_set(tree));
     if (second) HF_TRY(log->add_set(second));
     if (applies) applier = std::thread([this] { log->run_applier(); });
@@ -189,6 +192,7 @@ class Node {
   std::shared_ptr<MemoryTree> tree, second;  // of set 2: null in most tests
   std::unique_ptr<UndoJournal> journal;
   std::unique_ptr<NodeLog> log;
+  std::vector<std::string> shortened;  // why older points were given up
   bool applies = true;  // false: what it receives stays in its log
   std::thread applier;
 };

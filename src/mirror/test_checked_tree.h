@@ -86,8 +86,10 @@ class CheckedUndo final : public UndoWriter {
   bool hopeless() const override { return inner_.hopeless(); }
   bool pinned() const override { return inner_.pinned(); }
   Status expect(std::uint64_t bytes) override { return inner_.expect(bytes); }
-  Result<bool> drop_oldest() override { return inner_.drop_oldest(); }
-  Result<bool> keep_bounds(const GravesHeld& graves) override { return inner_.keep_bounds(graves); }
+  Result<bool> drop_oldest(std::string_view why) override { return inner_.drop_oldest(why); }
+  Result<bool> keep_bounds(const GravesHeld& graves, const GravesInside& inside) override {
+    return inner_.keep_bounds(graves, inside);
+  }
   Result<bool> shed() override { return inner_.shed(); }
 
  private:

@@ -83,11 +83,11 @@ class UndoWriter {
   virtual bool starved() const = 0;  // the last thing asked for failed for want of room for history, not for the tree's
   virtual bool hopeless() const = 0;  // and giving up older parts will not help
   virtual bool pinned() const = 0;    // somebody needs the history: rather wait for room than give it up
-  // Gives up the oldest part. False: nothing is left that may be given up.
-  virtual Result<bool> drop_oldest() = 0;
+  // Gives up the oldest part. False: nothing is left that may be given up. `why`: one sentence, of what had no room.
+  virtual Result<bool> drop_oldest(std::string_view why) = 0;
   // At a checkpoint: gives up the oldest part if a bound is passed; true: it did, ask again. `graves`: what the graveyard holds for the history's
-  // sake.
-  virtual Result<bool> keep_bounds(const GravesHeld& graves) = 0;
+  // sake; of that `inside`.
+  virtual Result<bool> keep_bounds(const GravesHeld& graves, const GravesInside& inside) = 0;
   // What lies behind a gap of all sets goes, a piece at a time; true: there is more. In any role, also when it is off.
   virtual Result<bool> shed() = 0;
 };
@@ -114,8 +114,8 @@ class NoUndo final : public UndoWriter {
   bool starved() const override { return false; }
   bool hopeless() const override { return false; }
   bool pinned() const override { return false; }
-  Result<bool> drop_oldest() override { return false; }
-  Result<bool> keep_bounds(const GravesHeld&) override { return false; }
+  Result<bool> drop_oldest(std::string_view) override { return false; }
+  Result<bool> keep_bounds(const GravesHeld&, const GravesInside&) override { return false; }
   Result<bool> shed() override { return false; }
 };
 

@@ -11,6 +11,9 @@ namespace {
 
 // A segment is closed after this part of the age bound, so that a quiet history ages too.
 constexpr std::int64_t age_parts = 8;
+// What is in deleted folders counts for what it may cost only after this part of it: until then a resynchronization that displaced a big one has
+// not cost the history of before it (I5). Bytes that it really holds count at once.
+constexpr std::int64_t guess_parts = 4;
 
 }  // namespace
 
@@ -31,7 +34,31 @@ std::uint64_t UndoJournal::oldest_batch() const {
   return log_.end().sequence.value + 1;
 }
 
-Result<bool> UndoJournal::drop_oldest() {
+Result<bool> UndoJournal::drop_oldest(std::string_view why) {
+  HF_ASSIGN(const bool dropped, drop_oldest_segment());
+  if (dropped) note_shortened(why);
+  return dropped;
+}
+
+void UndoJournal::note_shortened(std::string_view why) {
+  const std::lock_guard lock(mutex_);
+  if (!shortened_ || shortened_->why != why) log_warning("undo history: older points are given up: {}", why);
+  const std::uint64_t oldest = batches_.empty() ? log_.end().sequence.value + 1 : batches_.front().number;
+  shortened_ = UndoGap{oldest, 0, std::string(why), times_.realtime_ns()};
+}
+
+std::optional<UndoGap> UndoJournal::shortened() const {
+  const std::lock_guard lock(mutex_);
+  return shortened_;
+}
+
+bool UndoJournal::is_older(std::uint64_t batch, std::int64_t than_ns) const {
+  const auto it = std::lower_bound(batches_.begin(), batches_.end(), batch,
+                                   [](const UndoBatch& b, std::uint64_t n) { return b.number < n; });
+  return it != batches_.end() && it->made_ns < than_ns;
+}
+
+Result<bool> UndoJournal::drop_oldest_segment() {
   if (!on_) return false;
   const auto end = log_.oldest_segment_end();
   if (!end) return false;
@@ -72,11 +99,12 @@ Result<bool> UndoJournal::shed() {
   return true;
 }
 
-Result<bool> UndoJournal::keep_bounds(const GravesHeld& graves) {
+Result<bool> UndoJournal::keep_bounds(const GravesHeld& graves, const GravesInside& inside) {
   if (!on_) return false;
   UndoSettings bound;
   std::int64_t newest_of_oldest = 0;
   std::uint64_t kept = 0;
+  GravesHeld counted = graves;
   const std::int64_t now = times_.realtime_ns();
   const auto end = log_.oldest_segment_end();
   {
@@ -86,16 +114,26 @@ Result<bool> UndoJournal::keep_bounds(const GravesHeld& graves) {
     if (end)
       for (const auto& b : batches_)
         if (b.number <= end->value) newest_of_oldest = std::max(newest_of_oldest, b.made_ns);
+    for (const auto& [batch, held] : inside)
+      if (!is_older(batch, now - bound.max_age_ns / guess_parts)) counted -= held;
   }
-  const bool too_many = batch_count() > max_undo_batches || graves.objects > max_graves;
   const std::uint64_t max_grave_bytes = bound.max_grave_bytes ? bound.max_grave_bytes : bound.max_bytes;
-  const bool too_much = log_.size_bytes() > bound.max_bytes || graves.bytes > max_grave_bytes || too_many;
+  std::string deleted;
+  if (counted.objects > max_graves)
+    deleted = fmt::format("more than {} deleted files were kept for it", max_graves);
+  else if (counted.bytes > max_grave_bytes)
+    deleted = fmt::format("the deleted files that were kept for it held more than {} MiB", max_grave_bytes >> 20);
+  const bool too_much = log_.size_bytes() > bound.max_bytes || batch_count() > max_undo_batches || !deleted.empty();
   if (segment_began_ns_ != 0 && (now - segment_began_ns_ > bound.max_age_ns / age_parts || (too_much && !end))) {
     HF_TRY(log_.rotate());
     segment_began_ns_ = 0;
   }
+  if (!deleted.empty()) return drop_oldest(deleted);
   if (!too_much && (!end || kept <= end->value || now - newest_of_oldest <= bound.max_age_ns)) return false;
-  return drop_oldest();
+  HF_ASSIGN(const bool dropped, drop_oldest_segment());
+  const std::lock_guard lock(mutex_);
+  if (dropped) shortened_.reset();
+  return dropped;
 }
 
 std::vector<UndoBatch> UndoJournal::batches() const {

@@ -426,6 +426,7 @@ void UndoJournal::leave_past() {
   if (pinned()) return;
   const std::lock_guard lock(mutex_);
   batches_.clear();
+  shortened_.reset();
   segment_began_ns_ = 0;
 }
 
@@ -468,7 +469,7 @@ Status UndoJournal::jump(UndoHead head) {
   };
   Status said = say(true);
   while (!said && said.error().code == ErrorCode::no_space) {
-    HF_ASSIGN(const bool dropped, drop_oldest());
+    HF_ASSIGN(const bool dropped, drop_oldest("there was no space for it"));
     if (!dropped) break;
     said = say(true);
   }

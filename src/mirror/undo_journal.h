@@ -91,13 +91,15 @@ class UndoJournal final : public UndoWriter {
   bool starved() const override { return starved_; }
   bool hopeless() const override { return hopeless_; }
   bool pinned() const override;
-  Result<bool> drop_oldest() override;
-  Result<bool> keep_bounds(const GravesHeld& graves) override;
+  Result<bool> drop_oldest(std::string_view why) override;
+  Result<bool> keep_bounds(const GravesHeld& graves, const GravesInside& inside) override;
   Result<bool> shed() override;
 
   // --- for rewinds and views
   std::vector<UndoBatch> batches() const;  // oldest first; continuations (why resume) among them
   std::vector<UndoGap> gaps() const;
+  // Why the history begins where it does, when that is neither its age nor its own size: what of it was given up last, in this life.
+  std::optional<UndoGap> shortened() const;
   // The set's history is whole from the start of this batch on.
   bool reaches(std::uint64_t batch, SetNumber set) const;
   // The batch at whose start the trees hold what happened up to this whole second of the active's clock, and nothing after this time; nullopt: that
@@ -141,6 +143,9 @@ class UndoJournal final : public UndoWriter {
   Status write_head(const UndoHead& head);
   Result<bool> is_sealed(const UndoBatch& batch);
   Status give_up_to(Sequence end);
+  Result<bool> drop_oldest_segment();
+  void note_shortened(std::string_view why);
+  bool is_older(std::uint64_t batch, std::int64_t than_ns) const;
   const UndoBatch* last_batch() const;  // continuations apart
   std::size_t batch_count() const;
 
@@ -165,6 +170,7 @@ class UndoJournal final : public UndoWriter {
   UndoSettings settings_;
   std::deque<UndoBatch> batches_;
   std::deque<UndoGap> gaps_;
+  std::optional<UndoGap> shortened_;
   std::map<std::string, std::uint64_t> pins_;
   std::uint64_t keep_from_ = 0;
   std::string damage_;

@@ -260,33 +260,72 @@ TEST_F(UndoJournalTest, BoundsGiveUpWholeSegmentsButNotWhatIsPinnedOrNeededForRe
   fill(0, 12);
   const auto pinned = journal->batches()[2].number;
   journal->pin("test", pinned);
-  while (journal->keep_bounds({}).value()) {
+  while (journal->keep_bounds({}, {}).value()) {
   }
   EXPECT_LE(journal->oldest_batch(), pinned);
   EXPECT_TRUE(journal->reaches(pinned, 1));
   journal->pin("test", 0);
-  while (journal->keep_bounds({}).value()) {
+  while (journal->keep_bounds({}, {}).value()) {
   }
   EXPECT_LE(journal->stats().bytes, settings.max_bytes);
   EXPECT_GT(journal->oldest_batch(), pinned);
   const auto kept = numbers(*journal);
   journal = open();
   EXPECT_EQ(numbers(*journal), kept) << "nothing is given up in memory only";
-  EXPECT_TRUE(journal->keep_bounds({1ULL << 40, 1}).value()) << "graves count";
-  while (journal->drop_oldest().value()) {
+  EXPECT_TRUE(journal->keep_bounds({1ULL << 40, 1}, {}).value()) << "graves count";
+  while (journal->drop_oldest("says the test").value()) {
   }
   EXPECT_EQ(journal->batches().back().number, kept.back()) << "redo needs the last one";
   // Age: a quiet history goes too, by the parts it was written in.
   fill(12, 13);
   times.now += default_undo_age_ns / 4;
   fill(13, 14);
-  ASSERT_FALSE(journal->keep_bounds({}).value());
+  ASSERT_FALSE(journal->keep_bounds({}, {}).value());
   fill(14, 15);
   times.now += default_undo_age_ns + 1'000'000'000;
   fill(15, 16);
-  while (journal->keep_bounds({}).value()) {
+  while (journal->keep_bounds({}, {}).value()) {
   }
   EXPECT_GE(journal->batches().front().head.before, at(12));
+}
+
+// Two million small files, in a folder that a resynchronization displaced: what they cost is a guess, and they are no memory.
+TEST_F(UndoJournalTest, ABigDeadFolderCostsNoHistoryBeforeItsTime) {
+  auto journal = open();
+  batch(*journal, 0, 1);
+  times.now += default_undo_age_ns / 100;
+  batch(*journal, 1, 2);
+  const std::uint64_t first = journal->batches()[0].number, resync = journal->batches()[1].number;
+  const GravesHeld all{2'000'001 * least_object_bytes, 2'000'001}, in{all.bytes - 4096, 2'000'000};
+  const auto checkpoints = [&](const GravesHeld& held, const GravesInside& inside) {
+    for (int n = 0; n < 3; ++n)
+      while (journal->keep_bounds(held, inside).value()) {
+      }
+  };
+  for (std::uint64_t s = 2; s < 10; ++s) {
+    batch(*journal, s, s + 1);
+    checkpoints(all, {{resync, in}});
+    times.now += default_undo_age_ns / 100;
+  }
+  EXPECT_TRUE(journal->reaches(first, 1)) << "nothing was gained by giving it up";
+  EXPECT_FALSE(journal->shortened());
+  times.now += default_undo_age_ns / 4;
+  batch(*journal, 10, 11);
+  checkpoints(all, {{resync, in}});
+  batch(*journal, 11, 12);
+  checkpoints(all, {{resync, in}});
+  EXPECT_FALSE(journal->reaches(resync, 1));
+  ASSERT_TRUE(journal->shortened());
+  EXPECT_EQ(journal->shortened()->number, journal->batches().front().number);
+  EXPECT_NE(journal->shortened()->why.find("deleted files"), std::string::npos);
+  // Bytes are bytes.
+  batch(*journal, 12, 13);
+  const std::uint64_t young = journal->batches().back().number;
+  const GravesHeld real{settings.max_bytes + 5000, 3};
+  checkpoints(real, {{young, {4000, 2}}});
+  batch(*journal, 13, 14);
+  checkpoints(real, {{young, {4000, 2}}});
+  EXPECT_FALSE(journal->reaches(young, 1));
 }
 
 // Batches of one second each; one rewind in between.

@@ -57,7 +57,7 @@ void Daemon::mirror_event(const nlohmann::json& e) {
     event(peer.state == "lost" ? "warning" : "info", "peer_" + peer.state, "holdfastd",
           fmt::format("data channel with {}: {}", name_of(*id), peer.state));
   } else if (kind == "space" || kind == "shadow_dropped" || kind == "verify" || kind == "undo" || kind == "returned" ||
-             kind == "look") {
+             kind == "look" || kind == "history_shortened") {
     tell_of_the_past(kind, e);
   } else if (kind == "fault" || kind == "aborted") {
     const std::string reason = kind == "fault" ? text_of(e, "reason", "unknown fault")
@@ -97,6 +97,10 @@ void Daemon::tell_of_the_past(const std::string& kind, const nlohmann::json& e) 
     event("warning", full ? "look_full" : "look_over", "holdfastd",
           fmt::format("the view of the past at {} of {} {}: {}", text_of(e, "dir"), node_.node_name,
                       full ? "takes no more" : "is over", text_of(e, "text")));
+  } else if (kind == "history_shortened") {
+    event(
+        "warning", "history_shortened", "holdfastd",
+        fmt::format("{} goes back less far: {}; holdfast timeline shows how far", node_.node_name, text_of(e, "why")));
   } else if (kind == "returned") {
     const auto peer = node_id_from_hex(text_of(e, "node_id"));
     const std::string who = peer ? name_of(*peer) : "a node", why = text_of(e, "why_whole");

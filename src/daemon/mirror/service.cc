@@ -182,6 +182,9 @@ Status Service::start_log(const MirrorConfig& config) {
   events.shadow_dropped = [this](const mirror::Shadow& shadow, const std::string& why) {
     push_({{"event", "shadow_dropped"}, {"name", shadow.name}, {"why", why}});
   };
+  events.history_shortened = [this](const std::string& why, std::int64_t oldest_time_ns) {
+    push_({{"event", "history_shortened"}, {"why", why}, {"oldest_time_ns", oldest_time_ns}});
+  };
   events.space = [this](const mirror::Shortage& s, bool full) {
     Json e = json_of(s);
     e["event"] = "space";
