@@ -96,14 +96,23 @@ Result<bool> Graveyard::holds(int fd) {
   if (st.st_nlink == 0) return true;
   if (S_ISDIR(st.st_mode)) return folder_is_below(fd, st.st_ino);
   const std::lock_guard lock(mutex_);
-  if (!noted_) {
-    const UniqueFd graves = open_path(root_fd_, graveyard_path);
-    if (!graves) return fail_errno(errno, "cannot look into the graveyard");
-    HF_TRY(note_below(graves.get(), true));
-    noted_ = true;
+  for (;;) {
+    if (!noted_) {
+      noted_at_ = names_gone();
+      const UniqueFd graves = open_path(root_fd_, graveyard_path);
+      if (!graves) return fail_errno(errno, "cannot look into the graveyard");
+      HF_TRY(note_below(graves.get(), true));
+      noted_ = true;
+    }
+    HF_ASSIGN(const struct stat now, stat_of(fd));
+    if (now.st_nlink == 0) return true;
+    const auto dead = below_.find(id);
+    if (dead == below_.end() || dead->second < now.st_nlink) return false;
+    // With the names that are gone by now, one that lives would seem to have dead ones only.
+    if (names_gone() == noted_at_) return true;
+    noted_ = false;
+    below_.clear();
   }
-  const auto dead = below_.find(id);
-  return dead != below_.end() && dead->second >= st.st_nlink;
 }
 
 void Graveyard::look_again() {

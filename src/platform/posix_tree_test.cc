@@ -213,6 +213,22 @@ TEST_F(PosixTreeTest, TheDeadAreKnown) {
   EXPECT_TRUE(tree->attributes(gone));
 }
 
+// Its dead name is taken away while it is served: what was counted before that is no proof of its death.
+TEST_F(PosixTreeTest, AFileOutlivesItsDeadName) {
+  const FileId dir = make(1, "d", S_IFDIR | 0750), linked = make(2, "l");
+  ASSERT_TRUE(tree->link(linked, dir, "l2"));
+  ASSERT_TRUE(tree->set_aside(dir));
+  ASSERT_TRUE(tree->settle_limbo(7));
+  const UniqueFd top_fd(::open(root().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  Graveyard graveyard(top_fd.get(), &tree->dead_names_gone());
+  const UniqueFd open(::open(at("l").c_str(), O_RDONLY | O_CLOEXEC));
+  EXPECT_FALSE(graveyard.holds(open.get()).value());
+  ASSERT_TRUE(purge_one(dir, 7));
+  EXPECT_FALSE(graveyard.holds(open.get()).value());
+  ASSERT_TRUE(tree->unlink(top, "l"));
+  EXPECT_TRUE(graveyard.holds(open.get()).value());
+}
+
 // Apply takes back what it staged because the disk is full: there is no room for a new folder then, nor when the node starts again.
 TEST_F(PosixTreeTest, TakingBackWhatWasStagedNeedsNoRoom) {
   const UniqueFd staging(::open(at(".holdfast/new").c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));

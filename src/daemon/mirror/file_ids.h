@@ -11,8 +11,9 @@ namespace holdfast::mirror_process {
 
 class IndexedFileIds final : public capture::FileIds {
  public:
-  // Both outlive this. `root_fd`: any descriptor on the set's file system.
-  IndexedFileIds(platform::FileIndex& index, int root_fd) : index_(index), root_fd_(root_fd), graveyard_(root_fd) {}
+  // All outlive this. `root_fd`: the set's root. `names_gone`: as Graveyard takes it.
+  IndexedFileIds(platform::FileIndex& index, int root_fd, const std::atomic<std::uint64_t>& names_gone)
+      : index_(index), root_fd_(root_fd), graveyard_(root_fd, &names_gone) {}
 
   // Where new ids come from while the set is captured; null: from nowhere in particular.
   void use(mirror::HotGate* gate, SetNumber set) {

@@ -46,7 +46,7 @@ class ProtectedSet {
  private:
   ProtectedSet(SetConfig config, platform::UniqueFd root, std::shared_ptr<platform::PosixTree> tree,
                platform::FileIndex& index)
-      : config_(std::move(config)), root_(std::move(root)), tree_(std::move(tree)), ids_(index, root_.get()) {}
+      : config_(std::move(config)), root_(std::move(root)), tree_(std::move(tree)), ids_(index, root_.get(), tree_->dead_names_gone()) {}
 
   const SetConfig config_;
   platform::UniqueFd root_;
