@@ -284,6 +284,25 @@ TEST_F(Cli, TimelineIsShortAndSaysHowToGoBack) {
   EXPECT_NE(run({"shadow", "list"}).out.find("nightly"), std::string::npos);
 }
 
+TEST_F(Cli, TimelineOfSeveralNodesSaysWhereTheClusterGets) {
+  const control::NodeTimeline n{"n2", "passive", "on", "", 0, 0, {{1'764'000'400'000, 1'764'000'600'000, 190}}, {}, {}};
+  control::NodeTimeline other = n;
+  other.node = "n3";
+  fake.past = {1'764'000'700'000, {n, other}, {}, {}};
+  EXPECT_NE(run({"timeline"}).out.find("on any node"), std::string::npos);
+  fake.past.reach = {{1'764'000'400'000, 1'764'000'600'000, {"n2", "n3"}},
+                     {1'764'000'100'000, 1'764'000'400'000, {"n3"}},
+                     {1'763'990'000'000, 1'764'000'050'000, {"n2"}}};
+  const std::string out = run({"timeline"}).out;
+  for (const char* part : {"cluster", "on n2, n3", "on n3", "no node reaches it"})
+    EXPECT_NE(out.find(part), std::string::npos) << part << out;
+  const auto reach = json::parse(run({"timeline", "--json"}).out)["reach"];
+  ASSERT_EQ(reach.size(), 3U);
+  EXPECT_EQ(reach[1]["nodes"], json::array({"n3"}));
+  fake.past.nodes.pop_back();
+  EXPECT_EQ(run({"timeline"}).out.find("cluster"), std::string::npos);
+}
+
 TEST_F(Cli, ShadowsAreNamedKeptAndDeleted) {
   fake.shadow.shadow = {"before-upgrade", 1'764'000'300'000, {"n2"}, "user", true, true, 0};
   fake.shadow.warnings = {"n3 has not applied it yet"};

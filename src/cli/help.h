@@ -114,7 +114,8 @@ Examples
 
 inline constexpr const char* timeline = R"(
 Each passive keeps an undo history, so the protected folders can be taken back to each of its seconds: see holdfast
-rollback. A gap is where it ends: nothing before it can be reached on that node.
+rollback. A gap is where it ends: nothing before it can be reached on that node. Of several nodes the first lines say how
+far the cluster goes back, and on which node.
 
 Times, here and in all commands: 14:02:11, 2026-11-25 14:02, 2026-11-25T13:02:11Z, 10m, "90s ago", or a shadow's name.
 

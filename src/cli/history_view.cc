@@ -12,7 +12,7 @@ namespace {
 
 using namespace control;
 
-constexpr std::size_t most_spans = 4, most_gaps = 6;
+constexpr std::size_t most_spans = 4, most_gaps = 6, most_reach = 8;
 
 std::string age(std::int64_t ms, std::int64_t now_ms) {
   return ms == 0 || now_ms < ms ? "" : human_age(static_cast<double>(now_ms - ms) / 1000) + " ago";
@@ -72,6 +72,34 @@ std::string joined(const std::vector<std::string>& list) {
   return out;
 }
 
+// How far one can go back at all, and on which node. Of several nodes only: of one it is what stands there.
+void add_reach(Page& page, const Timeline& t) {
+  if (t.nodes.size() < 2) return;
+  Line head(page.look(), 1);
+  head.add(pad("cluster", 10), Style::bold).add("  ");
+  if (t.reach.empty()) {
+    page.add(head.add("no point to go back to on any node", Style::warn));
+    return;
+  }
+  const std::int64_t oldest = t.reach.back().from_ms;
+  page.add(head.add("back to " + local_time(oldest, t.time_ms)).add("  " + age(oldest, t.time_ms), Style::dim));
+  std::size_t shown = 0;
+  for (const ReachSpan& span : t.reach) {
+    if (shown == most_reach) {
+      page.add(Line(page.look(), 5).add(fmt::format("... {} more", t.reach.size() - most_reach), Style::dim));
+      break;
+    }
+    if (shown > 0 && span.to_ms < t.reach[shown - 1].from_ms)
+      page.wrapped(fmt::format("nothing from {} to {}: no node reaches it", local_time(span.to_ms, t.time_ms),
+                               local_time(t.reach[shown - 1].from_ms, t.time_ms)),
+                   5, Style::warn);
+    Line line(page.look(), 5);
+    line.add(local_time(span.from_ms, t.time_ms)).add(" to ").add(local_time(span.to_ms, t.time_ms));
+    page.add(line.add("  on " + joined(span.nodes)));
+    ++shown;
+  }
+}
+
 void add_shadows(Page& page, const Timeline& t) {
   std::size_t width = 4;
   for (const ShadowStatus& s : t.shadows) width = std::max(width, visible_width(s.name));
@@ -93,6 +121,7 @@ void add_shadows(Page& page, const Timeline& t) {
 std::string timeline_view(const Timeline& t, const Look& look) {
   Page page(look);
   page.add(Line(look, 1).add("HISTORY", Style::bold).add("  how far each node can go back", Style::dim));
+  add_reach(page, t);
   for (const NodeTimeline& n : t.nodes) add_node(page, n, t.time_ms);
   page.blank();
   page.add(Line(look, 1).add("SHADOWS", Style::bold));

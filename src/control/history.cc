@@ -33,8 +33,12 @@ void fields(V& v, NodeTimeline& t) {
   v("limit_bytes", t.limit_bytes), v("spans", t.spans), v("gaps", t.gaps), v("points", t.points);
 }
 template <class V>
+void fields(V& v, ReachSpan& t) {
+  v("from", WallTime{t.from_ms}), v("to", WallTime{t.to_ms}), v("nodes", t.nodes);
+}
+template <class V>
 void fields(V& v, Timeline& t) {
-  v("time", WallTime{t.time_ms}), v("nodes", t.nodes), v("shadows", t.shadows);
+  v("time", WallTime{t.time_ms}), v("nodes", t.nodes), v("shadows", t.shadows), v("reach", t.reach);
 }
 template <class V>
 void fields(V& v, ShadowRequest& t) {

@@ -56,10 +56,16 @@ struct NodeTimeline {
   std::vector<TimelineGap> gaps;    // newest first
   std::vector<TimelinePoint> points;
 };
+// What the cluster can go back to, and which of its nodes can. Between two that do not touch there is a time that nobody can go back to.
+struct ReachSpan {
+  std::int64_t from_ms = 0, to_ms = 0;
+  std::vector<std::string> nodes;
+};
 struct Timeline {
   std::int64_t time_ms = 0;
   std::vector<NodeTimeline> nodes;
   std::vector<ShadowStatus> shadows;  // newest first
+  std::vector<ReachSpan> reach;       // newest first
 };
 
 struct ShadowRequest {  // POST /v1/shadows

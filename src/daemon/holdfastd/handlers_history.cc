@@ -128,6 +128,7 @@ Result<control::Timeline> ApiHandlers::timeline(const control::TimelineRequest& 
     all.nodes.push_back(std::move(n));
   }
   sort_shadows(all.shadows);
+  all.reach = cluster_reach(all.nodes);
   return all;
 }
 

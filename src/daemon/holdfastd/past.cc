@@ -2,6 +2,8 @@
 #include "daemon/holdfastd/past.h"
 
 #include <algorithm>
+#include <iterator>
+#include <set>
 
 #include "daemon/holdfastd/json_read.h"
 
@@ -11,6 +13,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::int64_t ns_per_ms_of_time = 1'000'000;
+constexpr std::int64_t same_end_ms = 5'000;
 
 std::int64_t signed_of(const json& j, const char* name) {
   const json& v = member_of(j, name);
@@ -49,6 +52,39 @@ control::NodeTimeline node_timeline(const std::string& node, const std::string& 
   if (n.spans.empty() && role == "active" && n.state == "on")
     n.detail = "it leads: its history begins when it follows again, and what it kept before it took over is gone";
   return n;
+}
+
+std::vector<control::ReachSpan> cluster_reach(const std::vector<control::NodeTimeline>& nodes) {
+  struct Span {
+    std::int64_t from, to;
+    const std::string* node;
+  };
+  std::vector<Span> spans;
+  std::int64_t newest = 0;
+  for (const control::NodeTimeline& n : nodes)
+    for (const control::TimelineSpan& s : n.spans) {
+      spans.push_back({s.from_ms, s.to_ms, &n.node});
+      newest = std::max(newest, s.to_ms);
+    }
+  // One applies what another has a moment later: where each stands now is no difference in how far it goes back.
+  std::set<std::int64_t> edges;
+  for (Span& s : spans) {
+    if (newest - s.to < same_end_ms) s.to = newest;
+    edges.insert(s.from);
+    edges.insert(s.to);
+  }
+  std::vector<control::ReachSpan> all;
+  for (auto to = edges.rbegin(); to != edges.rend() && std::next(to) != edges.rend(); ++to) {
+    control::ReachSpan piece{*std::next(to), *to, {}};
+    for (const Span& s : spans)
+      if (s.from <= piece.from_ms && s.to >= piece.to_ms) piece.nodes.push_back(*s.node);
+    if (!piece.nodes.empty()) all.push_back(std::move(piece));
+  }
+  if (all.empty() && !spans.empty()) {  // one moment only
+    all.push_back({newest, newest, {}});
+    for (const Span& s : spans) all.front().nodes.push_back(*s.node);
+  }
+  return all;
 }
 
 std::string reach_of(const std::string& node, const std::string& role, const Result<json>& timeline,

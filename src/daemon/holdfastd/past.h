@@ -20,6 +20,8 @@ namespace holdfast::daemon {
 // A mirror's answer to `timeline` and its `undo` of `status`; either may be null. At most `points` of the newest points.
 control::NodeTimeline node_timeline(const std::string& node, const std::string& role, const nlohmann::json& timeline,
                                     const nlohmann::json& undo, std::uint64_t points);
+// All nodes' spans on one line of time: where each stretch of it can be gone back to, newest first.
+std::vector<control::ReachSpan> cluster_reach(const std::vector<control::NodeTimeline>& nodes);
 // One sentence, for who asked for a point that nobody has: how far this node goes back, or why not at all.
 std::string reach_of(const std::string& node, const std::string& role, const Result<nlohmann::json>& timeline,
                      std::int64_t now_ms);

@@ -51,6 +51,36 @@ TEST(NodeTimeline, WhatAnOlderMirrorDoesNotSayIsAbsent) {
   EXPECT_TRUE(node_timeline("n2", "passive", odd, json(), 0).gaps.empty());
 }
 
+control::NodeTimeline spanned(const std::string& node, std::int64_t from_ms, std::int64_t to_ms) {
+  control::NodeTimeline n;
+  n.node = node;
+  if (to_ms != 0) n.spans.push_back({from_ms, to_ms, 1});
+  return n;
+}
+
+TEST(ClusterReach, PutsTheNodesHistoriesOnOneLine) {
+  using Nodes = std::vector<std::string>;
+  EXPECT_TRUE(cluster_reach({}).empty());
+  EXPECT_TRUE(cluster_reach({spanned("n1", 0, 0)}).empty());
+  auto reach = cluster_reach({spanned("n1", 0, 0), spanned("n2", 400'000, 900'000), spanned("n3", 100'000, 899'000)});
+  ASSERT_EQ(reach.size(), 2U);
+  EXPECT_EQ(reach[0].from_ms, 400'000);
+  EXPECT_EQ(reach[0].to_ms, 900'000) << "one is a second behind";
+  EXPECT_EQ(reach[0].nodes, (Nodes{"n2", "n3"}));
+  EXPECT_EQ(reach[1].from_ms, 100'000);
+  EXPECT_EQ(reach[1].to_ms, 400'000);
+  EXPECT_EQ(reach[1].nodes, Nodes{"n3"});
+  // A node that has stood still for long: what it has is older than anything the other has.
+  reach = cluster_reach({spanned("n2", 500'000, 900'000), spanned("n3", 100'000, 300'000)});
+  ASSERT_EQ(reach.size(), 2U);
+  EXPECT_EQ(reach[0].from_ms, 500'000);
+  EXPECT_EQ(reach[1].to_ms, 300'000);
+  EXPECT_EQ(reach[1].nodes, Nodes{"n3"});
+  reach = cluster_reach({spanned("n2", 900'000, 900'000)});
+  ASSERT_EQ(reach.size(), 1U);
+  EXPECT_EQ(reach[0].nodes, Nodes{"n2"});
+}
+
 TEST(Shadows, OfTwoNodesAreOneRowAName) {
   std::vector<control::ShadowStatus> all;
   add_shadows("n2", answer(), all);
