@@ -70,7 +70,7 @@ class Graves {
   Status purge_aside(ports::Tree& tree, std::size_t& most);
 
   Kept kept_, inside_;
-  std::unordered_map<FileId, Doomed> doomed_;                     // one id has one grave
+  std::unordered_map<FileId, Doomed> doomed_;                      // one id has one grave
   std::priority_queue<std::pair<std::uint64_t, FileId>> by_size_;  // the same, and some that are none any more
   std::map<FileId, std::uint64_t> aside_;                          // -> stamp
   std::optional<FileId> next_aside_;                               // from here on they are tried again

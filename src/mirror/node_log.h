@@ -395,9 +395,9 @@ class NodeLog {
   std::deque<ReceivedAt> marks_;  // under mutex_; the first one is applied
   Sequence acked_applied_;        // tick's thread only
   int ticks_ = 0, shadow_ticks_ = 0, active_ticks_ = 0;
-  Sequence noted_active_;                       // tick()'s: up to where note_active() was told
-  UndoGap told_shortened_;                      // the same: what history_shortened told
-  std::atomic<std::int64_t> hold_until_ns_{0};  // hold_for_plan()
+  Sequence noted_active_;                                 // tick()'s: up to where note_active() was told
+  UndoGap told_shortened_;                                // the same: what history_shortened told
+  std::atomic<std::int64_t> hold_until_ns_{0};            // hold_for_plan()
   std::int64_t aside_again_ns_ = 0, sweep_again_ns_ = 0;  // run_applier()'s: not before
   std::atomic<bool> way_back_waits_for_space_{false};
   std::atomic<bool> wants_history_;

@@ -179,9 +179,10 @@ TEST(NodeSweep, WhatDeletedFilesCostTheHistoryIsSaidOnce) {
   std::uint64_t at = 2 * files;
   // Checkpoints: at the first one the segment that is being written ends.
   for (int n = 0; n < 3; ++n, at += 2)
-    EXPECT_EQ(node.session(1, false, {Epoch(1), Sequence(at)},
-                           {mark(log::Kind::epoch_begin), create(static_cast<std::uint8_t>(210 + n), std::to_string(n))}),
-              "");
+    EXPECT_EQ(
+        node.session(1, false, {Epoch(1), Sequence(at)},
+                     {mark(log::Kind::epoch_begin), create(static_cast<std::uint8_t>(210 + n), std::to_string(n))}),
+        "");
   EXPECT_FALSE(node.journal->is_reachable(first));
   for (int n = 0; n < 120; ++n) node.log->tick();
   ASSERT_EQ(node.shortened.size(), 1U);

@@ -193,7 +193,7 @@ class Node {
   std::unique_ptr<UndoJournal> journal;
   std::unique_ptr<NodeLog> log;
   std::vector<std::string> shortened;  // why older points were given up
-  bool applies = true;  // false: what it receives stays in its log
+  bool applies = true;                 // false: what it receives stays in its log
   std::thread applier;
 };
 

@@ -220,8 +220,8 @@ class MemoryTree : public ports::Tree {
   void burial_stamp(std::uint64_t stamp) override { burial_stamp_ = stamp; }
   Result<std::vector<ports::GraveEntry>> graves(ports::Grave what) override;
   Result<bool> purge_one(ports::Grave what, const FileId& id, std::uint64_t stamp, std::size_t& most) override;
-  std::function<void()> on_purge;         // before each object that purge_one() takes away
-  std::map<FileId, ErrorCode> cant_go;    // by purge_one() and purge()
+  std::function<void()> on_purge;       // before each object that purge_one() takes away
+  std::map<FileId, ErrorCode> cant_go;  // by purge_one() and purge()
   std::uint64_t free_now = ~std::uint64_t{0};
   Result<std::uint64_t> free_bytes() override { return free_now; }
   Status settle_limbo(std::uint64_t stamp) override;

@@ -67,7 +67,8 @@ class Unflagged {
 // Only a hint to the file system: what can't be cut is unlinked as it is. False: it has not become shorter.
 bool shorten(int path_fd, const struct stat& st, std::size_t cost, std::size_t most) {
   const UniqueFd fd(::open(proc_path(path_fd).c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
-  const auto part = static_cast<off_t>(static_cast<double>(st.st_size) * static_cast<double>(most) / static_cast<double>(cost));
+  const auto part =
+      static_cast<off_t>(static_cast<double>(st.st_size) * static_cast<double>(most) / static_cast<double>(cost));
   return fd && part > 0 && part < st.st_size && ::ftruncate(fd.get(), st.st_size - part) == 0;
 }
 

@@ -19,6 +19,7 @@ namespace holdfast::platform {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::TemporaryFolder;
 
 class GravePurgeTest : public ::testing::Test {
  protected:

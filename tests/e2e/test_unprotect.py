@@ -14,6 +14,20 @@ def holdfast_left_at(lab, node, path):
                            find /etc/systemd/system /run/systemd/system -name '*holdfast.conf'""", path).strip()
 
 
+MARKED = """import os, sys
+def marks(path):
+    return [name for name in os.listxattr(path, follow_symlinks=False) if name.startswith("trusted.holdfast.")]
+top = sys.argv[1]
+print(sum(bool(marks(path)) for path in [top] + [os.path.join(at, name) for at, folders, files in os.walk(top)
+                                                 for name in folders + files]))
+"""
+
+
+def marked(lab, node, path):
+    """How many of its objects carry an attribute of Holdfast's."""
+    return int(lab.exec(node, "python3", "-c", MARKED, path).stdout)
+
+
 def mounted_at(lab, node, path):
     return lab.sh(node, """awk -v at="$1" '$5 == at' /proc/self/mountinfo""", path).strip()
 
@@ -32,9 +46,30 @@ def test_unprotect_leaves_a_plain_folder_on_both_nodes(cluster, lab):
     for node in cluster.nodes:
         cluster.wait(lambda at=node: not mounted_at(lab, at, PLAIN), f"{node} has nothing over {PLAIN}", 20)
         assert trees.digest(lab, node, PLAIN) == before, f"{node}: not the same data"
+        cluster.wait(lambda at=node: marked(lab, at, PLAIN) == 0, f"{node}: nothing of Holdfast's is on the files", 20)
         assert sorted(lab.sh(node, 'ls -A "$1"', PLAIN).split()) == ["link", "sub"], "something was left behind"
         lab.sh(node, 'echo free > "$1/sub/more"; rm -r "$1"', PLAIN)
     assert postgres.psql(lab, active, "SELECT pg_postmaster_start_time()") == server, "PostgreSQL was not concerned"
+
+
+def test_a_node_that_was_down_when_a_protection_ended_lets_the_folder_go(cluster, lab):
+    """Its mirror covers it as it starts, for all that it knows, and is then told better."""
+    active, passive = cluster.wait_automatic_failover()
+    lab.sh(active, 'mkdir -p "$1"; echo text > "$1/file"; echo text > "$1/other"', PLAIN)
+    cluster.cli(active, "protect", PLAIN)
+    cluster.wait_synchronized()
+    lab.sh(active, 'rm "$1/other"; sync', PLAIN)        # it lies in the passive's graveyard now
+    trees.wait_equal(cluster, PLAIN)
+    lab.sh(passive, "systemctl stop holdfastd holdfast-mirror")
+    cluster.cli(active, "unprotect", PLAIN, "--yes")
+    lab.sh(passive, "systemctl start holdfast-mirror holdfastd")
+    cluster.wait_synchronized()
+    for node in cluster.nodes:
+        cluster.wait(lambda at=node: not mounted_at(lab, at, PLAIN), f"{node} has nothing over {PLAIN}", 20)
+        cluster.wait(lambda at=node: marked(lab, at, PLAIN) == 0, f"{node}: nothing of Holdfast's is on the files", 20)
+        assert lab.sh(node, 'ls -A "$1"', PLAIN).split() == ["file"], f"{node}: something was left behind"
+        lab.sh(node, 'rm -r "$1"', PLAIN)
+    cluster.wait_automatic_failover()
 
 
 def test_unprotect_an_application_that_runs_on_and_protect_it_again(cluster, lab):

@@ -63,6 +63,7 @@ void read_members(const json& j, ClusterConfig& c) {
   c.send_keep_free_mib = j.value("send_keep_free_mib", c.send_keep_free_mib);
   c.receive_queue_mib = j.value("receive_queue_mib", c.receive_queue_mib);
   c.undo_mib = j.value("undo_mib", c.undo_mib);
+  c.undo_chosen = j.value("undo_chosen", c.undo_chosen);
   c.shadow_every_s = j.value("shadow_every_s", c.shadow_every_s);
   c.shadow_thinning = j.value("shadow_thinning", c.shadow_thinning);
   c.scrub = j.value("scrub", c.scrub);
@@ -114,6 +115,7 @@ std::string to_text(const ClusterConfig& c) {
               {"send_keep_free_mib", c.send_keep_free_mib},
               {"receive_queue_mib", c.receive_queue_mib},
               {"undo_mib", c.undo_mib},
+              {"undo_chosen", c.undo_chosen},
               {"shadow_every_s", c.shadow_every_s},
               {"shadow_thinning", c.shadow_thinning},
               {"scrub", c.scrub},

@@ -42,8 +42,9 @@ struct ClusterConfig {
   std::uint32_t send_queue_mib = 4096;  // on the active's disk, for each peer; 0 = none
   std::uint32_t send_keep_free_mib = 512;
   std::uint32_t receive_queue_mib = 4096;
-  std::uint32_t undo_mib = undo_auto;         // history on the passives; 0 = none
-  std::uint32_t shadow_every_s = 3600;        // scheduled shadows; 0 = none
+  std::uint32_t undo_mib = undo_auto;   // history on the passives; 0 = none
+  bool undo_chosen = false;             // somebody said 0; else it is what clusters began with before there was one
+  std::uint32_t shadow_every_s = 3600;  // scheduled shadows; 0 = none
   std::string shadow_thinning = "24h,7d,4w";  // how many of them are left, by age; see shadow_schedule.h
   bool scrub = true;                          // the active compares its passives slowly, all the time
   std::uint32_t scrub_mib_s = 0;              // 0 = a week for all of it, at least 1 MiB/s

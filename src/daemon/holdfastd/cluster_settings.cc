@@ -156,6 +156,7 @@ const std::vector<Setting>& table() {
          return c.undo_mib == undo_auto ? std::string("auto") : std::to_string(c.undo_mib);
        },
        [](ClusterConfig& c, const std::string& v) {
+         c.undo_chosen = v == "0";
          if (v == "auto") {
            c.undo_mib = undo_auto;
            return Status{};

@@ -380,6 +380,9 @@ class Builder {
                   "synchronize the clocks (chrony, systemd-timesyncd)");
     }
     for (const auto& n : out_.nodes) past_alerts(n);
+    if (s_.config.undo_mib == 0 && !s_.config.undo_chosen && value_.data_nodes() > 1)
+      add_alert("info", "no_history", "no undo history is kept, so nothing can be taken back (undo_mib 0)",
+                "holdfast config set undo_mib auto keeps one; undo_mib 0, set once more, ends this hint");
     for (const cluster::Member& m : value_.members) {
       space_alerts(m);
       for (const json& l : list_of(mirror_of(m.id), "looks"))

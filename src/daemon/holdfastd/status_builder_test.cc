@@ -177,6 +177,34 @@ TEST(StatusBuilder, ANodeThatDoesNotAnswerHidesNoPassiveWithoutSpace) {
   EXPECT_TRUE(build_status(in).automatic_failover.available);
 }
 
+bool has_alert(const control::ClusterStatus& s, const std::string& code) {
+  return std::any_of(s.alerts.begin(), s.alerts.end(), [&](const control::Alert& a) { return a.code == code; });
+}
+
+// Clusters that are older than the history have stored that they keep none, and nobody has said so.
+TEST(StatusBuilder, NoHistoryIsAHintUnlessItWasChosen) {
+  auto in = from_passive();
+  EXPECT_FALSE(has_alert(build_status(in), "no_history"));
+  in.snapshot.config.undo_mib = 0;
+  EXPECT_TRUE(has_alert(build_status(in), "no_history"));
+  const auto chosen = with_setting(in.snapshot.config, "undo_mib", "0");
+  ASSERT_TRUE(chosen);
+  const auto stored = config_from_text(to_text(*chosen));
+  ASSERT_TRUE(stored);
+  in.snapshot.config = *stored;
+  EXPECT_FALSE(has_alert(build_status(in), "no_history"));
+}
+
+TEST(StatusBuilder, DeletedFilesThatCantGoAreNamed) {
+  auto in = from_passive();
+  in.snapshot.mirror["undo"] = {{"state", "off"}, {"deleted_stuck", 3}, {"deleted_stuck_why", "mounted: unmount it"}};
+  const auto s = build_status(in);
+  EXPECT_TRUE(std::any_of(s.alerts.begin(), s.alerts.end(), [](const control::Alert& a) {
+    return a.code == "deleted_stuck" && a.severity == "info" &&
+           a.text == "3 deleted files on n2 can't be taken away and hold space: mounted: unmount it";
+  }));
+}
+
 TEST(StatusBuilder, AShortageOfHistoryNamesItsDisk) {
   auto in = from_passive();
   in.snapshot.mirror["space"] = {{{"where", "history"}, {"full", true}, {"path", "/var/lib/holdfast/undo"}}};

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/mirror/protected_set.h"
 
+#include <fcntl.h>
+
 #include <filesystem>
+#include <limits>
 #include <map>
+#include <vector>
 
 #include "base/log.h"
 #include "platform/descriptors.h"
+#include "platform/graveyard_purge.h"
 #include "platform/mounts.h"
 
 namespace holdfast::mirror_process {
@@ -37,7 +42,32 @@ void remove_hidden_folder(const std::string& path) {
   if (error) log_warning("{} stays: {}", hidden.string(), error.message());
 }
 
+// As PosixTree::purge(), without a tree: a graveyard that nobody serves any more.
+void remove_dead(const std::string& path) {
+  const std::filesystem::path grave = std::filesystem::path(path) / ports::hidden_name / "grave";
+  const platform::UniqueFd fd(::open(grave.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!fd) return;
+  platform::GravePurge purge(0, [](int) { return Status(); });
+  std::vector<std::string> names;
+  std::error_code error;
+  for (std::filesystem::directory_iterator it(grave, error), end; !error && it != end; it.increment(error))
+    if (const std::string name = it->path().filename();
+        name.starts_with("d-") || name.starts_with("o-") || name.starts_with("s-"))
+      names.push_back(name);
+  for (const std::string& name : names) {
+    std::size_t all = std::numeric_limits<std::size_t>::max();
+    if (auto gone = purge.remove(fd.get(), name.c_str(), all); !gone) log_warning("{}", gone.error().to_string());
+  }
+}
+
 }  // namespace
+
+Status uncover_path(const std::string& path) {
+  HF_TRY(platform::uncover(path));
+  remove_dead(path);
+  remove_hidden_folder(path);
+  return {};
+}
 
 Status cover_path(const std::string& path) {
   HF_TRY(platform::remove_dead_captures(path));

@@ -18,6 +18,8 @@ namespace holdfast::mirror_process {
 
 // Takes a dead capture of an earlier mirror away and puts the read-only cover over `path`. Idempotent.
 Status cover_path(const std::string& path);
+// The opposite, where no set is open: the protection of the path ended in another life. ErrorCode::busy: somebody holds the cover. Idempotent.
+Status uncover_path(const std::string& path);
 
 class ProtectedSet {
  public:
@@ -46,7 +48,10 @@ class ProtectedSet {
  private:
   ProtectedSet(SetConfig config, platform::UniqueFd root, std::shared_ptr<platform::PosixTree> tree,
                platform::FileIndex& index)
-      : config_(std::move(config)), root_(std::move(root)), tree_(std::move(tree)), ids_(index, root_.get(), tree_->dead_names_gone()) {}
+      : config_(std::move(config)),
+        root_(std::move(root)),
+        tree_(std::move(tree)),
+        ids_(index, root_.get(), tree_->dead_names_gone()) {}
 
   const SetConfig config_;
   platform::UniqueFd root_;

@@ -83,7 +83,11 @@ nlohmann::json status_of_hot(const mirror::HotStatus& hot) {
 
 Service::Service(ServicePaths paths, platform::LeaseWord lease, platform::Watchdog watchdog,
                  std::function<void(const Json&)> push)
-    : paths_(std::move(paths)), lease_(std::move(lease)), watchdog_(std::move(watchdog)), push_(std::move(push)) {}
+    : paths_(std::move(paths)),
+      lease_(std::move(lease)),
+      watchdog_(std::move(watchdog)),
+      push_(std::move(push)),
+      unmarker_(paths_.state_dir + "/unmark.json") {}
 
 Service::~Service() { shut_down(); }
 
@@ -131,6 +135,7 @@ Result<nlohmann::json> Service::configure(const Json& request) {
   send_keep_free_bytes_ = config.send_keep_free_bytes;
   log_->set_queue_limits(config.send_limit_bytes, config.receive_limit_bytes);
   log_->set_scrub({config.scrub, config.scrub_mib_s << 20});
+  unmarker_.stop();
   HF_TRY(take_sets(config));
   undo_->set_settings(undo_settings(config));
   log_->set_history(config.keeps_history());
@@ -138,6 +143,9 @@ Result<nlohmann::json> Service::configure(const Json& request) {
   for (const auto& peer : config.peers) peers.push_back({peer.id, peer.name, peer.addresses});
   runtime_->set_peers(peers);
   HF_TRY(remember_paths(config));
+  std::vector<std::string> paths;
+  for (const auto& set : config.sets) paths.push_back(set.path);
+  unmarker_.start(paths);
   const std::lock_guard lock(mutex_);
   config_ = std::move(config);
   return Json::object();
@@ -276,29 +284,6 @@ Status Service::start_runtime(const MirrorConfig& config) {
       [this](std::int64_t began_ns) { log_->mark_consistent(began_ns); });
   platform::lock_memory();
   return {};
-}
-
-// For the next start of this process: covers stand before holdfastd says anything.
-Status Service::remember_paths(const MirrorConfig& config) {
-  Json paths = Json::array();
-  for (const auto& set : config.sets) paths.push_back(set.path);
-  const std::string file = paths_.state_dir + "/covers.json";
-  const std::string text = paths.dump();
-  if (const auto old = platform::read_file(file); old && as_text(*old) == text) return {};
-  return platform::write_file_durably(file, as_bytes(text));
-}
-
-void Service::cover_known_paths() {
-  capture::LookMount::clear_dead();
-  const auto text = platform::read_file(paths_.state_dir + "/covers.json");
-  if (!text) return;
-  const Json paths = Json::parse(text->begin(), text->end(), nullptr, false);
-  if (!paths.is_array())
-    return log_error("{}/covers.json is damaged; folders are covered when holdfastd says which", paths_.state_dir);
-  for (const auto& path : paths) {
-    if (!path.is_string()) continue;
-    if (auto done = cover_path(path.get<std::string>()); !done) log_error("{}", done.error().to_string());
-  }
 }
 
 Status Service::take_sets(const MirrorConfig& config) {

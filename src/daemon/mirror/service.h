@@ -20,6 +20,7 @@
 #include "daemon/mirror/mirror_config.h"
 #include "daemon/mirror/protected_set.h"
 #include "daemon/mirror/pusher.h"
+#include "daemon/mirror/unmarker.h"
 #include "mirror/node_log.h"
 #include "mirror/scratch_view.h"
 #include "mirror/undo.h"
@@ -109,6 +110,7 @@ class Service {
   Json status_of_undo(const mirror::NodeLogStatus& s);
   Status start_runtime(const MirrorConfig& config);
   Status remember_paths(const MirrorConfig& config);
+  Result<std::vector<std::string>> let_go(std::vector<std::string> paths);
   Status take_sets(const MirrorConfig& config);
   Status add_set(const SetConfig& config);
   Status remove_set(SetNumber set);
@@ -131,6 +133,7 @@ class Service {
   platform::LeaseWord lease_;
   platform::Watchdog watchdog_;
   const std::function<void(const Json&)> push_;
+  Unmarker unmarker_;
 
   std::mutex transition_mutex_;  // one role change or configuration at a time; taken first
   mutable std::mutex mutex_;     // config_, sets_, gate_

@@ -260,6 +260,7 @@ void Service::on_fault(const Error& why) {
 
 void Service::shut_down() {
   end_looks();
+  unmarker_.stop();
   if (runtime_) {
     pusher_.reset();
     end_sessions();

@@ -138,7 +138,9 @@ Result<nlohmann::json> Service::timeline(const Json& request) {
     if (const auto point = undo_->first_from(shadow.batch)) labels[point->number] = shadow.name;
   }
   if (const auto s = undo_->shortened())
-    gaps.push_back({{"before_batch", s->number}, {"set", 0}, {"why", "what lay before was given up: " + s->why},
+    gaps.push_back({{"before_batch", s->number},
+                    {"set", 0},
+                    {"why", "what lay before was given up: " + s->why},
                     {"time_ns", s->made_ns}});
   std::uint64_t newest_gap = 0;
   for (const auto& gap : undo_->gaps()) {
