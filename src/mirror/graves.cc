@@ -24,6 +24,11 @@ Status Graves::load(ports::Tree& tree) {
   clear();
   HF_ASSIGN(const auto found, tree.graves(ports::Grave::deleted));
   for (const auto& g : found) {
+    if (g.objects == 0) {  // no way back needs it: it can't be brought back
+      aside_[g.id] = 0;
+      why_aside_ = "its file system is damaged: check it (fsck) as soon as this node can be stopped for that";
+      continue;
+    }
     HF_ASSIGN(const auto there, tree.attributes(g.id));
     if (there) {
       add(g);

@@ -111,6 +111,20 @@ TEST_F(GravesTest, WhatCantGoIsInNobodysWayAndIsTriedAgain) {
   EXPECT_FALSE(graves_.has_work());
 }
 
+TEST_F(GravesTest, OneThatCantEvenBeLookedAtStopsNoStart) {
+  const FileId bad = bury(1, 10), good = bury(2, 10);
+  tree_.cant_go = {{bad, ErrorCode::corrupt}};
+  ASSERT_TRUE(graves_.load(tree_));
+  EXPECT_EQ(graves_.held().objects, 1U);
+  EXPECT_EQ(graves_.aside(), 1U);
+  EXPECT_NE(graves_.why_aside(), "");
+  graves_.give_up_all();
+  graves_.try_aside_again();
+  ASSERT_TRUE(purge());
+  EXPECT_FALSE(there(good));
+  EXPECT_EQ(graves_.aside(), 1U);
+}
+
 TEST_F(GravesTest, AnErrorOfTheDiskIsOneAndBlocksNoOther) {
   const FileId bad = bury(1, 1U << 30), other = bury(2, 10);
   tree_.cant_go = {{bad, ErrorCode::io}};

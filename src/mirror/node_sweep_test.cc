@@ -61,7 +61,7 @@ TEST(NodeSweep, ACrashInBetweenLeavesNothing) {
     if (++purged == 10) node.fuse.left = 0;
   };
   ASSERT_TRUE(node.log->promote(Epoch(2)));
-  while (node.log->status().fault.empty()) std::this_thread::yield();
+  while (node.log->status().receive.graves_aside == 0) std::this_thread::yield();
   node.crash(3);
   const int left = static_cast<int>(node.tree->in_grave_count(ports::Grave::deleted));
   EXPECT_GE(left, files - 10);

@@ -129,7 +129,7 @@ class Node {
 
   // What nobody needs any more goes by and by.
   void let_it_sweep() const {
-    while (log->status().receive.doomed_graves != 0) std::this_thread::yield();
+    while (log->status().receive.doomed_graves != 0 && log->status().fault.empty()) std::this_thread::yield();
   }
 
   // One session of the active in `epoch`, with these records after `base`.

@@ -256,7 +256,7 @@ inline Status ModelRun::turn() {
     const Status verified = verify_turn();
     HF_TRY(survives(verified));
   }
-  if (++turns_ % 3 == 0) HF_TRY(survives(applier_->sweep(turns_ % 5).map([](bool) {})));
+  if (++turns_ % 3 == 0) HF_TRY(survives(applier_->sweep(turns_ % 5).map([](const auto&) {})));
   if (switches_ && pick(5) == 0) {
     wants_history_ = pick(2) == 0;
     HF_TRY(survives(turn_history()));

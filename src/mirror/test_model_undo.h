@@ -181,7 +181,8 @@ inline Status ModelRun::go_back() {
 // Nothing is left over, but for what the history may need.
 inline Status ModelRun::check_graves() {
   for (bool more = true; more;) {
-    HF_ASSIGN(more, applier_->sweep(3));
+    HF_ASSIGN(const auto swept, applier_->sweep(3));
+    more = swept.more;
   }
   for (const auto why : {ports::Grave::deleted, ports::Grave::orphan, ports::Grave::limbo}) {
     HF_ASSIGN(const auto graves, tree_->graves(why));

@@ -261,7 +261,10 @@ inline Result<std::vector<ports::GraveEntry>> MemoryTree::graves(ports::Grave wh
     FileId id;
     std::copy_n(name.begin() + 2, id.bytes.size(), id.bytes.begin());
     ports::GraveEntry entry{id, inodes_[ino].meta.buried, 0, 0};
-    sum_below(ino, entry);
+    if (const auto it = cant_go.find(id); it != cant_go.end() && it->second == ErrorCode::corrupt)
+      entry.stamp = 0;
+    else
+      sum_below(ino, entry);
     all.push_back(entry);
   }
   return all;

@@ -25,6 +25,8 @@ namespace {
 
 constexpr const char* buried_attribute = "trusted.holdfast.buried";
 
+bool is_damage(int error) { return error == EUCLEAN || error == EBADMSG; }
+
 std::string stamp_name(const std::string& grave) { return "s" + grave.substr(1); }
 
 struct Dir {
@@ -139,8 +141,10 @@ Status PosixTree::sum_below(int fd, ports::GraveEntry& sum) const {
     const std::string_view name = entry->d_name;
     if (name == "." || name == "..") continue;
     struct stat st {};
-    if (::fstatat(folder, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+    if (::fstatat(folder, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+      if (is_damage(errno)) continue;
       return fail_errno(errno, "set {}: cannot stat a dead object", set_);
+    }
     sum.allocated_bytes += static_cast<std::uint64_t>(st.st_blocks) * 512;
     ++sum.objects;
     if (!S_ISDIR(st.st_mode)) continue;
@@ -158,8 +162,11 @@ Result<std::vector<ports::GraveEntry>> PosixTree::graves(ports::Grave what) {
     if (!id) continue;  // nothing of ours
     const UniqueFd fd = open_path(grave_.get(), name);
     struct stat st {};
-    if (!fd || ::fstatat(fd.get(), "", &st, AT_EMPTY_PATH) != 0)
-      return fail_errno(errno, "set {}: cannot look into the graveyard", set_);
+    if (!fd || ::fstatat(fd.get(), "", &st, AT_EMPTY_PATH) != 0) {
+      if (!is_damage(errno)) return fail_errno(errno, "set {}: cannot look into the graveyard", set_);
+      all.push_back({*id, 0, 0, 0});
+      continue;
+    }
     HF_ASSIGN(const std::uint64_t stamp, grave_stamp(fd.get(), name));
     ports::GraveEntry grave{*id, stamp, static_cast<std::uint64_t>(st.st_blocks) * 512, 1};
     if (what == ports::Grave::deleted && S_ISDIR(st.st_mode)) HF_TRY(sum_below(fd.get(), grave));

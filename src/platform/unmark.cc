@@ -45,7 +45,7 @@ class Walk {
   explicit Walk(const std::function<bool()>& stop) : stop_(stop) {}
 
   Result<Unmarked> below(const std::string& path) {
-    UniqueFd root(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    UniqueFd root(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC));
     if (!root) return fail_errno(errno, "cannot open {}", path);
     unmark(root.get());
     levels_.push_back(read_folder(std::move(root)));
@@ -72,7 +72,7 @@ class Walk {
     unmark(fd.get());
     struct stat st {};
     if (::fstatat(fd.get(), "", &st, AT_EMPTY_PATH) != 0 || !S_ISDIR(st.st_mode)) return;
-    if (Folder folder = read_folder(open_here(::dirfd(at), entry->d_name, O_RDONLY | O_DIRECTORY)))
+    if (Folder folder = read_folder(open_here(::dirfd(at), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOATIME)))
       levels_.push_back(std::move(folder));
   }
 

@@ -95,7 +95,7 @@ struct GraveEntry {
   FileId id;
   std::uint64_t stamp = 0;
   std::uint64_t allocated_bytes = 0;  // of a folder in Grave::deleted with all that is below it
-  std::uint64_t objects = 1;          // the same
+  std::uint64_t objects = 1;          // the same; 0: its file system is damaged there, and nothing else is known of it
 };
 
 class Tree {
