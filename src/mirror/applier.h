@@ -105,6 +105,8 @@ class Applier {
   std::int64_t applied_time_ns() const {
     return applied_time_ns_.load();
   }  // wall clock of the active at the last applied record
+  // The trees were changed past the log that is applied, up to this time; 0: not known.
+  void changed_until(std::int64_t time_ns) { applied_time_ns_ = time_ns; }
   bool resyncing() const { return resyncing_count_.load() > 0; }
   bool waits_for_space() const { return waits_for_space_.load(); }
   bool waits_for_history() const { return waits_for_space_.load() && history_starves_.load(); }  // not for the folder

@@ -272,5 +272,20 @@ TEST(NodeState, AnOlderProgramReadsItWhileThereIsNeitherPointNorRewind) {
   EXPECT_EQ(read->reversal, 11U);
 }
 
+// It led, and what it changed then was no record that it applied: its history, which begins after that, goes back no further.
+TEST(NodeRewind, WhoLedGoesBackNoFurtherThanToTheEndOfThat) {
+  Node node;
+  ASSERT_TRUE(node.start());
+  EXPECT_EQ(node.session(1, false, {}, {create(1, "a"), create(2, "b")}), "");
+  ASSERT_TRUE(node.log->promote(Epoch(2)));
+  const auto end = node.log->end_epoch();
+  ASSERT_TRUE(end);
+  ASSERT_TRUE(node.log->step_down(*end));
+  EXPECT_EQ(node.session(3, false, *end, {create(3, "c")}), "");
+  const auto point = node.journal->point_at(3'000'000'000);  // after the last record before it led
+  ASSERT_FALSE(point) << point->has_value();
+  EXPECT_EQ(point.error().code, ErrorCode::not_found);
+}
+
 }  // namespace
 }  // namespace holdfast::mirror

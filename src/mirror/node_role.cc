@@ -295,6 +295,7 @@ Status NodeLog::open_epoch(Epoch epoch, const Promotion& promotion, const Before
   }
   active_.ring().open(epoch, promotion.base);
   for (const auto& s : senders()) s->begin_queue(promotion.base);  // from the first record on, connected or not
+  applier_.changed_until(0);
   if (auto begun = append_mark(log::Kind::epoch_begin); !begun) return tl::unexpected(std::move(begun).error());
   {
     const std::lock_guard lock(mutex_);
@@ -353,6 +354,7 @@ Result<Position> NodeLog::end_epoch() {
   }
   for (const auto& s : senders()) s->cancel_resync();
   if (auto ended = append_mark(log::Kind::epoch_end); !ended) return tl::unexpected(std::move(ended).error());
+  applier_.changed_until(ports_.times.realtime_ns());
   {
     const std::lock_guard lock(mutex_);
     ended_ = true;

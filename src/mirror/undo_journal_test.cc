@@ -350,6 +350,35 @@ TEST_F(UndoJournalTest, ATimeIsFoundOnTheLineThatWasTaken) {
   EXPECT_EQ(at_second(5).error().code, ErrorCode::not_found);
 }
 
+// The log began anew, and of the time of that nothing may be known, as after a restart. What was before it is found as if it were not there.
+TEST_F(UndoJournalTest, AJumpIsNoMomentOfItsOwn) {
+  const auto jump = [&](UndoJournal& journal, std::uint64_t before, std::int64_t second) {
+    UndoHead head_of_jump = head(before, 0, 2);
+    head_of_jump.after = at(500, 2);
+    head_of_jump.first_time_ns = head_of_jump.last_time_ns = second * 1'000'000'000;
+    ASSERT_TRUE(journal.jump(head_of_jump));
+  };
+  for (const std::int64_t known : {0, 4}) {
+    store = {};
+    auto journal = open();
+    const auto at_second = [&](std::int64_t s) { return journal->point_at(s * 1'000'000'000); };
+    for (std::uint64_t s = 0; s < 3; ++s) batch(*journal, s, s + 1);
+    jump(*journal, 3, known);
+    batch(*journal, 9, 10);  // second 10
+    EXPECT_EQ(at_second(2)->value().head.before, at(2));
+    EXPECT_EQ(at_second(5)->value().head.why, BatchWhy::jump);
+    // With it a history begins: its trees are of then.
+    ASSERT_TRUE(journal->gap(0, "test"));
+    jump(*journal, 10, known);
+    batch(*journal, 19, 20);
+    EXPECT_EQ(at_second(3).error().code, ErrorCode::not_found);
+    if (known == 0)
+      EXPECT_EQ(at_second(15).error().code, ErrorCode::not_found);
+    else
+      EXPECT_EQ(at_second(15)->value().head.why, BatchWhy::jump);
+  }
+}
+
 // What lies before a gap of everything is of no use, unless a way back without a way forth is about to use it.
 TEST_F(UndoJournalTest, NothingIsKeptBehindAGap) {
   auto journal = open();

@@ -36,6 +36,7 @@ std::uint64_t UndoJournal::bytes_since(std::uint64_t number) const {
 // From now backwards. `next` is the batch whose start is the moment looked at.
 //   a batch that ended after the time     it happened later: its start is closer
 //   a rewind                              what lies between it and its target did not happen on this line
+//   a jump                                nothing happened, whenever it was: the trees stayed as they were
 //   a batch that ended at or before it    the start of the one after it holds everything up to the time
 Result<std::optional<UndoBatch>> UndoJournal::point_at(std::int64_t time_ns) const {
   const std::vector<UndoBatch> all = batches();
@@ -53,11 +54,12 @@ Result<std::optional<UndoBatch>> UndoJournal::point_at(std::int64_t time_ns) con
       while (it != all.rend() && it->number >= target) ++it;
       continue;
     }
-    if (it->head.last_time_ns <= time_ns) return next;
+    if (it->head.why != BatchWhy::jump && it->head.last_time_ns <= time_ns) return next;
     if (it->head.partial.empty()) next = *it;
     ++it;
   }
-  if (next && next->head.first_time_ns <= time_ns) return next;
+  // What the trees held as the history began is of before its first batch; of a jump the time may not be known.
+  if (next && next->head.first_time_ns != 0 && next->head.first_time_ns <= time_ns) return next;
   return fail(ErrorCode::not_found, "there is no history of that time here: holdfast timeline shows what there is");
 }
 
