@@ -367,6 +367,10 @@ TEST_F(UndoJournalTest, AJumpIsNoMomentOfItsOwn) {
     batch(*journal, 9, 10);  // second 10
     EXPECT_EQ(at_second(2)->value().head.before, at(2));
     EXPECT_EQ(at_second(5)->value().head.why, BatchWhy::jump);
+    UndoBatch after_jump;
+    after_jump.number = journal->batches().back().number;
+    after_jump.head.before = at(500, 2);
+    EXPECT_EQ(journal->time_before(after_jump), 3'000'000'000);
     // With it a history begins: its trees are of then.
     ASSERT_TRUE(journal->gap(0, "test"));
     jump(*journal, 10, known);

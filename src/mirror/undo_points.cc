@@ -23,10 +23,15 @@ bool UndoJournal::is_reachable(std::uint64_t number) const {
 
 std::int64_t UndoJournal::time_before(const UndoBatch& batch) const {
   const std::lock_guard lock(mutex_);
-  for (auto it = batches_.rbegin(); it != batches_.rend(); ++it)
-    if (it->number < batch.number && it->head.why != BatchWhy::resume && it->head.after == batch.head.before)
-      return it->head.last_time_ns;
-  return batch.head.first_time_ns;
+  Position before = batch.head.before;
+  std::int64_t time_ns = batch.head.first_time_ns;
+  for (auto it = batches_.rbegin(); it != batches_.rend(); ++it) {
+    if (it->number >= batch.number || it->head.why == BatchWhy::resume || it->head.after != before) continue;
+    time_ns = it->head.last_time_ns;
+    if (it->head.why != BatchWhy::jump) break;
+    before = it->head.before;  // nothing happened there, and its time may not be known
+  }
+  return time_ns;
 }
 
 std::uint64_t UndoJournal::bytes_since(std::uint64_t number) const {
