@@ -252,19 +252,21 @@ Result<std::size_t> ScratchView::read(SetNumber set, const FileId& id, std::uint
 }
 
 Result<std::uint64_t> ScratchView::next_data(SetNumber set, const FileId& id, std::uint64_t offset) {
-  Told told;
-  HF_TRY(ask_object(set, id, told));
-  const std::lock_guard lock(mutex_);
-  HF_ASSIGN(const Object* object, touch(set, id, told));
-  return object->data.next_data(offset, object->a.size);
+  {
+    const std::lock_guard lock(mutex_);
+    if (const Object* object = find(set, id)) return object->data.next_data(offset, object->a.size);
+  }
+  HF_ASSIGN(const auto then, past_->attributes(set, id));
+  return std::min(offset, then.size);
 }
 
 Result<std::uint64_t> ScratchView::next_hole(SetNumber set, const FileId& id, std::uint64_t offset) {
-  Told told;
-  HF_TRY(ask_object(set, id, told));
-  const std::lock_guard lock(mutex_);
-  HF_ASSIGN(const Object* object, touch(set, id, told));
-  return object->data.next_hole(offset, object->a.size);
+  {
+    const std::lock_guard lock(mutex_);
+    if (const Object* object = find(set, id)) return object->data.next_hole(offset, object->a.size);
+  }
+  HF_ASSIGN(const auto then, past_->attributes(set, id));
+  return then.size;
 }
 
 // --- contents

@@ -266,8 +266,7 @@ Result<control::LookStatus> ApiHandlers::look(const Caller&, const control::Look
   // A request of its own: an older node would take it for one that only looks.
   const char* op = r.writable ? "look_writable" : "look";
   const auto mounted = ask_mirror(s, node, op, arguments, mount_ms);
-  if (!mounted && r.writable && mounted.error().code == ErrorCode::invalid &&
-      mounted.error().message.find(op) != std::string::npos)
+  if (!mounted && r.writable && does_not_know(mounted.error(), op))
     return tl::unexpected(Error{ErrorCode::refused,
                                 fmt::format("{} runs an older version, without writable views", name_in(s, node)),
                                 "upgrade it, or look without --writable", 0});

@@ -182,6 +182,11 @@ Result<PastCandidate> best_candidate(std::vector<PastCandidate> candidates, cons
       Error{code, fmt::format("no node can go back to {}: {}", to, why), "holdfast timeline shows what there is", 0});
 }
 
+bool does_not_know(const Error& error, const std::string& op) {
+  return error.code == ErrorCode::invalid && (error.message == "unknown operation " + op ||
+                                              error.message.ends_with("does not know the request '" + op + "'"));
+}
+
 control::VerifyStatus verify_status_of(const std::string& node, const json& mirror_status,
                                        const std::vector<std::pair<std::string, std::string>>& names_by_id) {
   const json& v = member_of(mirror_status, "verify");

@@ -57,6 +57,9 @@ struct PastCandidate {
 Result<PastCandidate> best_candidate(std::vector<PastCandidate> candidates, const std::string& to,
                                      const std::vector<std::string>& reaches = {});
 
+// A daemon or a mirror of an older version answered: it has no such request.
+bool does_not_know(const Error& error, const std::string& op);
+
 control::VerifyStatus verify_status_of(const std::string& node, const nlohmann::json& mirror_status,
                                        const std::vector<std::pair<std::string, std::string>>& names_by_id);
 

@@ -190,5 +190,15 @@ TEST(VerifyStatus, IsReadFromTheActivesMirror) {
   EXPECT_EQ(verify_status_of("n1", json(), {}).state, "unknown");
 }
 
+TEST(Past, AnOlderNodeIsToldFromOneThatRefuses) {
+  const auto says = [](ErrorCode code, const char* text) {
+    return does_not_know(Error{code, text, "", 0}, "look_writable");
+  };
+  EXPECT_TRUE(says(ErrorCode::invalid, "this version does not know the request 'look_writable'"));  // a daemon's words
+  EXPECT_TRUE(says(ErrorCode::invalid, "unknown operation look_writable"));                         // a mirror's
+  EXPECT_FALSE(says(ErrorCode::invalid, "/mnt/look_writable is no empty folder on this node"));
+  EXPECT_FALSE(says(ErrorCode::refused, "this node keeps no undo history"));
+}
+
 }  // namespace
 }  // namespace holdfast::daemon
