@@ -124,6 +124,7 @@ Status NodeLog::doubt_if_not_ours(ports::Tree& tree) {
     if (in_point) s.point.reset();
   }));
   applier_.doubt(set, in_point);
+  if (events_.doubted) events_.doubted(set, why);
   return {};
 }
 

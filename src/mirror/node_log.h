@@ -103,6 +103,8 @@ struct NodeLogEvents {  // from any thread; must only hand over
   std::function<void(const Shortage&, bool full)> space;  // from tick(): once when it begins, and when it ends
   std::function<void(const VerifyStatus&)> verified;      // a comparison ended
   std::function<void(const Returned&)> returned;          // a peer that led and did not hand over came back
+  // Something else stands in the set's folder than was remembered (mirror/tree_marks.h).
+  std::function<void(SetNumber, const std::string& why)> doubted;
   // Older points were given up, for a reason that is neither their age nor the history's size: from tick(), not twice within an hour for the same.
   std::function<void(const std::string& why, std::int64_t oldest_time_ns)> history_shortened;
 };

@@ -57,7 +57,7 @@ void Daemon::mirror_event(const nlohmann::json& e) {
     event(peer.state == "lost" ? "warning" : "info", "peer_" + peer.state, "holdfastd",
           fmt::format("data channel with {}: {}", name_of(*id), peer.state));
   } else if (kind == "space" || kind == "shadow_dropped" || kind == "verify" || kind == "undo" || kind == "returned" ||
-             kind == "look" || kind == "history_shortened") {
+             kind == "look" || kind == "history_shortened" || kind == "doubted") {
     tell_of_the_past(kind, e);
   } else if (kind == "fault" || kind == "aborted") {
     const std::string reason = kind == "fault" ? text_of(e, "reason", "unknown fault")
@@ -89,6 +89,10 @@ void Daemon::tell_of_the_past(const std::string& kind, const nlohmann::json& e) 
     event(full ? "warning" : "info", "space", "holdfastd",
           fmt::format("{} under {} of {}: {}", text_of(e, "path", "the disk"), text_of(e, "where", "a queue"),
                       node_.node_name, full ? "full; free space there, it goes on by itself" : "there is space again"));
+  } else if (kind == "doubted") {
+    event("warning", "folder_doubted", "holdfastd",
+          fmt::format("set {} on {}: {}: it counts as no copy, and is compared as a whole with the active's",
+                      number_of(e, "set"), node_.node_name, text_of(e, "why")));
   } else if (kind == "shadow_dropped") {
     event("warning", "shadow_dropped", "holdfastd",
           fmt::format("the shadow {} is gone on {}: {}", text_of(e, "name"), node_.node_name, text_of(e, "why")));

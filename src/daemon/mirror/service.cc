@@ -193,6 +193,9 @@ Status Service::start_log(const MirrorConfig& config) {
   events.history_shortened = [this](const std::string& why, std::int64_t oldest_time_ns) {
     push_({{"event", "history_shortened"}, {"why", why}, {"oldest_time_ns", oldest_time_ns}});
   };
+  events.doubted = [this](SetNumber set, const std::string& why) {
+    push_({{"event", "doubted"}, {"set", set}, {"why", why}});
+  };
   events.space = [this](const mirror::Shortage& s, bool full) {
     Json e = json_of(s);
     e["event"] = "space";
