@@ -83,10 +83,11 @@ Result<std::unique_ptr<LookMount>> LookMount::mount(const std::string& dir, cons
   return mounted;
 }
 
-// An application runs as its own user, so others get in; the kernel checks modes and access lists.
+// An application runs as its own user, so others get in if they may; the kernel checks modes and access lists.
 Result<std::unique_ptr<LookMount>> LookMount::mount(const std::string& dir, const std::vector<Root>& roots,
-                                                    std::shared_ptr<ports::ScratchTree> scratch, Trouble on_trouble) {
-  HF_ASSIGN(MountPoint point, MountPoint::create(dir, S_IFDIR, {type_name, MS_NOSUID | MS_NODEV, true}));
+                                                    std::shared_ptr<ports::ScratchTree> scratch, Trouble on_trouble,
+                                                    bool others) {
+  HF_ASSIGN(MountPoint point, MountPoint::create(dir, S_IFDIR, {type_name, MS_NOSUID | MS_NODEV, others}));
   auto mounted = std::make_unique<Mounted>(std::move(point), roots, std::move(scratch));
   mounted->on_trouble(std::move(on_trouble));
   HF_TRY(mounted->start());

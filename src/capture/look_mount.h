@@ -26,7 +26,8 @@ class LookMount {
   // `on_trouble`: once when there is no room left (no_space), once when the view is over (stale); it must not block, nor end the mount.
   using Trouble = std::function<void(const Error& why)>;
   static Result<std::unique_ptr<LookMount>> mount(const std::string& dir, const std::vector<Root>& roots,
-                                                  std::shared_ptr<ports::ScratchTree> scratch, Trouble on_trouble);
+                                                  std::shared_ptr<ports::ScratchTree> scratch, Trouble on_trouble,
+                                                  bool others = true);
   virtual ~LookMount() = default;  // whoever is in it gets errors
   // ErrorCode::busy: somebody is in it.
   virtual Status end() = 0;

@@ -111,12 +111,12 @@ Status Applier::add_tree(std::shared_ptr<ports::Tree> tree) {
   return adopt_state(number, set);
 }
 
-void Applier::doubt(SetNumber set, bool no_point) {
+void Applier::doubt(SetNumber set) {
   const std::lock_guard work(work_mutex_);
   const std::lock_guard lock(mutex_);
   complete_.erase(set);
   resyncing_.erase(set);
-  if (no_point) kept_.clear();
+  kept_.erase(set);
   resyncing_count_ = static_cast<int>(resyncing_.size());
 }
 

@@ -60,8 +60,7 @@ class Applier {
   // Where to go on, before the first step or after the log was reset.
   Status begin(const NodeState& state);
   Status add_tree(std::shared_ptr<ports::Tree> tree);
-  // Nothing that is known of the set holds for the tree that is about to be added; nor, if so, the point that resynchronizations began at.
-  void doubt(SetNumber set, bool no_point);
+  void doubt(SetNumber set);        // nothing that is known of it holds for the tree that is about to be added
   void remove_tree(SetNumber set);  // its records are skipped from now on
   std::vector<std::shared_ptr<ports::Tree>> trees() const;
   // Runs `look` on each tree while nothing is being applied.

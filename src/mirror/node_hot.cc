@@ -88,7 +88,9 @@ Status NodeLog::add_tree_while_active(std::shared_ptr<ports::Tree> tree) {
                                   "put the folder back that was there, or unprotect it, and protect it anew", 0});
   }
   if (hot_) {
-    if (const HotMark mark = hot_->mark_now(); mark.drawn != 0) HF_TRY(tree->set_mark(ports::Mark::hot, encode(mark)));
+    const HotMark mark = hot_->mark_now();
+    const Status marked = mark.drawn != 0 ? tree->set_mark(ports::Mark::hot, encode(mark)) : Status{};
+    if (!marked && marked.error().code != ErrorCode::no_space) return marked;  // without one: copied anew after a death
     HF_TRY(tree->sync());
   }
   return applier_.add_tree(std::move(tree));
@@ -106,7 +108,8 @@ Status NodeLog::doubt_if_not_ours(ports::Tree& tree) {
   const SetNumber set = tree.set();
   const NodeState state = snapshot();
   const bool in_point = state.point && state.point->complete.contains(set);
-  if (!state.complete.contains(set) && !in_point && !state.rewind) return {};
+  const bool known = state.complete.contains(set) || state.resyncing.contains(set) || state.marked.contains(set);
+  if (!known && !in_point && !state.rewind) return {};
   const std::optional<HotHeader> hot = hot_ ? std::optional(hot_->header()) : std::nullopt;
   HF_ASSIGN(const std::string why, why_not_remembered(tree, state, hot ? &*hot : nullptr));
   if (why.empty()) return {};
@@ -121,9 +124,10 @@ Status NodeLog::doubt_if_not_ours(ports::Tree& tree) {
     s.marked.erase(set);
     s.lost.insert(set);
     s.doubted.insert(set);
-    if (in_point) s.point.reset();
+    if (s.point) s.point->complete.erase(set);
+    if (s.point && s.point->complete.empty()) s.point.reset();
   }));
-  applier_.doubt(set, in_point);
+  applier_.doubt(set);
   if (events_.doubted) events_.doubted(set, why);
   return {};
 }

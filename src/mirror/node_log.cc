@@ -383,8 +383,10 @@ void NodeLog::let_peers_in(Epoch epoch) {
   changed();
 }
 
-// Every set here is whole, and every one that was whole is here.
-bool NodeLog::complete_locked() const { return !state_.rewind && state_.resyncing.empty() && state_.complete == sets_; }
+// Every set here is whole, and every one that was whole, is or was, is here.
+bool NodeLog::complete_locked() const {
+  return !state_.rewind && state_.resyncing.empty() && state_.lost.empty() && state_.complete == sets_;
+}
 
 // After each sync of the receive log, and when a set came that it may be about.
 void NodeLog::wake_applier() {

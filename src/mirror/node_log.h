@@ -319,6 +319,7 @@ class NodeLog {
   Status give_up_epoch();
   Status empty_first_copies();
   std::set<SetNumber> first_copies_locked() const;
+  bool all_known_are_here_locked() const;
   bool leads_as_it_is_locked() const;
   bool point_has_all_locked() const;
   bool wants_way_back_locked(const PromoteOptions& options) const;

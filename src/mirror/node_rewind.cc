@@ -197,7 +197,7 @@ std::set<SetNumber> NodeLog::first_copies_locked() const {
 // By force, where there is no way back: first copies that did not come to their end are emptied; what was put in the place of a copy, a backup
 // perhaps, stays as it stands. Half a copy of what was whole here once is neither.
 bool NodeLog::leads_as_it_is_locked() const {
-  if (state_.rewind) return false;
+  if (state_.rewind || !all_known_are_here_locked()) return false;
   for (const SetNumber set : sets_) {
     if ((state_.complete.contains(set) && !state_.resyncing.contains(set)) || state_.doubted.contains(set)) continue;
     if (state_.lost.contains(set) || state_.complete.empty() || state_.active_epoch != Epoch(0)) return false;
@@ -205,11 +205,17 @@ bool NodeLog::leads_as_it_is_locked() const {
   return !state_.doubted.empty() || !first_copies_locked().empty();
 }
 
+// None of which there was a copy is left out because its folder could not be opened.
+bool NodeLog::all_known_are_here_locked() const {
+  return std::includes(sets_.begin(), sets_.end(), state_.complete.begin(), state_.complete.end()) &&
+         std::includes(sets_.begin(), sets_.end(), state_.lost.begin(), state_.lost.end());
+}
+
 // Every set that is no first copy: the way back makes it whole, or it stands as somebody put it there.
 bool NodeLog::point_has_all_locked() const {
-  return std::all_of(sets_.begin(), sets_.end(), [&](SetNumber set) {
-    return state_.point->complete.contains(set) || state_.doubted.contains(set) || !state_.lost.contains(set);
-  });
+  return all_known_are_here_locked() && std::all_of(sets_.begin(), sets_.end(), [&](SetNumber set) {
+           return state_.point->complete.contains(set) || state_.doubted.contains(set) || !state_.lost.contains(set);
+         });
 }
 
 // What is in a first copy that did not come to its end is a mixture: better nothing. It waits in limbo until the next start.
@@ -252,6 +258,8 @@ Result<std::unique_ptr<PastView>> NodeLog::look(std::uint64_t batch) {
   const std::lock_guard one(transition_mutex_);
   if (!history()) return fail(ErrorCode::refused, "this node keeps no undo history");
   if (snapshot().rewind) return fail(ErrorCode::busy, "its folders are on their way back to an earlier point");
+  if (!snapshot().doubted.empty())
+    return fail(ErrorCode::refused, "a folder of this node is not the one that its history is about: look on another");
   {
     const auto no_apply = applier_.hold();
     if (applier_.in_doubt_held())

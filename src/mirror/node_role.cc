@@ -243,10 +243,14 @@ Result<Promotion> NodeLog::promote(Epoch epoch, const PromoteOptions& options) {
   if (epoch <= promotion.base.epoch) return fail(ErrorCode::stale, "epoch {} is in the log already", epoch.value);
   if (!older && !back && !options.as_origin && (config_.features & feature_hot_return) != 0) {
     auto left = left_by(snapshot().active_epoch);
-    if (left)
+    if (left) {
       before.left = std::move(*left);
-    else
+      if (before.left)
+        log_info("{} keys of what this node changed are noted since epoch {} sequence {}", before.left->entries.size(),
+                 before.left->covered.epoch.value, before.left->covered.sequence.value);
+    } else {
       log_warning("peers are compared as a whole: {}", left.error().to_string());
+    }
   }
   if (options.given_up && options.given_up()) {
     if (back) HF_TRY(give_up_epoch());

@@ -53,6 +53,7 @@ void PeerQueue::begin(Position base, std::optional<Position> noted_since) {
   {
     const std::lock_guard lock(mutex_);
     retries = start_at(std::move(*cursor), base);
+    began_ = base;
     noted_since_ = noted_since;
     if (noted_since) mode_ = Mode::map;
     sink_keeps_ = store_failed_ = false;
@@ -191,8 +192,10 @@ bool PeerQueue::resume_on_disk(Position position) {
 
 bool PeerQueue::in_map(Position position) const {
   if (mode_ != Mode::map || !noted_since_) return false;
-  return position == *noted_since_ ||
-         (position.epoch == released_.epoch && noted_since_->sequence < position.sequence && position <= released_);
+  if (position == *noted_since_) return true;
+  // In the present epoch; or in the one before, when what was noted in that counts too (begin()): by now there may be folded records of this one.
+  const auto reaches = [&](Position end) { return position.epoch == end.epoch && position <= end; };
+  return noted_since_->sequence < position.sequence && (reaches(released_) || reaches(began_));
 }
 
 Position PeerQueue::restart() {

@@ -130,6 +130,7 @@ class PeerQueue {
   bool connected_ = false, disk_said_ = false;  // once a session: a slow one comes and goes
   Sequence next_;                               // to be taken
   Position released_;                           // the last one before the cursor's release
+  Position began_;                              // the last one before the epoch's first
   struct Sent {
     Position last;
     std::uint64_t end;

@@ -37,7 +37,10 @@ Result<std::optional<Returned>> Sender::find_place(const Visit& visit, Start& st
     HF_ASSIGN(found, find_in_map(visit, start, source));
   }
   if (!found) {
-    const std::string why = queue_.status().given_up;
+    std::string why = queue_.status().given_up;
+    if (const auto noted = queue_.covered(); noted && why.empty())
+      why = fmt::format("what changed is noted since epoch {} sequence {} only", noted->since.epoch.value,
+                        noted->since.sequence.value);
     start = {true, queue_.restart(), false};
     {
       const std::lock_guard lock(mutex_);
@@ -45,8 +48,7 @@ Result<std::optional<Returned>> Sender::find_place(const Visit& visit, Start& st
     }
     if (!returned)
       log_info("peer {}: epoch {} sequence {} is not in its queue{}{}: it is resynchronized", name_,
-               welcome.position.epoch.value, welcome.position.sequence.value,
-               why.empty() ? "" : ", which was given up: ", why);
+               welcome.position.epoch.value, welcome.position.sequence.value, why.empty() ? "" : ": ", why);
   }
   find_needs(welcome, start);
   return returned;

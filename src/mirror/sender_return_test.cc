@@ -117,6 +117,22 @@ TEST_F(SenderReturn, ALongListIsNotedWithSignsOfLife) {
   EXPECT_TRUE(stream.told().drained);
 }
 
+// It comes late: what changed in the new epoch has been folded into its map already.
+TEST_F(SenderReturn, WhoComesLateGetsOnlyWhatChangedToo) {
+  next_epoch(Epoch(3), left());
+  log::Record mark;
+  mark.kind = log::Kind::consistent;
+  for (int i = 0; i < 1'000'000 && sender_->queue().covered()->to.epoch != Epoch(3); ++i) {
+    ASSERT_TRUE(log_.try_reserve(0));
+    log_.append(mark, 0);
+    sender_->queue().spool();
+  }
+  ASSERT_EQ(sender_->queue().covered()->to.epoch, Epoch(3));
+  Answers stream(says({Epoch(1), Sequence(7)}, false));
+  ASSERT_TRUE(sender_->open(stream, Epoch(3)));
+  EXPECT_TRUE(stream.told().drained);
+}
+
 // The dial began in an epoch that ended while it noted what this node had left; the one that began since knows nothing of it.
 TEST_F(SenderReturn, ADialThatOutlivesItsEpochLeavesNothingInTheNext) {
   next_epoch(Epoch(3), left());

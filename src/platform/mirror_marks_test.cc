@@ -130,6 +130,28 @@ TEST_F(MirrorMarks, ASetThatCouldNotBeAddedCanBeAddedLater) {
   EXPECT_TRUE(a.add_set());
 }
 
+// In the middle of a copy nothing is whole, and there may be no history: it is told all the same, or only what changed would be sent.
+TEST_F(MirrorMarks, InMidResyncAnotherFolderIsNoticedToo) {
+  b.undo_bytes = 0;
+  make_tree(a);
+  ASSERT_TRUE(a.start() && b.start());
+  lead_and_settle(a, b, 1);
+  ASSERT_TRUE(equal(a, b));
+  b.stop();
+  {
+    auto cell = DurableSlots(b.log_path() + "/../state");
+    auto state = mirror::decode_node_state(cell.load().value()).value();
+    state.complete.clear();  // as after a start 2
+    state.resyncing = {1};
+    ASSERT_TRUE(cell.store(mirror::encode(state)));
+  }
+  replace_folder(b);
+  ASSERT_TRUE(b.start());
+  const auto told = mirror::decode_node_state(b.state->load().value());
+  ASSERT_TRUE(told);
+  EXPECT_TRUE(told->doubted.contains(1));
+}
+
 TEST_F(MirrorMarks, AnActiveThatReturnsWithAnOlderStateIsComparedAsAWhole) {
   make_tree(a);
   ASSERT_TRUE(a.start() && b.start());

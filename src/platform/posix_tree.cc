@@ -73,8 +73,10 @@ Status PosixTree::prepare() {
   HF_TRY(dead_.empty(staging_.get()));
   for (const ports::Mark which : {ports::Mark::checkpoint, ports::Mark::hot}) {
     HF_ASSIGN(const Bytes there, mark(which));
-    if (there.empty())
-      HF_TRY(set_mark(which, Bytes(ports::mark_bytes)));  // later there may be no space for a first one
+    if (!there.empty()) continue;
+    // Later there may be no space for a first one; nor is there perhaps now, and then it is made when there is.
+    if (Status made = set_mark(which, Bytes(ports::mark_bytes)); !made && made.error().code != ErrorCode::no_space)
+      return made;
   }
   const FileId root_id = FileId::root(set_);
   // A tree that was protected before and an index that does not know it: the index was lost, and is made anew by a walk (R25).

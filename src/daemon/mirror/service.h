@@ -110,6 +110,11 @@ class Service {
   Json status_of_undo(const mirror::NodeLogStatus& s);
   Status start_runtime(const MirrorConfig& config);
   Status remember_paths(const MirrorConfig& config);
+  struct Covered {
+    SetNumber set = 0;
+    std::string path;
+  };
+  std::optional<std::vector<Covered>> known_covers() const;
   Result<std::vector<std::string>> let_go(std::vector<std::string> paths);
   Status take_sets(const MirrorConfig& config);
   Status add_set(const SetConfig& config);

@@ -104,6 +104,20 @@ Result<std::uint64_t> Service::scratch_limit(const Json& request) const {
   return limit;
 }
 
+namespace {
+
+// The nearest folder above that keeps others out of what is below it, whatever is open to them there; empty: there is none.
+std::string closed_above(const std::filesystem::path& path) {
+  for (std::filesystem::path at = path.parent_path(); at.has_relative_path(); at = at.parent_path()) {
+    std::error_code error;
+    const auto mode = std::filesystem::status(at, error).permissions();
+    if (error || (mode & std::filesystem::perms::others_exec) == std::filesystem::perms::none) return at.string();
+  }
+  return {};
+}
+
+}  // namespace
+
 Result<nlohmann::json> Service::look_writable(const Json& request) {
   const std::lock_guard transition(transition_mutex_);
   const std::string dir = request.at("dir").get<std::string>();
@@ -122,10 +136,15 @@ Result<nlohmann::json> Service::look_writable(const Json& request) {
            {"state", why.code == ErrorCode::no_space ? "full" : "over"},
            {"text", why.message}});
   };
-  HF_ASSIGN(look.mount,
-            capture::LookMount::mount(dir, roots, std::shared_ptr<ports::ScratchTree>(look.scratch), trouble));
+  // The view stands elsewhere: whom a folder above the protected one keeps out must not get in here.
+  std::string closed;
+  for (const auto& set : sets())
+    if (closed.empty()) closed = closed_above(set->config().path);
+  if (!closed.empty()) log_info("{}: for root only, because {} is not open to others", dir, closed);
+  HF_ASSIGN(look.mount, capture::LookMount::mount(dir, roots, std::shared_ptr<ports::ScratchTree>(look.scratch),
+                                                  trouble, closed.empty()));
   remember_look(dir, std::move(look));
-  return Json{{"dir", dir}, {"writable", true}, {"limit_bytes", limit}};
+  return Json{{"dir", dir}, {"writable", true}, {"limit_bytes", limit}, {"closed_above", closed}};
 }
 
 Result<nlohmann::json> Service::look_end(const Json& request) {
