@@ -193,23 +193,11 @@ Status FileIndex::ids_of_block(const FileId& block, const Found& found) {
   }
   FileId at = block;
   at.bytes[6] = at.bytes[7] = 0;
-  Transaction t;
-  if (int rc = mdb_txn_begin(static_cast<MDB_env*>(env_), nullptr, MDB_RDONLY, &t.txn); rc != 0)
-    return fail_lmdb(rc, "read");
-  MDB_cursor* cursor = nullptr;
-  if (int rc = mdb_cursor_open(t.txn, dbi_, &cursor); rc != 0) return fail_lmdb(rc, "read");
-  const std::unique_ptr<MDB_cursor, void (*)(MDB_cursor*)> closes(cursor, mdb_cursor_close);
-  MDB_val key = key_of(at), value{};
-  int rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
-  for (; rc == 0; rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
-    FileId id;
-    if (key.mv_size != id.bytes.size() || std::memcmp(key.mv_data, block.bytes.data(), 6) != 0) break;
-    std::memcpy(id.bytes.data(), key.mv_data, id.bytes.size());
-    if (!in_block(id) || newer.contains(id)) continue;
-    HF_ASSIGN(const FileHandle handle, decode_value(value));
-    found(set_of(value), id, S_ISDIR(handle.type_bits));
-  }
-  if (rc != 0 && rc != MDB_NOTFOUND) return fail_lmdb(rc, "read");
+  HF_TRY(each_stored(at, [&](const FileId& id, SetNumber set, const FileHandle& handle) {
+    if (std::memcmp(id.bytes.data(), block.bytes.data(), 6) != 0) return false;
+    if (in_block(id) && !newer.contains(id)) found(set, id, S_ISDIR(handle.type_bits));
+    return true;
+  }));
   for (const auto& [id, v] : newer)
     if (!v.gone) found(v.set, id, S_ISDIR(v.handle.type_bits));
   return {};
@@ -332,47 +320,49 @@ Result<std::size_t> FileIndex::size() {
   return stat.ms_entries;
 }
 
-Result<UniqueFd> FileIndex::open_by_prefix(int mount_fd, std::uint64_t prefix) {
-  HF_TRY(commit());
+Status FileIndex::each_stored(const FileId& from, const Seen& see) {
   Transaction t;
   if (int rc = mdb_txn_begin(static_cast<MDB_env*>(env_), nullptr, MDB_RDONLY, &t.txn); rc != 0)
     return fail_lmdb(rc, "read");
   MDB_cursor* cursor = nullptr;
   if (int rc = mdb_cursor_open(t.txn, dbi_, &cursor); rc != 0) return fail_lmdb(rc, "read");
-  std::array<std::uint8_t, sizeof prefix> first;
-  for (std::size_t i = 0; i < first.size(); ++i) first[i] = static_cast<std::uint8_t>(prefix >> (56 - 8 * i));
-  MDB_val key{first.size(), first.data()}, value{};
-  const int rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
-  mdb_cursor_close(cursor);
-  if (rc == MDB_NOTFOUND) return UniqueFd{};
-  if (rc != 0) return fail_lmdb(rc, "read");
-  if (key.mv_size != 16 || std::memcmp(key.mv_data, first.data(), first.size()) != 0) return UniqueFd{};
-  HF_ASSIGN(const FileHandle handle, decode_value(value));
-  return open_by_handle(mount_fd, handle, O_PATH);
+  const std::unique_ptr<MDB_cursor, void (*)(MDB_cursor*)> closes(cursor, mdb_cursor_close);
+  MDB_val key = key_of(from), value{};
+  int rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+  for (; rc == 0; rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
+    FileId id;
+    if (key.mv_size != id.bytes.size()) continue;
+    std::memcpy(id.bytes.data(), key.mv_data, id.bytes.size());
+    HF_ASSIGN(const FileHandle handle, decode_value(value));
+    if (!see(id, set_of(value), handle)) return {};
+  }
+  return rc == MDB_NOTFOUND ? Status{} : fail_lmdb(rc, "read");
 }
 
+Result<UniqueFd> FileIndex::open_by_prefix(int mount_fd, std::uint64_t prefix) {
+  HF_TRY(commit());
+  FileId first;
+  for (std::size_t i = 0; i < sizeof prefix; ++i) first.bytes[i] = static_cast<std::uint8_t>(prefix >> (56 - 8 * i));
+  std::optional<FileHandle> found;
+  HF_TRY(each_stored(first, [&](const FileId& id, SetNumber, const FileHandle& handle) {
+    if (std::memcmp(id.bytes.data(), first.bytes.data(), sizeof prefix) == 0) found = handle;
+    return false;
+  }));
+  return found ? open_by_handle(mount_fd, *found, O_PATH) : Result<UniqueFd>(UniqueFd{});
+}
+
+// In pieces: a set may have millions.
 Status FileIndex::forget_set(SetNumber set) {
   constexpr std::size_t at_once = 10'000;
   HF_TRY(commit());
-  const FileId root = FileId::root(set);
-  for (FileId after;;) {
+  for (FileId last;;) {
+    const FileId from = last;
     std::vector<FileId> found;
-    {
-      Transaction t;
-      if (int rc = mdb_txn_begin(static_cast<MDB_env*>(env_), nullptr, MDB_RDONLY, &t.txn); rc != 0)
-        return fail_lmdb(rc, "read");
-      MDB_cursor* cursor = nullptr;
-      if (int rc = mdb_cursor_open(t.txn, dbi_, &cursor); rc != 0) return fail_lmdb(rc, "read");
-      const std::unique_ptr<MDB_cursor, void (*)(MDB_cursor*)> closes(cursor, mdb_cursor_close);
-      MDB_val key = key_of(after), value{};
-      int rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
-      for (; rc == 0 && found.size() < at_once; rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
-        if (key.mv_size != after.bytes.size()) continue;
-        std::memcpy(after.bytes.data(), key.mv_data, after.bytes.size());
-        if (set_of(value) == set && after != root) found.push_back(after);
-      }
-      if (rc != 0 && rc != MDB_NOTFOUND) return fail_lmdb(rc, "read");
-    }
+    HF_TRY(each_stored(from, [&](const FileId& id, SetNumber of, const FileHandle&) {
+      last = id;
+      if (of == set && !id.is_root()) found.push_back(id);
+      return found.size() < at_once;
+    }));
     if (found.empty()) return {};
     for (const FileId& id : found) forget(id);
     HF_TRY(commit());

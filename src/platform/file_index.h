@@ -87,6 +87,9 @@ class FileIndex final : public ports::IdBarrier {
   };
   FileIndex() = default;
   Result<std::optional<FileHandle>> find_stored(const FileId& id);
+  // What is durable, from this id on, in ascending order, until it says false.
+  using Seen = std::function<bool(const FileId&, SetNumber, const FileHandle&)>;
+  Status each_stored(const FileId& from, const Seen& see);
   Result<bool> knows_prefix(ByteView prefix);
   Status write_committing();
 

@@ -1,36 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "platform/flagged_files.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 
 #include <cerrno>
-#include <memory>
 #include <vector>
 
-#include "platform/unique_fd.h"
+#include "platform/folder_stream.h"
 
 namespace holdfast::platform {
 namespace {
 
-struct Closer {
-  void operator()(DIR* d) const { ::closedir(d); }
-};
-
 // Every step is taken from the folder before it: a path may be longer than a call takes.
 struct Level {
-  std::unique_ptr<DIR, Closer> folder;
+  FolderStream folder;
   std::string path;
 };
 
 Result<Level> open_level(int above, const char* name, std::string path) {
   UniqueFd fd(::openat(above, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!fd) return fail_errno(errno, "cannot open {}", path);
-  DIR* folder = ::fdopendir(fd.get());
+  FolderStream folder = read_folder(std::move(fd));
   if (!folder) return fail_errno(errno, "cannot read {}", path);
-  (void)fd.release();
-  return Level{std::unique_ptr<DIR, Closer>(folder), std::move(path)};
+  return Level{std::move(folder), std::move(path)};
 }
 
 Status judge(const struct statx& x, const std::string& path) {

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "platform/graveyard.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 
 #include <cerrno>
-#include <memory>
 
 #include "platform/file_index.h"
+#include "platform/folder_stream.h"
 #include "platform/posix_tree_parts.h"
 
 namespace holdfast::platform {
@@ -61,10 +60,9 @@ Result<bool> Graveyard::folder_is_below(int fd, std::uint64_t ino) const {
 
 // `graves`: of the graveyard itself, where only folders matter.
 Status Graveyard::note_below(int folder, bool graves) {
-  UniqueFd own(::openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  const std::unique_ptr<DIR, int (*)(DIR*)> dir(own ? ::fdopendir(own.get()) : nullptr, ::closedir);
+  const FolderStream dir = read_folder(folder);
   if (!dir) return fail_errno(errno, "cannot read a dead folder");
-  const int fd = own.release();
+  const int fd = ::dirfd(dir.get());
   while (const dirent* entry = ::readdir(dir.get())) {
     const std::string_view name = entry->d_name;
     if (name == "." || name == "..") continue;

@@ -1,21 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "platform/graveyard_purge.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <linux/openat2.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <climits>
 #include <limits>
-#include <memory>
 #include <string>
 
+#include "platform/folder_stream.h"
 #include "platform/posix_tree_parts.h"
 
 namespace holdfast::platform {
@@ -23,19 +20,6 @@ namespace holdfast::platform {
 using namespace posix_tree_parts;
 
 namespace {
-
-struct Closer {
-  void operator()(DIR* d) const { ::closedir(d); }
-};
-using Folder = std::unique_ptr<DIR, Closer>;
-
-// What somebody mounted below a dead folder is his: no way leads there.
-UniqueFd open_dead(int folder, const char* name) {
-  open_how how{};
-  how.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
-  how.resolve = RESOLVE_NO_XDEV;
-  return UniqueFd(static_cast<int>(::syscall(SYS_openat2, folder, name, &how, sizeof how)));
-}
 
 // Immutable, append-only: taken away, and given back as it ends where the object lives on by another name.
 class Unflagged {
@@ -108,8 +92,7 @@ tl::unexpected<Error> GravePurge::cant(int error, int folder, const char* name) 
 }
 
 Result<bool> GravePurge::empty_some(int folder, std::uint64_t ino, std::size_t& most) {
-  const UniqueFd own(::openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  const Folder stream(own ? ::fdopendir(::dup(own.get())) : nullptr);
+  const FolderStream stream = read_folder(folder);
   if (!stream) return cant(errno, folder, ".");
   if (const auto at = go_on_.find(ino); at != go_on_.end()) ::seekdir(stream.get(), at->second);
   for (;;) {
@@ -120,7 +103,7 @@ Result<bool> GravePurge::empty_some(int folder, std::uint64_t ino, std::size_t& 
     if (!entry) return true;
     const std::string_view child = entry->d_name;
     if (child == "." || child == "..") continue;
-    HF_ASSIGN(const bool gone, remove(own.get(), entry->d_name, most));
+    HF_ASSIGN(const bool gone, remove(::dirfd(stream.get()), entry->d_name, most));
     if (gone) continue;
     go_on_[ino] = here;
     return false;
@@ -146,7 +129,8 @@ Status GravePurge::unlink(int folder, const char* name, int fd, bool is_folder) 
 }
 
 Result<bool> GravePurge::remove(int folder, const char* name, std::size_t& most) {
-  const UniqueFd fd = open_dead(folder, name);
+  // What somebody mounted below a dead folder is his: no way leads there.
+  const UniqueFd fd = open_in_folder(folder, name, O_PATH);
   if (!fd) {
     if (errno == ENOENT) return true;
     return cant(errno, folder, name);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // What undo and rewinds need of a tree: old values, graves with stamps, places.
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -13,6 +12,7 @@
 
 #include "log/record.h"
 #include "log/xattrs.h"
+#include "platform/folder_stream.h"
 #include "platform/object_xattrs.h"
 #include "platform/posix_tree.h"
 #include "platform/posix_tree_parts.h"
@@ -29,23 +29,14 @@ bool is_damage(int error) { return error == EUCLEAN || error == EBADMSG; }
 
 std::string stamp_name(const std::string& grave) { return "s" + grave.substr(1); }
 
-struct Dir {
-  DIR* stream = nullptr;
-  ~Dir() {
-    if (stream) ::closedir(stream);
-  }
-};
-
 // Names in a folder that begin like this.
 Result<std::vector<std::string>> names_like(int dir_fd, std::string_view prefix) {
-  UniqueFd own(::openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  Dir dir{own ? ::fdopendir(own.get()) : nullptr};
-  if (!dir.stream) return fail_errno(errno, "cannot read the graveyard");
-  own.release();
+  const FolderStream stream = read_folder(dir_fd);
+  if (!stream) return fail_errno(errno, "cannot read the graveyard");
   std::vector<std::string> names;
   for (;;) {
     errno = 0;
-    const dirent* entry = ::readdir(dir.stream);
+    const dirent* entry = ::readdir(stream.get());
     if (!entry && errno != 0) return fail_errno(errno, "cannot read the graveyard");
     if (!entry) return names;
     if (std::string_view(entry->d_name).starts_with(prefix)) names.emplace_back(entry->d_name);
@@ -128,14 +119,12 @@ Result<std::uint64_t> PosixTree::grave_stamp(int fd, const std::string& grave) {
 
 // Each of the folder's objects with a name of its own counts: all but the last names of others were taken away when it came here.
 Status PosixTree::sum_below(int fd, ports::GraveEntry& sum) const {
-  Dir dir;
-  UniqueFd own(::openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  dir.stream = own ? ::fdopendir(own.get()) : nullptr;
-  if (!dir.stream) return fail_errno(errno, "set {}: cannot read a dead folder", set_);
-  const int folder = own.release();
+  const FolderStream stream = read_folder(fd);
+  if (!stream) return fail_errno(errno, "set {}: cannot read a dead folder", set_);
+  const int folder = ::dirfd(stream.get());
   for (;;) {
     errno = 0;
-    const dirent* entry = ::readdir(dir.stream);
+    const dirent* entry = ::readdir(stream.get());
     if (!entry && errno != 0) return fail_errno(errno, "set {}: cannot read a dead folder", set_);
     if (!entry) return {};
     const std::string_view name = entry->d_name;

@@ -1,19 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "platform/unmark.h"
 
-#include <dirent.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
 #include <cerrno>
-#include <memory>
 #include <string_view>
 #include <vector>
 
+#include "platform/folder_stream.h"
 #include "platform/object_xattrs.h"
-#include "platform/unique_fd.h"
 #include "ports/tree.h"
 
 namespace holdfast::platform {
@@ -21,24 +17,6 @@ namespace {
 
 constexpr std::string_view own_attributes = "trusted.holdfast.";
 constexpr std::uint64_t ask_every = 256;
-
-struct Closer {
-  void operator()(DIR* d) const { ::closedir(d); }
-};
-using Folder = std::unique_ptr<DIR, Closer>;
-
-UniqueFd open_here(int folder, const char* name, int flags) {
-  open_how how{};
-  how.flags = static_cast<std::uint64_t>(flags) | O_NOFOLLOW | O_CLOEXEC;
-  how.resolve = RESOLVE_NO_XDEV;
-  return UniqueFd(static_cast<int>(::syscall(SYS_openat2, folder, name, &how, sizeof how)));
-}
-
-Folder read_folder(UniqueFd fd) {
-  Folder folder(fd ? ::fdopendir(fd.get()) : nullptr);
-  if (folder) (void)fd.release();
-  return folder;
-}
 
 class Walk {
  public:
@@ -67,12 +45,13 @@ class Walk {
     if (!entry) return levels_.pop_back();
     const std::string_view name = entry->d_name;
     if (name == "." || name == ".." || (levels_.size() == 1 && name == ports::hidden_name)) return;
-    const UniqueFd fd = open_here(::dirfd(at), entry->d_name, O_PATH);
+    const UniqueFd fd = open_in_folder(::dirfd(at), entry->d_name, O_PATH);
     if (!fd) return;  // gone, or another file system
     unmark(fd.get());
     struct stat st {};
     if (::fstatat(fd.get(), "", &st, AT_EMPTY_PATH) != 0 || !S_ISDIR(st.st_mode)) return;
-    if (Folder folder = read_folder(open_here(::dirfd(at), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOATIME)))
+    if (FolderStream folder =
+            read_folder(open_in_folder(::dirfd(at), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOATIME)))
       levels_.push_back(std::move(folder));
   }
 
@@ -91,7 +70,7 @@ class Walk {
   }
 
   const std::function<bool()>& stop_;
-  std::vector<Folder> levels_;
+  std::vector<FolderStream> levels_;
   Unmarked done_;
 };
 
