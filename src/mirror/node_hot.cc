@@ -80,13 +80,14 @@ Status NodeLog::mark_trees_locked(const HotMark& mark) {
 Status NodeLog::add_tree_while_active(std::shared_ptr<ports::Tree> tree) {
   const SetNumber set = tree->set();
   const std::lock_guard lock(marks_mutex_);
-  // Known of before: this node was elected while the folder was not here.
-  if (const NodeState state = snapshot(); state.marked.contains(set) || tree->is_another()) {
+  // Remembered: this node was elected while the folder was not here.
+  if (const NodeState state = snapshot(); state.marked.contains(set)) {
     HF_ASSIGN(const std::string why, why_not_remembered(*tree, state, nullptr));
     if (!why.empty())
       return tl::unexpected(Error{ErrorCode::refused, fmt::format("set {}: {}, and this node leads", set, why),
                                   "put the folder back that was there, or unprotect it, and protect it anew", 0});
   }
+  HF_TRY(tree->adopt_root());  // what the index may know of an earlier cluster's set is about another folder
   if (hot_) {
     const HotMark mark = hot_->mark_now();
     const Status marked = mark.drawn != 0 ? tree->set_mark(ports::Mark::hot, encode(mark)) : Status{};
@@ -119,13 +120,9 @@ Status NodeLog::doubt_if_not_ours(ports::Tree& tree) {
               "put the folder back that was there, or remove the mirror's state, and this node is copied anew", 0});
   log_warning("set {}: {}: it counts as no copy until it was compared with the active's as a whole", set, why);
   HF_TRY(update_state([&](NodeState& s) {
-    s.complete.erase(set);
-    s.resyncing.erase(set);
-    s.marked.erase(set);
+    s.forget(set);
     s.lost.insert(set);
     s.doubted.insert(set);
-    if (s.point) s.point->complete.erase(set);
-    if (s.point && s.point->complete.empty()) s.point.reset();
   }));
   applier_.doubt(set);
   if (events_.doubted) events_.doubted(set, why);

@@ -353,15 +353,7 @@ Status NodeLog::remove_set(SetNumber set) {
   if (const NodeState s = snapshot(); !s.complete.contains(set) && !s.resyncing.contains(set) &&
                                       !s.lost.contains(set) && !s.marked.contains(set) && !s.doubted.contains(set))
     return {};
-  return update_state([&](NodeState& s) {
-    s.lost.erase(set);
-    s.complete.erase(set);
-    s.resyncing.erase(set);
-    s.marked.erase(set);
-    s.doubted.erase(set);
-    if (s.point) s.point->complete.erase(set);
-    if (s.point && s.point->complete.empty()) s.point.reset();
-  });
+  return update_state([&](NodeState& s) { s.forget(set); });
 }
 
 Epoch NodeLog::active_epoch() const {
@@ -383,7 +375,7 @@ void NodeLog::let_peers_in(Epoch epoch) {
   changed();
 }
 
-// Every set here is whole, and every one that was whole, is or was, is here.
+// Every set that is here is whole, and every one that is whole, or was once, is here.
 bool NodeLog::complete_locked() const {
   return !state_.rewind && state_.resyncing.empty() && state_.lost.empty() && state_.complete == sets_;
 }

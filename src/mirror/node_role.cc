@@ -403,11 +403,6 @@ Status NodeLog::step_down_held(Position end) {
   }
   active_.ring().close();
   for (const auto& s : senders()) s->end_epoch();
-  Status synced = applier_.for_each_tree([](ports::Tree& tree) { return tree.sync(); });
-  if (!synced) {
-    fault(synced.error());
-    return synced;
-  }
   HF_TRY(restart_log(end, [](NodeState& s) {
     s.active_epoch = Epoch(0);
     s.clean = true;

@@ -44,6 +44,13 @@ std::uint32_t version_of(const NodeState& s) {
 
 }  // namespace
 
+void NodeState::forget(SetNumber set) {
+  for (auto* sets : {&complete, &resyncing, &lost, &doubted}) sets->erase(set);
+  marked.erase(set);
+  if (point) point->complete.erase(set);
+  if (point && point->complete.empty()) point.reset();
+}
+
 Bytes encode(const NodeState& s) {
   Bytes out;
   out.reserve(128);

@@ -69,6 +69,8 @@ struct NodeState {
   std::set<SetNumber> doubted;
   // What each tree carries since it was here last at a checkpoint, or later ones. Not of sets that an older program knew.
   std::map<SetNumber, CheckpointMark> marked;
+
+  void forget(SetNumber set);  // all that is said of it
 };
 
 Bytes encode(const NodeState& state);

@@ -17,9 +17,11 @@ constexpr std::uint32_t keep_size = 0x01;
 constexpr std::string_view capability = "security.capability", ours = "trusted.holdfast.";
 constexpr std::uint64_t most_bytes_of_a_file = std::numeric_limits<std::int64_t>::max();
 
-Error not_there(Error e) {
-  if (e.code == ErrorCode::not_found) e.code = ErrorCode::stale;
-  return e;
+// What the past does not have any more was there when it was asked for first.
+template <class T>
+Result<T> still(Result<T> then) {
+  if (!then && then.error().code == ErrorCode::not_found) then.error().code = ErrorCode::stale;
+  return then;
 }
 
 std::uint64_t cost(std::string_view name, ByteView value) { return name.size() + value.size(); }
@@ -42,9 +44,8 @@ Status ScratchView::ask_object(SetNumber set, const FileId& id, Told& told) {
     if (find(set, id)) return {};
   }
   if (told.objects.contains(id)) return {};
-  auto then = past_->attributes(set, id);
-  if (!then) return tl::unexpected(not_there(std::move(then).error()));
-  told.objects.emplace(id, *then);
+  HF_ASSIGN(const auto then, still(past_->attributes(set, id)));
+  told.objects.emplace(id, then);
   return {};
 }
 
@@ -56,10 +57,9 @@ Status ScratchView::ask_name(SetNumber set, const FileId& dir, std::string_view 
       return {};
     }
   }
-  auto then = past_->lookup(set, dir, name);
-  if (!then) return tl::unexpected(not_there(std::move(then).error()));
-  stands = *then;
-  told.names[{dir, std::string(name)}] = std::move(*then);
+  HF_ASSIGN(auto then, still(past_->lookup(set, dir, name)));
+  stands = then;
+  told.names[{dir, std::string(name)}] = std::move(then);
   return {};
 }
 
@@ -68,9 +68,8 @@ Status ScratchView::ask_list(SetNumber set, const FileId& dir, Told& told) {
     const std::lock_guard lock(mutex_);
     if (const Object* folder = find(set, dir); folder && folder->made) return {};
   }
-  auto then = past_->list(set, dir);
-  if (!then) return tl::unexpected(not_there(std::move(then).error()));
-  told.lists[dir] = std::move(*then);
+  HF_ASSIGN(auto then, still(past_->list(set, dir)));
+  told.lists[dir] = std::move(then);
   return {};
 }
 
@@ -79,9 +78,8 @@ Status ScratchView::ask_xattrs(SetNumber set, const FileId& id, Told& told) {
     const std::lock_guard lock(mutex_);
     if (const Object* object = find(set, id); object && object->xattrs) return {};
   }
-  auto then = past_->xattrs(set, id);
-  if (!then) return tl::unexpected(not_there(std::move(then).error()));
-  HF_ASSIGN(const auto list, log::decode_xattrs(*then));
+  HF_ASSIGN(const auto then, still(past_->xattrs(set, id)));
+  HF_ASSIGN(const auto list, log::decode_xattrs(then));
   Xattrs& all = told.xattrs[id];
   for (const auto& x : list) all.emplace(x.name, Bytes(x.value.begin(), x.value.end()));
   return {};
@@ -106,9 +104,8 @@ Result<PastPages> ScratchView::ask_pages(SetNumber set, const FileId& id, std::u
   PastPages pages;
   for (const std::uint64_t page : wanted) {
     Bytes bytes(std::min(scratch_page, past_end - page * scratch_page));
-    auto got = past_->read(set, id, page * scratch_page, bytes);
-    if (!got) return tl::unexpected(not_there(std::move(got).error()));
-    bytes.resize(*got);
+    HF_ASSIGN(const std::size_t got, still(past_->read(set, id, page * scratch_page, bytes)));
+    bytes.resize(got);
     pages[page] = std::move(bytes);
   }
   return pages;

@@ -13,7 +13,6 @@ namespace {
 
 // In mode async: each batch costs the passive a sync and both nodes a wake-up, and the recovery point is counted in seconds.
 constexpr int async_linger_ms = 20;
-constexpr int heartbeat_ms = 500;
 constexpr std::size_t max_rounds = 1024;
 constexpr std::size_t send_at_once_bytes = 128 * 1024;
 

@@ -29,6 +29,8 @@
 
 namespace holdfast::mirror {
 
+constexpr int heartbeat_ms = 500;  // a peer that hears nothing for some seconds gives the connection up
+
 enum class PeerState { lost, connecting, resync, streaming, synchronized };
 const char* to_string(PeerState state);
 

@@ -4,12 +4,6 @@
 #include "mirror/sender.h"
 
 namespace holdfast::mirror {
-namespace {
-
-constexpr std::int64_t heard_every_ns = 500'000'000;
-
-}  // namespace
-
 // Behind the welcome.
 Status Sender::read_listed(FrameReader& reader, Welcome& welcome) {
   while (welcome.entries.size() < welcome.listed) {
@@ -32,7 +26,7 @@ Result<tl::expected<Reconciled, std::string>> Sender::note_for(const Visit& visi
   const auto between = [&]() -> Status {
     Status goes_on = epochs_ == visit.epochs ? Status{} : fail(ErrorCode::stale, "peer {}: the epoch has ended", name_);
     const std::int64_t now = shared_.times.steady_ns();
-    if (goes_on && now - heard_ns >= heard_every_ns) {
+    if (goes_on && now - heard_ns >= heartbeat_ms * std::int64_t{1'000'000}) {
       heard_ns = now;
       goes_on = visit.stream.write_all(encode_frame(Heartbeat{shared_.times.realtime_ns()}));
     }

@@ -72,6 +72,21 @@ TEST_F(TreeMarks, WithoutNotesOfTheEpochThereIsNothingToCompareWith) {
   EXPECT_EQ(why(&hot_), "") << "an older program noted them";
 }
 
+// The point that resynchronizations began at stays, for the other sets.
+TEST_F(TreeMarks, WhatIsForgottenOfASetIsThatAlone) {
+  state_.complete = {1, 2, 3};
+  state_.marked = {{1, {3, Sequence(1)}}, {2, {3, Sequence(2)}}};
+  state_.point = PastState{};
+  state_.point->complete = {1, 2};
+  state_.forget(1);
+  EXPECT_EQ(state_.complete, (std::set<SetNumber>{2, 3}));
+  EXPECT_EQ(state_.marked.size(), 1U);
+  ASSERT_TRUE(state_.point);
+  EXPECT_EQ(state_.point->complete, (std::set<SetNumber>{2}));
+  state_.forget(2);
+  EXPECT_FALSE(state_.point);
+}
+
 TEST_F(TreeMarks, WhatIsNoMarkIsNone) {
   EXPECT_FALSE(decode_hot_mark({}));
   EXPECT_FALSE(decode_checkpoint_mark({}));

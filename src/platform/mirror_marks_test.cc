@@ -41,9 +41,7 @@ class MirrorMarks : public MirrorReturn {
 };
 
 TEST_F(MirrorMarks, AnActiveThatReturnsWithAnotherFolderIsCopiedAnew) {
-  make_tree(a);
-  ASSERT_TRUE(a.start() && b.start());
-  lead_and_settle(a, b, 1);
+  ASSERT_NO_FATAL_FAILURE(begin());
   RandomApplication(a, seeded(1)).run(100);
   ASSERT_TRUE(equal(a, b));
   a.stop();
@@ -58,9 +56,7 @@ TEST_F(MirrorMarks, AnActiveThatReturnsWithAnotherFolderIsCopiedAnew) {
 
 // A crash right after the folder was seen must not make it the one that was remembered.
 TEST_F(MirrorMarks, AnotherFolderStaysAnotherOverARestart) {
-  make_tree(a);
-  ASSERT_TRUE(a.start() && b.start());
-  lead_and_settle(a, b, 1);
+  ASSERT_NO_FATAL_FAILURE(begin());
   a.stop();
   replace_folder(a);
   ASSERT_TRUE(a.start(false));
@@ -76,12 +72,13 @@ TEST_F(MirrorMarks, AnotherFolderStaysAnotherOverARestart) {
   a.stop();
   ASSERT_TRUE(a.start());
   EXPECT_FALSE(complete(a)) << "it is known by now, and is not what it was";
+  a.stop();
+  ASSERT_TRUE(a.start(false));
+  EXPECT_FALSE(complete(a)) << "nor is a set nothing whose folder can't be opened";
 }
 
 TEST_F(MirrorMarks, OneWithAnotherFolderDoesNotLeadAgain) {
-  make_tree(a);
-  ASSERT_TRUE(a.start() && b.start());
-  lead_and_settle(a, b, 1);
+  ASSERT_NO_FATAL_FAILURE(begin());
   a.stop();
   replace_folder(a);
   ASSERT_TRUE(a.start());
@@ -92,9 +89,7 @@ TEST_F(MirrorMarks, OneWithAnotherFolderDoesNotLeadAgain) {
 
 // The last one that is left: an administrator put a backup there.
 TEST_F(MirrorMarks, ByForceAnotherFolderLeadsAsItStands) {
-  make_tree(a);
-  ASSERT_TRUE(a.start() && b.start());
-  lead_and_settle(a, b, 1);
+  ASSERT_NO_FATAL_FAILURE(begin());
   a.stop();
   replace_folder(a);
   std::ofstream(a.tree_path() + "/restored") << "from a backup";
@@ -113,10 +108,12 @@ TEST_F(MirrorMarks, ByForceAnotherFolderLeadsAsItStands) {
   EXPECT_TRUE(equal(a, b));
 }
 
+// It leads by an administrator's word while the folder is away, and remembers how far that had got.
 TEST_F(MirrorMarks, ASetThatCouldNotBeAddedCanBeAddedLater) {
-  make_tree(a);
-  ASSERT_TRUE(a.start() && b.start());
-  lead_and_settle(a, b, 1);
+  ASSERT_NO_FATAL_FAILURE(begin());
+  const auto end = a.log->end_epoch();
+  ASSERT_TRUE(end);
+  ASSERT_TRUE(a.log->step_down(*end));  // a tree that was an active's only carries no such mark
   a.stop();
   const std::string away = a.tree_path() + ".away";
   ASSERT_TRUE(a.start(false));
@@ -130,12 +127,28 @@ TEST_F(MirrorMarks, ASetThatCouldNotBeAddedCanBeAddedLater) {
   EXPECT_TRUE(a.add_set());
 }
 
+// The state began anew, the index is of before: set 1 was another folder then.
+TEST_F(MirrorMarks, AnIndexOfAnEarlierClusterIsNoMemory) {
+  make_tree(a, 20);
+  ASSERT_TRUE(a.start() && b.start());
+  ASSERT_TRUE(a.log->promote(Epoch(1), true));
+  a.stop();
+  std::filesystem::remove_all(a.log_path() + "/../state");
+  std::filesystem::remove_all(a.log_path());
+  replace_folder(a);
+  std::ofstream(a.tree_path() + "/anew") << "of the new cluster";
+  ASSERT_TRUE(a.start(false));
+  lead(a, b, 1);
+  ASSERT_TRUE(a.add_set());
+  ASSERT_TRUE(synchronized(a));
+  EXPECT_TRUE(equal(a, b));
+  EXPECT_TRUE(std::filesystem::exists(b.tree_path() + "/anew"));
+}
+
 // In the middle of a copy nothing is whole, and there may be no history: it is told all the same, or only what changed would be sent.
 TEST_F(MirrorMarks, InMidResyncAnotherFolderIsNoticedToo) {
   b.undo_bytes = 0;
-  make_tree(a);
-  ASSERT_TRUE(a.start() && b.start());
-  lead_and_settle(a, b, 1);
+  ASSERT_NO_FATAL_FAILURE(begin());
   ASSERT_TRUE(equal(a, b));
   b.stop();
   {
@@ -153,9 +166,7 @@ TEST_F(MirrorMarks, InMidResyncAnotherFolderIsNoticedToo) {
 }
 
 TEST_F(MirrorMarks, AnActiveThatReturnsWithAnOlderStateIsComparedAsAWhole) {
-  make_tree(a);
-  ASSERT_TRUE(a.start() && b.start());
-  lead_and_settle(a, b, 1);
+  ASSERT_NO_FATAL_FAILURE(begin());
   const std::string before = mark_of(a, hot);
   RandomApplication application(a, seeded(21));
   ASSERT_TRUE(wait(a, [&] {  // another generation of notes is dropped
@@ -187,9 +198,7 @@ TEST_F(MirrorMarks, ASetAddedToAnEpochIsMarkedBeforeItCounts) {
 }
 
 TEST_F(MirrorMarks, APassiveWithAnOlderStateIsComparedAsAWhole) {
-  make_tree(a);
-  ASSERT_TRUE(a.start() && b.start());
-  lead_and_settle(a, b, 1);
+  ASSERT_NO_FATAL_FAILURE(begin());
   RandomApplication application(a, seeded(31));
   const auto checkpointed = [&](const std::string& last) {
     return wait(a, [&] {
@@ -217,9 +226,7 @@ TEST_F(MirrorMarks, APassiveWithAnOlderStateIsComparedAsAWhole) {
 
 // The log has begun anew since, twice.
 TEST_F(MirrorMarks, SoIsOneOfBeforeARoleChange) {
-  make_tree(a);
-  ASSERT_TRUE(a.start() && b.start());
-  lead_and_settle(a, b, 1);
+  ASSERT_NO_FATAL_FAILURE(begin());
   ASSERT_TRUE(equal(a, b));
   const std::string before = mark_of(b, checkpoint);
   TestNode *from = &a, *to = &b;
@@ -239,9 +246,7 @@ TEST_F(MirrorMarks, SoIsOneOfBeforeARoleChange) {
 }
 
 TEST_F(MirrorMarks, APassiveWithAnotherFolderIsCopiedAnew) {
-  make_tree(a);
-  ASSERT_TRUE(a.start() && b.start());
-  lead_and_settle(a, b, 1);
+  ASSERT_NO_FATAL_FAILURE(begin());
   ASSERT_TRUE(equal(a, b));
   b.stop();
   replace_folder(b);
@@ -255,9 +260,7 @@ TEST_F(MirrorMarks, APassiveWithAnotherFolderIsCopiedAnew) {
 
 // A comparison found it before the active died; its successor does not know.
 TEST_F(MirrorMarks, WhatWasKnownToDifferIsComparedAsAWhole) {
-  make_tree(a);
-  ASSERT_TRUE(a.start() && b.start());
-  lead_and_settle(a, b, 1);
+  ASSERT_NO_FATAL_FAILURE(begin());
   ASSERT_TRUE(equal(a, b));
   const std::string rotten = b.tree_path() + "/t0/f7";
   const auto when = std::filesystem::last_write_time(rotten);
@@ -279,9 +282,7 @@ TEST_F(MirrorMarks, WhatWasKnownToDifferIsComparedAsAWhole) {
 
 // It was fenced, and goes on in the same process: giving ids to what has none is no change any more that would have to be noted.
 TEST_F(MirrorMarks, AFencedNodeThatFollowsGivesIdsAgain) {
-  make_tree(a);
-  ASSERT_TRUE(a.start() && b.start());
-  lead_and_settle(a, b, 1);
+  ASSERT_NO_FATAL_FAILURE(begin());
   a.log->abort();
   std::ofstream(a.tree_path() + "/unknown") << "of nobody";
   take_over(b, 2);

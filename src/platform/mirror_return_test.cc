@@ -17,9 +17,7 @@ using testing::seeded;
 using testing::TestNode;
 
 TEST_F(MirrorReturn, AnActiveThatDiedIsReconciledWhereItWasHot) {
-  make_tree(a, idle_files);
-  ASSERT_TRUE(a.start() && b.start());
-  lead_and_settle(a, b, 1);
+  ASSERT_NO_FATAL_FAILURE(begin(idle_files));
   RandomApplication application(a, seeded(1));
   application.run(300);
   b.runtime.reset();
@@ -42,9 +40,7 @@ TEST_F(MirrorReturn, AnActiveThatDiedIsReconciledWhereItWasHot) {
 
 // In the same process, with changes that were under way when the epoch ended.
 TEST_F(MirrorReturn, AnActiveThatWasFencedIsToo) {
-  make_tree(a);
-  ASSERT_TRUE(a.start() && b.start());
-  lead_and_settle(a, b, 1);
+  ASSERT_NO_FATAL_FAILURE(begin());
   std::atomic<bool> stop{false};
   std::thread straggler([&] {
     RandomApplication application(a, seeded(11));
@@ -66,9 +62,7 @@ TEST_F(MirrorReturn, AnActiveThatWasFencedIsToo) {
 
 // While a change is under way it may still add to what is listed.
 TEST_F(MirrorReturn, ItIsNotLetInWhileAChangeIsUnderWay) {
-  make_tree(a);
-  ASSERT_TRUE(a.start() && b.start());
-  lead_and_settle(a, b, 1);
+  ASSERT_NO_FATAL_FAILURE(begin());
   mirror::HotGate::Guard guard;
   const FileId root = FileId::root(1);
   ASSERT_TRUE(a.enter_hot(guard, 1, {{root, true}}));
@@ -85,9 +79,7 @@ TEST_F(MirrorReturn, ItIsNotLetInWhileAChangeIsUnderWay) {
 }
 
 TEST_F(MirrorReturn, OneThatLeadsAgainReconcilesItsPeerWhereItWasHot) {
-  make_tree(a);
-  ASSERT_TRUE(a.start() && b.start());
-  lead_and_settle(a, b, 1);
+  ASSERT_NO_FATAL_FAILURE(begin());
   RandomApplication application(a, seeded(21));
   application.run(300);
   b.runtime.reset();
@@ -109,9 +101,7 @@ TEST_F(MirrorReturn, OneThatLeadsAgainReconcilesItsPeerWhereItWasHot) {
 
 TEST_F(MirrorReturn, ANodeThatDoesNotKnowOfListsIsComparedAsAWhole) {
   b.features = mirror::feature_partial_resync;
-  make_tree(a);
-  ASSERT_TRUE(a.start() && b.start());
-  lead_and_settle(a, b, 1);
+  ASSERT_NO_FATAL_FAILURE(begin());
   RandomApplication(a, seeded(31)).run(100);
   a.stop();
   take_over(b, 2);
@@ -127,9 +117,7 @@ TEST_F(MirrorReturn, ANodeThatDoesNotKnowOfListsIsComparedAsAWhole) {
 
 // A third node led between, here: the successor itself died and leads again. Nobody knows then what it lacks of the first epoch.
 TEST_F(MirrorReturn, OneThatReturnsAfterTwoUncleanEndsIsComparedAsAWhole) {
-  make_tree(a);
-  ASSERT_TRUE(a.start() && b.start());
-  lead_and_settle(a, b, 1);
+  ASSERT_NO_FATAL_FAILURE(begin());
   RandomApplication(a, seeded(41)).run(100);
   a.stop();
   take_over(b, 2);
@@ -150,9 +138,7 @@ TEST_F(MirrorReturn, OneThatReturnsAfterTwoUncleanEndsIsComparedAsAWhole) {
 TEST_F(MirrorReturn, AgainAndAgain) {
   const unsigned seed = seeded(51);
   std::mt19937 random(seed);
-  make_tree(a);
-  ASSERT_TRUE(a.start() && b.start());
-  lead_and_settle(a, b, 1);
+  ASSERT_NO_FATAL_FAILURE(begin());
   TestNode *active = &a, *passive = &b;
   std::uint64_t epoch = 1;
   int partial = 0;

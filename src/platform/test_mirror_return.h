@@ -31,6 +31,12 @@ class MirrorReturn : public MirrorPair {
     ASSERT_TRUE(synchronized(active));
     settle(active);
   }
+  // The beginning of most tests: `a` leads the first epoch.
+  void begin(int files = 100) {
+    make_tree(a, files);
+    ASSERT_TRUE(a.start() && b.start());
+    lead_and_settle(a, b, 1);
+  }
   void settle(TestNode& active) {
     // A generation ends only if something was noted in it.
     RandomApplication application(active, 4711);
