@@ -207,9 +207,13 @@ int look_command(Session& session, const LookOptions& o) {
                 "of it is gone at the end",
                 human_bytes(shown->limit_bytes))
           : ", read-only";
-  session.print(fmt::format("{} on {} shows the folders as of {}{}\nend it with: holdfast look --end {}{}\n",
+  const std::string who =
+      shown->closed_above.empty()
+          ? ""
+          : fmt::format("\nonly root gets in, because {} is not open to others", printable(shown->closed_above));
+  session.print(fmt::format("{} on {} shows the folders as of {}{}{}\nend it with: holdfast look --end {}{}\n",
                             printable(o.dir), printable(shown->node), local_time(shown->time_ms, wall_ns() / 1'000'000),
-                            how, printable(o.dir), o.node.empty() ? "" : " --node " + o.node));
+                            how, who, printable(o.dir), o.node.empty() ? "" : " --node " + o.node));
   return exit_ok;
 }
 

@@ -74,6 +74,7 @@ template <class V>
 void fields(V& v, LookStatus& t) {
   v("node", t.node), v("dir", t.dir), v("batch", t.batch), v("time", WallTime{t.time_ms});
   v("writable", t.writable), v("bytes", t.bytes), v("limit_bytes", t.limit_bytes);
+  v("closed_above", t.closed_above);
 }
 template <class V>
 void fields(V& v, LooksReply& t) {

@@ -117,6 +117,7 @@ struct LookStatus {
   std::int64_t time_ms = 0;
   bool writable = false;
   std::uint64_t bytes = 0, limit_bytes = 0;  // that was written, and may be
+  std::string closed_above;  // when it is made, not empty: this folder keeps others out, so the view is root's
 };
 struct LooksReply {
   std::vector<LookStatus> looks;

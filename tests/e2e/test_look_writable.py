@@ -4,6 +4,7 @@
 import contextlib
 import subprocess
 
+import folders
 import history
 import postgres
 import pytest
@@ -149,3 +150,18 @@ def test_a_writable_view_does_not_hold_up_a_promotion(cluster, lab):
         cluster.cli(passive, "look", "--end", VIEW)
     assert lab.exec(passive, "mountpoint", "-q", VIEW, check=False).returncode != 0
     cluster.wait_automatic_failover(240)
+
+
+def test_a_folder_above_that_keeps_others_out_keeps_them_out_of_the_view(cluster, lab):
+    active, passive = history.need(cluster)
+    prepare = 'chmod 0700 /srv/closed; echo secret > "$1/open-to-all"; chmod 0644 "$1/open-to-all"; chmod 0755 "$1"'
+    with folders.protected(cluster, "/srv/closed/data", prepare):
+        good_s = clock_s(lab, active)
+        history.wait_past(cluster, active, good_s)
+        lab.sh(active, "echo later > /srv/closed/data/later")
+        with view(cluster, lab, active, passive, iso(good_s)) as shown:
+            assert shown["closed_above"] == "/srv/closed", shown
+            inside = f"{VIEW}/srv/closed/data/open-to-all"
+            assert lab.sh(passive, f"cat {inside}") == "secret\n"
+            as_nobody = lab.exec(passive, "runuser", "-u", "nobody", "--", "cat", inside, check=False)
+            assert as_nobody.returncode != 0 and "secret" not in as_nobody.stdout, as_nobody

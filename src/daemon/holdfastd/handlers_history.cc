@@ -277,7 +277,8 @@ Result<control::LookStatus> ApiHandlers::look(const Caller&, const control::Look
                              point.time_ns / ns_per_ms,
                              flag_of(*mounted, "writable"),
                              0,
-                             number_of(*mounted, "limit_bytes")};
+                             number_of(*mounted, "limit_bytes"),
+                             text_of(*mounted, "closed_above")};
 }
 
 Result<Accepted> ApiHandlers::look_end(const Caller&, const control::LookEndRequest& r) {

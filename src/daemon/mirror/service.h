@@ -16,6 +16,7 @@
 #include <nlohmann/json.hpp>
 
 #include "capture/look_mount.h"
+#include "daemon/mirror/covers.h"
 #include "daemon/mirror/lease_gate.h"
 #include "daemon/mirror/mirror_config.h"
 #include "daemon/mirror/protected_set.h"
@@ -110,12 +111,9 @@ class Service {
   Json status_of_undo(const mirror::NodeLogStatus& s);
   Status start_runtime(const MirrorConfig& config);
   Status remember_paths(const MirrorConfig& config);
-  struct Covered {
-    SetNumber set = 0;
-    std::string path;
-  };
-  std::optional<std::vector<Covered>> known_covers() const;
-  Result<std::vector<std::string>> let_go(std::vector<std::string> paths);
+  std::string covers_file() const { return paths_.state_dir + "/covers.json"; }
+  std::optional<std::vector<Cover>> known_covers() const;  // nothing: the file is damaged
+  Status let_go(CoversNow& now);
   Status take_sets(const MirrorConfig& config);
   Status add_set(const SetConfig& config);
   Status remove_set(SetNumber set);
@@ -174,8 +172,14 @@ class Service {
     std::shared_ptr<mirror::ScratchView> scratch;  // null: read-only
   };
   Result<std::uint64_t> scratch_limit(const Json& request) const;
-  Result<std::vector<capture::LookMount::Root>> look_roots(const std::string& dir, std::uint64_t batch,
-                                                           std::unique_ptr<mirror::PastView>& view);
+  // What a request to look asks for: the past, and where in the mount each folder of it stands.
+  struct AskedFor {
+    std::string dir;
+    Look look;
+    std::unique_ptr<mirror::PastView> view;
+    std::vector<capture::LookMount::Root> roots;
+  };
+  Result<AskedFor> asked_for(const Json& request);
   void remember_look(const std::string& dir, Look look);
   std::mutex looks_mutex_;
   std::map<std::string, Look> looks_;  // by folder

@@ -50,22 +50,23 @@ void Service::drop_ended_looks() {
 }
 
 // The view itself, and where in it each folder stands.
-Result<std::vector<capture::LookMount::Root>> Service::look_roots(const std::string& dir, std::uint64_t batch,
-                                                                  std::unique_ptr<mirror::PastView>& view) {
+Result<Service::AskedFor> Service::asked_for(const Json& request) {
+  AskedFor asked;
+  asked.dir = request.at("dir").get<std::string>();
+  asked.look.batch = request.at("batch").get<std::uint64_t>();
   if (!log_) return fail(ErrorCode::unavailable, "not configured yet");
   drop_ended_looks();
   std::vector<std::string> taken = {paths_.state_dir};
   for (const auto& set : sets()) taken.push_back(set->config().path);
-  HF_TRY(check_place(dir, taken));
+  HF_TRY(check_place(asked.dir, taken));
   if (!history()) return fail(ErrorCode::refused, "this node keeps no undo history");
-  HF_ASSIGN(view, log_->look(batch));
-  std::vector<capture::LookMount::Root> roots;
-  for (const SetNumber set : view->sets())
+  HF_ASSIGN(asked.view, log_->look(asked.look.batch));
+  for (const SetNumber set : asked.view->sets())
     for (const auto& here : sets())
-      if (here->config().set == set) roots.push_back({set, here->config().path.substr(1)});
+      if (here->config().set == set) asked.roots.push_back({set, here->config().path.substr(1)});
   if (sets().size() == 1)
-    for (auto& root : roots) root.path.clear();
-  return roots;
+    for (auto& root : asked.roots) root.path.clear();
+  return asked;
 }
 
 void Service::remember_look(const std::string& dir, Look look) {
@@ -78,14 +79,11 @@ void Service::remember_look(const std::string& dir, Look look) {
 
 Result<nlohmann::json> Service::look(const Json& request) {
   const std::lock_guard transition(transition_mutex_);
-  const std::string dir = request.at("dir").get<std::string>();
-  Look look;
-  look.batch = request.at("batch").get<std::uint64_t>();
-  std::unique_ptr<mirror::PastView> view;
-  HF_ASSIGN(const auto roots, look_roots(dir, look.batch, view));
-  HF_ASSIGN(look.mount, capture::LookMount::mount(dir, roots, std::shared_ptr<ports::PastTree>(std::move(view))));
-  remember_look(dir, std::move(look));
-  return Json{{"dir", dir}};
+  HF_ASSIGN(AskedFor asked, asked_for(request));
+  HF_ASSIGN(asked.look.mount,
+            capture::LookMount::mount(asked.dir, asked.roots, std::shared_ptr<ports::PastTree>(std::move(asked.view))));
+  remember_look(asked.dir, std::move(asked.look));
+  return Json{{"dir", asked.dir}};
 }
 
 Result<std::uint64_t> Service::scratch_limit(const Json& request) const {
@@ -120,14 +118,12 @@ std::string closed_above(const std::filesystem::path& path) {
 
 Result<nlohmann::json> Service::look_writable(const Json& request) {
   const std::lock_guard transition(transition_mutex_);
-  const std::string dir = request.at("dir").get<std::string>();
-  Look look;
-  look.batch = request.at("batch").get<std::uint64_t>();
-  std::unique_ptr<mirror::PastView> view;
-  HF_ASSIGN(const auto roots, look_roots(dir, look.batch, view));
+  HF_ASSIGN(AskedFor asked, asked_for(request));
   HF_ASSIGN(const std::uint64_t limit, scratch_limit(request));
   HF_ASSIGN(auto store, platform::ScratchFile::open(paths_.state_dir, keep_free));
-  look.scratch = std::make_shared<mirror::ScratchView>(std::shared_ptr<ports::PastTree>(std::move(view)),
+  const std::string& dir = asked.dir;
+  Look& look = asked.look;
+  look.scratch = std::make_shared<mirror::ScratchView>(std::shared_ptr<ports::PastTree>(std::move(asked.view)),
                                                        std::move(store), times_, mirror::ScratchView::Limits{limit});
   const auto trouble = [this, dir](const Error& why) {
     log_warning("{}: {}", dir, why.to_string());
@@ -141,7 +137,7 @@ Result<nlohmann::json> Service::look_writable(const Json& request) {
   for (const auto& set : sets())
     if (closed.empty()) closed = closed_above(set->config().path);
   if (!closed.empty()) log_info("{}: for root only, because {} is not open to others", dir, closed);
-  HF_ASSIGN(look.mount, capture::LookMount::mount(dir, roots, std::shared_ptr<ports::ScratchTree>(look.scratch),
+  HF_ASSIGN(look.mount, capture::LookMount::mount(dir, asked.roots, std::shared_ptr<ports::ScratchTree>(look.scratch),
                                                   trouble, closed.empty()));
   remember_look(dir, std::move(look));
   return Json{{"dir", dir}, {"writable", true}, {"limit_bytes", limit}, {"closed_above", closed}};
