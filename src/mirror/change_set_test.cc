@@ -6,19 +6,16 @@
 #include <random>
 
 #include "mirror/file_type.h"
+#include "mirror/test_ids.h"
 
 namespace holdfast::mirror {
 namespace {
 
+using testing::id_of;
+
 using log::Kind;
 
 constexpr SetNumber set = 3;
-
-FileId id_of(std::uint8_t n) {
-  FileId id;
-  id.bytes.fill(n);
-  return id;
-}
 
 log::Record record(Kind kind, std::uint8_t file = 1) {
   log::Record r;

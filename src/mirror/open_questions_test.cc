@@ -6,19 +6,17 @@
 #include "log/record_codec.h"
 #include "log/ship.h"
 
+#include "mirror/test_ids.h"
+
 namespace holdfast::mirror {
 namespace {
+
+using testing::id_of;
 
 using log::Kind;
 
 constexpr SetNumber set = 1, other_set = 2;
 constexpr std::uint32_t regular = 0100644, folder = 0040755;
-
-FileId id_of(std::uint8_t n) {
-  FileId id;
-  id.bytes.fill(n);
-  return id;
-}
 
 log::Record shipped(Kind kind, std::uint32_t mode = 0) {
   log::Record r;

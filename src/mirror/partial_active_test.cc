@@ -7,6 +7,7 @@
 #include "mirror/changed_walk.h"
 #include "mirror/resync.h"
 #include "mirror/test_change_store.h"
+#include "mirror/test_ids.h"
 #include "mirror/test_live_tree.h"
 #include "mirror/test_machine.h"
 #include "ports/times.h"
@@ -17,11 +18,6 @@ namespace {
 constexpr SetNumber set = 1;
 constexpr NodeId self{7};
 
-FileId id_of(std::uint8_t n) {
-  FileId id;
-  id.bytes.fill(n);
-  return id;
-}
 const FileId root = FileId::root(set);
 
 // The same set, on the active.
@@ -36,6 +32,18 @@ class PartialActive : public ::testing::Test {
     set_log_level(LogLevel::error);
     active_.begin_epoch();
     active_.ring().open(Epoch(2), {Epoch(1), Sequence(100)});
+  }
+  // That some name in the root changed, and whose it is.
+  FileId note_a_name() {
+    while (model_.find(root)->names.empty()) {
+      OwnedRecord r;
+      application_.step(r);
+    }
+    const auto& [name, id] = *model_.find(root)->names.begin();
+    ChangeSet changes;
+    changes.name(set, root, name);
+    EXPECT_TRUE(map_.note(changes));
+    return id;
   }
   // All that can be said before the peer answers.
   void step() {
@@ -55,15 +63,7 @@ class PartialActive : public ::testing::Test {
 };
 
 TEST_F(PartialActive, OneThatIsBrokenOffKeepsInDoubtWhatWasNamedAndWhatWasAskedFor) {
-  std::vector<OwnedRecord> made;
-  while (model_.find(root)->names.empty()) {
-    OwnedRecord r;
-    application_.step(r);
-  }
-  const auto& [name, id] = *model_.find(root)->names.begin();
-  ChangeSet changes;
-  changes.name(set, root, name);
-  ASSERT_TRUE(map_.note(changes));
+  const FileId id = note_a_name();
   step();
   resync_.acked({Sequence(101), Sequence(101)});  // it has the beginning
   step();
@@ -105,14 +105,7 @@ TEST_F(PartialActive, AnObjectWhoseTurnHasBegunIsShippedAgainWhenItIsAskedFor) {
 
 // What can't be looked at is not gone.
 TEST_F(PartialActive, NothingIsSaidOfASetThatIsNotHereAnyMore) {
-  while (model_.find(root)->names.empty()) {
-    OwnedRecord r;
-    application_.step(r);
-  }
-  const auto& [name, id] = *model_.find(root)->names.begin();
-  ChangeSet changes;
-  changes.name(set, root, name);
-  ASSERT_TRUE(map_.note(changes));
+  const FileId id = note_a_name();
   map_.note_object(set, id);
   step();
   resync_.acked({Sequence(101), Sequence(101)});

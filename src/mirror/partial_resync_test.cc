@@ -9,6 +9,7 @@
 #include "log/segment_log.h"
 #include "log/ship.h"
 #include "mirror/applier.h"
+#include "mirror/test_ids.h"
 #include "mirror/test_machine.h"
 
 namespace holdfast::mirror::testing {
@@ -19,11 +20,6 @@ using log::Record;
 constexpr SetNumber set = 1;
 constexpr NodeId self{7};
 
-FileId id_of(std::uint8_t n) {
-  FileId id;
-  id.bytes.fill(n);
-  return id;
-}
 const FileId root = FileId::root(set);
 
 // The passive: what is appended is applied at once.

@@ -7,6 +7,7 @@
 
 #include "log/ship.h"
 #include "mirror/apply_resync.h"
+#include "mirror/test_ids.h"
 #include "mirror/test_tree.h"
 #include "mirror/test_tree_names.h"
 #include "mirror/test_tree_parts.h"
@@ -18,12 +19,6 @@ using log::Kind;
 using log::Record;
 constexpr SetNumber set = 1;
 const FileId root = FileId::root(set);
-
-FileId id_of(std::uint8_t n) {
-  FileId id;
-  id.bytes.fill(n);
-  return id;
-}
 
 class CountingTree : public MemoryTree {
  public:

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What stands after the few commands of the five-minute set-up."""
 
-import json
-
 import postgres
 import pytest
 import trees
@@ -81,8 +79,7 @@ def test_hidden_folder_is_hidden_on_the_active(cluster, lab):
 
 
 def test_events_name_their_actor(cluster):
-    page = json.loads(cluster.cli("n1", "events", "--json").stdout)
-    events = page["events"] if isinstance(page, dict) else page
+    events = cluster.events_of("n1")
     assert any("protect" in event["code"] + event["text"] and event["actor"] for event in events), events[:20]
 
 

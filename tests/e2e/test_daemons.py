@@ -21,11 +21,6 @@ def main_pid(lab, node, unit):
     return lab.sh(node, 'systemctl show --property=MainPID --value "$1"', unit).strip()
 
 
-def events_of(cluster, node):
-    page = json.loads(cluster.cli(node, "events", "--json").stdout)
-    return page["events"] if isinstance(page, dict) else page
-
-
 @pytest.mark.ci
 def test_holdfastd_restarted_within_the_lease_is_not_noticed(cluster, lab, clients):
     active, _ = cluster.wait_automatic_failover()
@@ -57,9 +52,9 @@ def test_mirror_death_resigns_at_once(cluster, lab, clients):
     outage_s = ledger.outage_after_s(clients.entries(), killed_s)
     cluster.wait_automatic_failover(120)
     demand_nothing_lost(cluster, clients)
-    resigned = [event for event in events_of(cluster, victim)
+    resigned = [event for event in cluster.events_of(victim)
                 if "resign" in event["code"] + event["text"] and event_ms(event) >= killed_wall_ms]
-    assert resigned, f"no event says that {victim} resigned: {events_of(cluster, victim)[-15:]}"
+    assert resigned, f"no event says that {victim} resigned: {cluster.events_of(victim)[-15:]}"
     took_ms = event_ms(resigned[0]) - after_kill_ms
     print(f"resigned {took_ms:.0f} ms after the kill, outage {outage_s:.2f} s")
     assert took_ms <= 200, f"resigned only {took_ms:.0f} ms after the mirror's death"

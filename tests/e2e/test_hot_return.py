@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A node that was active and did not hand over is compared with its successor only where it was changing something."""
 
-import json
-
 import folders
 import ledger
 import postgres
@@ -50,9 +48,7 @@ def folder(cluster):
 
 
 def told_of_returns(cluster, node):
-    page = json.loads(cluster.cli(node, "events", "--json").stdout)
-    events = page["events"] if isinstance(page, dict) else page
-    return [event["text"] for event in sorted(events, key=lambda e: e["time"]) if event["code"] == "returned"]
+    return [event["text"] for event in cluster.events_of(node) if event["code"] == "returned"]
 
 
 @pytest.mark.ci

@@ -119,6 +119,11 @@ class Cluster:
     def make_active(self, name, timeout_s=60):
         self.cli(self.active(), "make-active", name, timeout_s=timeout_s)
 
+    def events_of(self, node):
+        """What the node tells of itself and the others, oldest first."""
+        page = json.loads(self.cli(node, "events", "--json").stdout)
+        return sorted(page["events"] if isinstance(page, dict) else page, key=lambda event: event["time"])
+
     def journal_cursor(self, machine):
         return self.lab.sh(machine, "journalctl -q -n 0 --show-cursor | sed -n 's/^-- cursor: //p'").strip()
 
