@@ -513,6 +513,8 @@ NodeLogStatus NodeLog::status() const {
   s.receive.graves_aside = applier_.graves_aside();
   s.receive.why_aside = applier_.why_aside();
   s.receive.first_copies = first_copies_locked();
+  s.receive.doubted = state_.doubted;
+  s.receive.leads_as_it_is = !s.receive.complete && leads_as_it_is_locked();
   s.went_back = state_.went_back;
   s.shortages = shortages_;
   if (s.receive.queue_bytes != 0 && !marks_.empty())

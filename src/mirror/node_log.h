@@ -148,7 +148,10 @@ struct ReceiveStatus {
   std::int64_t point_time_ns = 0;
   // All other sets are whole, and of these it never had a copy: promoted by force, they are empty.
   std::set<SetNumber> first_copies;
-  bool rewinding = false;  // the trees are on their way back; nothing else is done before they have arrived
+  // Promoted by force, these are what stands in their folders, whatever that is (mirror/tree_marks.h).
+  std::set<SetNumber> doubted;
+  bool leads_as_it_is = false;  // without a point: by force it can be promoted where it stands
+  bool rewinding = false;       // the trees are on their way back; nothing else is done before they have arrived
   bool waits_for_space = false;
   std::uint64_t grave_bytes = 0;  // deleted objects that the history keeps
   std::size_t doomed_graves = 0;  // and that it does not need any more: they go by and by, in any role

@@ -284,6 +284,11 @@ Status NodeLog::look_at_point() {
   const NodeState state = snapshot();
   if (state.rewind) return fail(ErrorCode::busy, "its folders are on their way back to an earlier point");
   if (!state.point || !history()) return fail(ErrorCode::not_found, "it knows no consistent point");
+  {
+    const std::lock_guard lock(mutex_);
+    if (!point_has_all_locked())
+      return fail(ErrorCode::refused, "its consistent point lacks a folder that was whole once");
+  }
   HF_ASSIGN(Rewind rewind, make_rewind(state.point->complete));
   HF_ASSIGN([[maybe_unused]] const RewindPlan plan, rewind.look(state.point->batch));
   return rewind.check_room(false);

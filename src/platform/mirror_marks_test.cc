@@ -98,6 +98,7 @@ TEST_F(MirrorMarks, ByForceAnotherFolderLeadsAsItStands) {
   ASSERT_TRUE(sealed);
   EXPECT_FALSE(sealed->complete);
   EXPECT_TRUE(sealed->fallback) << sealed->no_fallback;
+  EXPECT_TRUE(a.log->status().receive.leads_as_it_is) << "holdfastd does not even try otherwise";
   ASSERT_FALSE(a.log->promote(Epoch(2)));
   const auto promoted = a.log->promote(Epoch(2), false, true);
   ASSERT_TRUE(promoted) << promoted.error().to_string();

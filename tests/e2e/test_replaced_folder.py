@@ -30,3 +30,26 @@ def test_passive_with_another_folder_is_copied_anew(cluster, lab, folder):
     assert any(event["code"] == "folder_doubted" for event in cluster.events_of(passive)), "nobody is told"
     assert cluster.node_in(cluster.status_of(active), passive)["last_sync"]["kind"] == "full"
     trees.wait_equal(cluster, FOLDER)
+
+
+@pytest.mark.fault("replaced-folder-of-the-last")
+def test_last_node_with_another_folder_leads_only_by_force(cluster, lab, folder):
+    """The passive is gone and the active's disk was replaced by a backup: nobody leads, until somebody takes the folder as it stands."""
+    active, passive = folder
+    lab.power_cut(passive)
+    cluster.wait(lambda: cluster.node_in(cluster.status_of(active), passive)["synchronized"] is False,
+                 f"{active} goes on alone", 30)
+    lab.sh(active, "systemctl stop holdfastd holdfast-mirror")
+    lab.sh(active, REPLACE, FOLDER)
+    lab.sh(active, "systemctl start holdfast-mirror holdfastd")
+    cluster.wait(lambda: any(event["code"] == "folder_doubted" for event in cluster.events_of(active)), "it is told", 30)
+    refused = cluster.cli(active, "failover", check=False)
+    assert refused.returncode != 0, refused
+    print(refused.stderr)
+    assert cluster.active_in(cluster.status_of(active)) is None, "it leads with a folder that it does not know"
+    cluster.cli(active, "failover", "--force", "--yes", timeout_s=120)
+    cluster.wait_active(active, 60)
+    assert lab.sh(active, f"cat {FOLDER}/8") == "old\n"
+    lab.boot(passive)
+    assert cluster.wait_automatic_failover(180) == (active, passive)
+    trees.wait_equal(cluster, FOLDER)

@@ -102,11 +102,14 @@ nlohmann::json Service::status_of_undo(const mirror::NodeLogStatus& s) {
         {"position", to_json(s.receive.point->applied)},
         {"time_ns", s.receive.point_time_ns},
         {"age_s", s.receive.point_time_ns == 0 ? Json() : Json(age_s(s.receive.point_time_ns))}};
-  else if (!s.receive.first_copies.empty())
+  else if (s.receive.leads_as_it_is) {
+    const bool known = s.receive.doubted.empty();  // else nobody knows how old those are
     undo["consistent_point"] = {{"position", to_json(s.position)},
-                                {"time_ns", times_.realtime_ns()},
-                                {"age_s", 0.0},
-                                {"without_sets", s.receive.first_copies}};
+                                {"time_ns", known ? times_.realtime_ns() : 0},
+                                {"age_s", known ? Json(0.0) : Json()},
+                                {"without_sets", s.receive.first_copies},
+                                {"as_they_stand", s.receive.doubted}};
+  }
   if (const std::string state = undo["state"]; told_undo_state_.exchange(state) != state)
     push_({{"event", "undo"}, {"state", state}});
   return undo;
