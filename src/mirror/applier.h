@@ -27,6 +27,7 @@
 #include "mirror/node_state.h"
 #include "mirror/undo.h"
 #include "mirror/undo_tree.h"
+#include "mirror/work_mutex.h"
 #include "ports/tree.h"
 
 namespace holdfast::mirror {
@@ -66,7 +67,9 @@ class Applier {
   // Runs `look` on each tree while nothing is being applied.
   Status for_each_tree(const std::function<Status(ports::Tree&)>& look);
   // Nothing is applied while this is held: for whoever replaces the log's content.
-  std::unique_lock<std::mutex> hold() { return std::unique_lock(work_mutex_); }
+  std::unique_lock<WorkMutex> hold() { return std::unique_lock(work_mutex_); }
+  // The same for who reads a little, again and again: apply goes first.
+  WorkMutex::Look hold_to_look() { return WorkMutex::Look(work_mutex_); }
   Status begin_held(const NodeState& state);           // begin() for who holds it
   void trees_changed_held() { graves_stale_ = true; }  // by a rewind, which buries and brings back
   // A redo after a crash is under way: what was lost in it is not made good yet (held).
@@ -162,7 +165,7 @@ class Applier {
   UndoWriter& undo_;
   Hooks hooks_;
   const std::size_t batch_bytes_, most_covered_;
-  std::mutex work_mutex_;     // held while a slice is applied or synced; taken before mutex_
+  WorkMutex work_mutex_;      // held while a slice is applied or synced; taken before mutex_
   mutable std::mutex mutex_;  // for readers of sets_, removed_, applied_; writers hold both
   std::map<SetNumber, SetState> sets_;
   std::set<SetNumber> removed_, resyncing_, complete_;

@@ -110,7 +110,9 @@ Status Applier::settle_displaced(SetState& set) {
       }
       if (e.id.is_none()) continue;
       HF_ASSIGN(const auto child, set.tree->attributes(e.id));
-      if (child && child->links > 1) HF_TRY(set.tree->unlink(folder, e.name));
+      if (!child || child->links < 2) continue;
+      const Status gone = set.tree->unlink(folder, e.name);  // below an immutable folder it stays, and goes with that
+      if (!gone && !is_of_one_grave(gone.error())) return gone;
     }
   }
   HF_TRY(set.tree->settle_limbo(undo_.current_batch()));

@@ -166,16 +166,20 @@ NodeState NodeLog::snapshot() const {
 }
 
 Status NodeLog::update_state(const std::function<void(NodeState&)>& change) {
+  return store_state([&](NodeState& s) {
+    const std::set<SetNumber> before = s.complete;
+    change(s);
+    for (const SetNumber set : before)
+      if (!s.complete.contains(set)) s.lost.insert(set);
+    for (const SetNumber set : s.complete) s.lost.erase(set);
+  });
+}
+
+Status NodeLog::store_state(const std::function<void(NodeState&)>& change) {
   const std::lock_guard one(state_mutex_);
   const NodeState before = snapshot();
   NodeState next = before;
   change(next);
-  {
-    const std::lock_guard lock(mutex_);
-    for (const SetNumber set : before.complete)
-      if (!next.complete.contains(set) && sets_.contains(set)) next.lost.insert(set);
-    for (const SetNumber set : next.complete) next.lost.erase(set);
-  }
   if (Status stored = ports_.state.store(encode(next)); !stored) {
     fault(stored.error());
     return stored;
@@ -317,7 +321,7 @@ void NodeLog::wait_for_change(int timeout_ms, std::uint64_t& seen) {
   seen = changes_;
 }
 
-Status NodeLog::add_set(std::shared_ptr<ports::Tree> tree) {
+Status NodeLog::add_set(std::shared_ptr<ports::Tree> tree, Epoch protected_in) {
   const std::lock_guard one(transition_mutex_);
   const SetNumber number = tree->set();
   bool is_active = false;
@@ -332,8 +336,14 @@ Status NodeLog::add_set(std::shared_ptr<ports::Tree> tree) {
     return added;
   }
   HF_TRY(resume_rewind());
+  // Nobody else can have its content: whoever led after this node took what it never had a copy of for empty.
+  const NodeState state = snapshot();
+  const bool content_is_here = !is_active && protected_in != Epoch(0) && state.active_epoch == protected_in &&
+                               !state.rewind && !state.speaks_of(number);
+  if (is_active || content_is_here) HF_TRY(update_state([&](NodeState& s) { s.complete.insert(number); }));
+  if (content_is_here)
+    log_info("set {}: it was protected in epoch {}, which this node led", number, protected_in.value);
   if (is_active) {
-    HF_TRY(update_state([&](NodeState& s) { s.complete.insert(number); }));
     for (const auto& s : senders()) s->set_added(number);
   }
   wake_applier();
@@ -350,10 +360,10 @@ Status NodeLog::remove_set(SetNumber set) {
   for (const auto& s : senders()) s->set_removed(set);
   applier_.remove_tree(set);
   wake_applier();
-  if (const NodeState s = snapshot(); !s.complete.contains(set) && !s.resyncing.contains(set) &&
-                                      !s.lost.contains(set) && !s.marked.contains(set) && !s.doubted.contains(set))
-    return {};
-  return update_state([&](NodeState& s) { s.forget(set); });
+  const NodeState state = snapshot();
+  if (!state.speaks_of(set)) return {};
+  HF_TRY(store_state([&](NodeState& s) { s.forget(set); }));
+  return state.rewind && state.rewind->complete.contains(set) ? resume_rewind() : Status{};  // it waited for this one
 }
 
 Epoch NodeLog::active_epoch() const {

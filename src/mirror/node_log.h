@@ -179,7 +179,9 @@ class NodeLog {
   ~NodeLog();
 
   // --- configuration, live
-  Status add_set(std::shared_ptr<ports::Tree> tree);
+  // `protected_in`: the epoch whose active was told to protect it; 0: not known. Should this node have led that epoch, and not handed over, it is
+  // here that the set's content is, even if it was not taken any more before this node's end.
+  Status add_set(std::shared_ptr<ports::Tree> tree, Epoch protected_in = Epoch(0));
   // For good: what the log holds of it is skipped. Also for a set that was never here: this node may have been down, or no member yet, while it
   // was protected, and the log waits for a set that it does not know.
   Status remove_set(SetNumber set);
@@ -267,7 +269,8 @@ class NodeLog {
  private:
   NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events);
   Status recover();
-  Status update_state(const std::function<void(NodeState&)>& change);
+  Status update_state(const std::function<void(NodeState&)>& change);  // what was whole and is not any more is lost
+  Status store_state(const std::function<void(NodeState&)>& change);
   // Refused (stale) when an epoch later than `unless_after` was promised: a position that was voted with must not vanish.
   Status restart_log(Position base, const std::function<void(NodeState&)>& change,
                      std::optional<Epoch> unless_after = {});
@@ -330,7 +333,7 @@ class NodeLog {
   Status note_shadow(const log::Record& record, std::uint64_t batch);
   Status name_point(const NodeState& state);
   void keep_shadows();  // what they hold, and what is gone of them
-  void tell_shortened();
+  std::optional<UndoGap> tell_shortened();
   void turn_history();
   // Null: there is none now. It changes only while nobody changes roles and nothing is applied.
   UndoJournal* history() const { return ports_.journal && ports_.journal->on() ? ports_.journal : nullptr; }

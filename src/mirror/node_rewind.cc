@@ -270,7 +270,7 @@ Result<std::unique_ptr<PastView>> NodeLog::look(std::uint64_t batch) {
     if (history()->reaches(batch, tree->set())) trees[tree->set()] = std::move(tree);
   if (trees.empty()) return fail(ErrorCode::not_found, "there is no history from point {} on here", batch);
   return PastView::open(
-      *history(), std::move(trees), [this] { return applier_.hold(); }, batch);
+      *history(), std::move(trees), [this] { return applier_.hold_to_look(); }, batch);
 }
 
 void NodeLog::hold_for_plan(std::uint64_t batch, std::int64_t until_ns) {

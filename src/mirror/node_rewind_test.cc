@@ -51,6 +51,40 @@ TEST(NodeRewind, InMidResyncANodeIsPromotedByForceAtItsLastConsistentPoint) {
   EXPECT_EQ(node.tree->in_grave_count(ports::Grave::deleted), 0U) << "nothing that an active could stumble over";
 }
 
+// What was whole is lost also where its folder is away: a later copy of it is not its first.
+TEST(NodeRewind, AWholeSetWhoseFolderIsAwayIsLostWithTheOthers) {
+  Node node;
+  NodeState state;
+  state.complete = {set, SetNumber{2}};
+  ASSERT_TRUE(node.cell.store(encode(state)));
+  ASSERT_TRUE(node.start());
+  EXPECT_EQ(node.session(2, true, {Epoch(1), Sequence(900)}, {mark(log::Kind::epoch_begin)}), "");
+  const auto now = decode_node_state(*node.cell.load());
+  ASSERT_TRUE(now);
+  EXPECT_EQ(now->lost, (std::set<SetNumber>{set, SetNumber{2}}));
+}
+
+// The way back waits for the folder of a set that is then unprotected.
+TEST(NodeRewind, AWayBackDoesNotWaitForASetThatIsGone) {
+  Node node;
+  ASSERT_TRUE(node.start());
+  EXPECT_EQ(node.session(1, false, {}, {create(1, "a"), write(1, "first")}), "");
+  EXPECT_EQ(node.session(1, false, {Epoch(1), Sequence(2)}, {write(1, "other")}), "");
+  const std::uint64_t to = node.batch_from(Sequence(2));
+  ASSERT_NE(to, 0U);
+  node.stop();
+  NodeState state = *decode_node_state(*node.cell.load());
+  state.rewind = PastState{to, {Epoch(1), Sequence(2)}, Epoch(0), true, {set, SetNumber{2}}};
+  ASSERT_TRUE(node.cell.store(encode(state)));
+  ASSERT_TRUE(node.start());
+  EXPECT_EQ(node.content(id(1)), "other") << "it waits";
+  ASSERT_TRUE(node.log->remove_set(2));
+  EXPECT_EQ(node.content(id(1)), "first");
+  EXPECT_FALSE(decode_node_state(*node.cell.load())->rewind);
+  const auto promoted = node.log->promote(Epoch(2));
+  EXPECT_TRUE(promoted) << promoted.error().to_string();
+}
+
 // Of three nodes two change roles: the third's history goes on across it.
 TEST(NodeRewind, AHistoryGoesOnAcrossARoleChangeOfOthers) {
   Node node;

@@ -90,9 +90,8 @@ void NodeLog::keep_shadows() {
   if (!ports_.journal) return;
   if (const std::int64_t until = hold_until_ns_; until != 0 && ports_.times.steady_ns() > until) hold_for_plan(0, 0);
   ports_.journal->keep_from(shadows_.oldest_kept());
-  tell_shortened();
+  const auto shortened = tell_shortened();
   const std::uint64_t oldest = ports_.journal->oldest_batch();
-  const auto shortened = ports_.journal->shortened();
   const std::string why =
       "its part of the undo history was given up" + (shortened ? ": " + shortened->why : std::string());
   auto dropped = shadows_.drop([&](const Shadow& s) { return s.batch < oldest; });
@@ -103,12 +102,14 @@ void NodeLog::keep_shadows() {
   }
 }
 
-void NodeLog::tell_shortened() {
-  const auto now = ports_.journal->shortened();
-  if (!now || now->number <= told_shortened_.number) return;
-  if (now->why == told_shortened_.why && now->made_ns - told_shortened_.made_ns < told_again_ns) return;
+// Why the history was given up in part; since this was asked last, or before.
+std::optional<UndoGap> NodeLog::tell_shortened() {
+  const auto now = ports_.journal->take_shortened();
+  if (!now) return ports_.journal->shortened();
+  if (now->why == told_shortened_.why && now->made_ns - told_shortened_.made_ns < told_again_ns) return now;
   told_shortened_ = *now;
   if (events_.history_shortened) events_.history_shortened(now->why, ports_.journal->stats().oldest_time_ns);
+  return now;
 }
 
 }  // namespace holdfast::mirror

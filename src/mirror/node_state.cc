@@ -44,11 +44,20 @@ std::uint32_t version_of(const NodeState& s) {
 
 }  // namespace
 
+bool NodeState::speaks_of(SetNumber set) const {
+  for (const auto* sets : {&complete, &resyncing, &lost, &doubted})
+    if (sets->contains(set)) return true;
+  for (const auto* past : {&point, &rewind})
+    if (*past && (*past)->complete.contains(set)) return true;
+  return marked.contains(set);
+}
+
 void NodeState::forget(SetNumber set) {
   for (auto* sets : {&complete, &resyncing, &lost, &doubted}) sets->erase(set);
   marked.erase(set);
   if (point) point->complete.erase(set);
   if (point && point->complete.empty()) point.reset();
+  if (rewind) rewind->complete.erase(set);  // the others' way back waits for it no longer
 }
 
 Bytes encode(const NodeState& s) {

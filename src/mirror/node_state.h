@@ -70,6 +70,7 @@ struct NodeState {
   // What each tree carries since it was here last at a checkpoint, or later ones. Not of sets that an older program knew.
   std::map<SetNumber, CheckpointMark> marked;
 
+  bool speaks_of(SetNumber set) const;
   void forget(SetNumber set);  // all that is said of it
 };
 

@@ -184,6 +184,16 @@ TEST(NodeSweep, WhatDeletedFilesCostTheHistoryIsSaidOnce) {
                      {mark(log::Kind::epoch_begin), create(static_cast<std::uint8_t>(210 + n), std::to_string(n))}),
         "");
   EXPECT_FALSE(node.journal->is_reachable(first));
+  // Until somebody looks more goes, for its size: that is no news, and no reason to keep the other from anybody.
+  few.max_grave_bytes = 1ULL << 40;
+  few.max_bytes = 1;
+  node.journal->set_settings(few);
+  for (int n = 0; n < 2; ++n, at += 2)
+    EXPECT_EQ(node.session(
+                  1, false, {Epoch(1), Sequence(at)},
+                  {mark(log::Kind::epoch_begin), create(static_cast<std::uint8_t>(220 + n), std::to_string(10 + n))}),
+              "");
+  EXPECT_FALSE(node.journal->shortened());
   for (int n = 0; n < 120; ++n) node.log->tick();
   ASSERT_EQ(node.shortened.size(), 1U);
   EXPECT_NE(node.shortened.front().find("deleted files"), std::string::npos) << node.shortened.front();

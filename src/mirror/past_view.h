@@ -19,6 +19,7 @@
 
 #include "mirror/range_set.h"
 #include "mirror/undo_journal.h"
+#include "mirror/work_mutex.h"
 #include "ports/past_tree.h"
 
 namespace holdfast::mirror {
@@ -28,7 +29,7 @@ constexpr std::size_t most_view_cells = 2'000'000;  // in memory, some 100 to 20
 class PastView final : public ports::PastTree {
  public:
   using Trees = std::map<SetNumber, std::shared_ptr<ports::Tree>>;
-  using Hold = std::function<std::unique_lock<std::mutex>()>;
+  using Hold = std::function<WorkMutex::Look()>;
   // ErrorCode::not_found: the history of one of the trees does not reach back to the batch; refused: more changed since than a view can hold.
   static Result<std::unique_ptr<PastView>> open(UndoJournal& journal, Trees trees, Hold hold, std::uint64_t batch,
                                                 std::size_t most_cells = most_view_cells);

@@ -13,8 +13,8 @@ namespace {
 using namespace testing;
 
 struct Viewer {
-  std::mutex mutex;
-  PastView::Hold hold = [this] { return std::unique_lock(mutex); };
+  WorkMutex mutex;
+  PastView::Hold hold = [this] { return WorkMutex::Look(mutex); };
 };
 
 XattrMap as_map(const Bytes& list) {

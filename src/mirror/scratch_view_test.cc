@@ -31,7 +31,7 @@ struct Ground {
   }
   void open(std::uint64_t pages) {
     auto past = PastView::open(
-        *m.journal, {{set, m.tree}}, [this] { return std::unique_lock(mutex); }, batch);
+        *m.journal, {{set, m.tree}}, [this] { return WorkMutex::Look(mutex); }, batch);
     ASSERT_TRUE(past) << past.error().to_string();
     auto memory = std::make_unique<MemoryScratch>();
     store = memory.get();
@@ -44,7 +44,7 @@ struct Ground {
   }
 
   Machine m;
-  std::mutex mutex;
+  WorkMutex mutex;
   std::uint64_t batch = 0;
   OwnTimes times;
   ScratchModel model;

@@ -2,6 +2,7 @@
 // What of the undo history may be given up, and what it looks like from outside. Whole segments go, oldest first: a batch is gone as soon as its
 // head is. Nothing is given up in memory only: after a restart it would seem to be there, without the graves it needs.
 #include <algorithm>
+#include <utility>
 
 #include "base/log.h"
 #include "mirror/undo_journal.h"
@@ -45,11 +46,17 @@ void UndoJournal::note_shortened(std::string_view why) {
   if (!shortened_ || shortened_->why != why) log_warning("undo history: older points are given up: {}", why);
   const std::uint64_t oldest = batches_.empty() ? log_.end().sequence.value + 1 : batches_.front().number;
   shortened_ = UndoGap{oldest, 0, std::string(why), times_.realtime_ns()};
+  shortened_untold_ = shortened_;
 }
 
 std::optional<UndoGap> UndoJournal::shortened() const {
   const std::lock_guard lock(mutex_);
   return shortened_;
+}
+
+std::optional<UndoGap> UndoJournal::take_shortened() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(shortened_untold_, std::nullopt);
 }
 
 bool UndoJournal::is_older(std::uint64_t batch, std::int64_t than_ns) const {

@@ -100,6 +100,7 @@ class UndoJournal final : public UndoWriter {
   std::vector<UndoGap> gaps() const;
   // Why the history begins where it does, when that is neither its age nor its own size: what of it was given up last, in this life.
   std::optional<UndoGap> shortened() const;
+  std::optional<UndoGap> take_shortened();  // the last one since it was asked for, though it may be no reason any more
   // The set's history is whole from the start of this batch on.
   bool reaches(std::uint64_t batch, SetNumber set) const;
   // The batch at whose start the trees hold what happened up to this whole second of the active's clock, and nothing after this time; nullopt: that
@@ -170,7 +171,7 @@ class UndoJournal final : public UndoWriter {
   UndoSettings settings_;
   std::deque<UndoBatch> batches_;
   std::deque<UndoGap> gaps_;
-  std::optional<UndoGap> shortened_;
+  std::optional<UndoGap> shortened_, shortened_untold_;
   std::map<std::string, std::uint64_t> pins_;
   std::uint64_t keep_from_ = 0;
   std::string damage_;

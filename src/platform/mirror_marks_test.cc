@@ -10,7 +10,6 @@
 namespace holdfast::platform {
 namespace {
 
-using mirror::PeerState;
 using testing::MirrorReturn;
 using testing::RandomApplication;
 using testing::seeded;
@@ -183,6 +182,34 @@ TEST_F(MirrorMarks, AnActiveThatReturnsWithAnOlderStateIsComparedAsAWhole) {
   ASSERT_TRUE(synchronized(b));
   EXPECT_FALSE(peer_of(b).resync.partial);
   EXPECT_TRUE(equal(b, a));
+}
+
+// Protected in the active's last moments: recorded by the cluster, and nobody took it any more. Its content is here and nowhere else.
+TEST_F(MirrorMarks, WhatWasProtectedInTheLastMomentsIsHere) {
+  make_tree(a, 20);
+  std::ofstream(a.tree_path() + "/only here") << "x";
+  ASSERT_TRUE(a.start(false) && b.start());
+  ASSERT_TRUE(a.log->promote(Epoch(1), true));
+  a.stop();
+  ASSERT_TRUE(a.start(false));
+  ASSERT_TRUE(a.add_set(1, Epoch(2)));
+  EXPECT_FALSE(complete(a)) << "somebody else's epoch";
+  a.stop();
+  ASSERT_TRUE(a.start(false));
+  ASSERT_TRUE(a.add_set(1, Epoch(1)));
+  EXPECT_TRUE(complete(a));
+  // Nobody waited for it. What it alone had is displaced now, and can be looked at.
+  ASSERT_TRUE(b.log->promote(Epoch(2), true));
+  follow(a, b, 2);
+  ASSERT_TRUE(synchronized(b));
+  EXPECT_TRUE(equal(b, a));
+  EXPECT_FALSE(std::filesystem::exists(a.tree_path() + "/only here"));
+  ASSERT_FALSE(a.undo->batches().empty());
+  const auto view = a.log->look(a.undo->batches().front().number);
+  ASSERT_TRUE(view) << view.error().to_string();
+  const auto found = (*view)->lookup(1, FileId::root(1), "only here");
+  ASSERT_TRUE(found);
+  EXPECT_TRUE(*found);
 }
 
 TEST_F(MirrorMarks, ASetAddedToAnEpochIsMarkedBeforeItCounts) {

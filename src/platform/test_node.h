@@ -133,11 +133,11 @@ class TestNode {
     return entered.has_value();
   }
 
-  Status add_set(SetNumber set = 1) {
+  Status add_set(SetNumber set = 1, Epoch protected_in = Epoch(0)) {
     const auto root = [&] { return UniqueFd(::open(tree_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)); };
     HF_ASSIGN(auto tree, PosixTree::open(root(), set, *index));
     live->add(set, root());
-    return log->add_set(std::move(tree));
+    return log->add_set(std::move(tree), protected_in);
   }
 
   // Waits for space in the log, as capture does.

@@ -78,7 +78,8 @@ void read_members(const json& j, ClusterConfig& c) {
   for (const json& a : j.value("applications", json::array())) c.applications.push_back(application_from(a));
   for (const json& s : j.value("sets", json::array()))
     c.sets.push_back({s.at("set").get<std::uint16_t>(), s.at("path").get<std::string>(),
-                      s.value("application", std::string()), s.value("write_policy", std::string("write-back"))});
+                      s.value("application", std::string()), s.value("write_policy", std::string("write-back")),
+                      s.value("epoch", std::uint64_t{0})});
   c.next_set = j.value("next_set", c.next_set);
 }
 
@@ -104,8 +105,11 @@ std::string to_text(const ClusterConfig& c) {
     publics.push_back({{"address", p.address}, {"site", p.site}, {"policy", p.policy}});
   for (const auto& a : c.applications) applications.push_back(application_json(a));
   for (const auto& s : c.sets)
-    sets.push_back(
-        {{"set", s.set}, {"path", s.path}, {"application", s.application}, {"write_policy", s.write_policy}});
+    sets.push_back({{"set", s.set},
+                    {"path", s.path},
+                    {"application", s.application},
+                    {"write_policy", s.write_policy},
+                    {"epoch", s.epoch}});
   return json{{"name", c.name},
               {"mode", c.mode},
               {"profile", c.profile},

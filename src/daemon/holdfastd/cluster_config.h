@@ -31,6 +31,7 @@ struct SetConfig {
   std::string path;
   std::string application;
   std::string write_policy = "write-back";
+  std::uint64_t epoch = 0;  // whose active was told to protect it; 0: not known (an older program recorded it)
 };
 
 struct ClusterConfig {

@@ -20,7 +20,7 @@ ClusterConfig example() {
   a.probe = apps::ProbeKind::postgresql_write;
   a.postgresql = {{"15", "main", 5433, "postgres", "/var/lib/postgresql/15/main", "postgresql@15-main.service"}};
   c.applications = {a};
-  c.sets = {{1, "/var/lib/postgresql", "postgresql", "write-back"}};
+  c.sets = {{1, "/var/lib/postgresql", "postgresql", "write-back", 3}};
   c.next_set = 2;
   return c;
 }

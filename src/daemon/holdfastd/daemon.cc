@@ -177,7 +177,10 @@ Status Daemon::propose_config(const std::function<Result<ClusterConfig>(ClusterC
     const Snapshot s = snapshot();
     if (!s.value) return fail(ErrorCode::unavailable, "the cluster's configuration is not known here yet");
     HF_ASSIGN(const ClusterConfig current, config_from_text(s.value->config));
-    HF_ASSIGN(const ClusterConfig next, change(current));
+    HF_ASSIGN(ClusterConfig next, change(current));
+    // Only an active's proposal is recorded. Should it be that of a later epoch by then, nothing is concluded from this one.
+    for (SetConfig& set : next.sets)
+      if (set.set >= current.next_set) set.epoch = s.value->epoch().value;
     cluster::in::ProposeConfig input;
     input.config = to_text(next);
     input.settings = next.settings();

@@ -65,7 +65,7 @@ void Daemon::refresh_peers() {
 nlohmann::json Daemon::mirror_configuration() const {
   nlohmann::json sets = nlohmann::json::array(), peers = nlohmann::json::array();
   for (const SetConfig& s : config_.sets)
-    sets.push_back({{"set", s.set}, {"path", s.path}, {"write_policy", s.write_policy}});
+    sets.push_back({{"set", s.set}, {"path", s.path}, {"write_policy", s.write_policy}, {"epoch", s.epoch}});
   bool v6 = false;
   for (const auto& [id, node] : config_.nodes) {
     for (const std::string& a : node.channel) v6 = v6 || std::count(a.begin(), a.end(), ':') > 1;

@@ -46,6 +46,7 @@ Result<SetConfig> parse_set(const nlohmann::json& in) {
   if (policy != "write-back" && policy != "write-through")
     return fail(ErrorCode::invalid, "unknown write policy {}", policy);
   set.write_through = policy == "write-through";
+  set.protected_in = Epoch(in.value("epoch", std::uint64_t{0}));
   return set;
 }
 

@@ -17,7 +17,8 @@ struct SetConfig {
   SetNumber set = 0;
   std::string path;
   bool write_through = false;
-  bool operator==(const SetConfig&) const = default;
+  Epoch protected_in;  // the epoch whose active was told to; 0: not known
+  bool is_same_as(const SetConfig& other) const { return path == other.path && write_through == other.write_through; }
 };
 
 struct PeerConfig {

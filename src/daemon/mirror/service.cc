@@ -291,7 +291,7 @@ Status Service::start_runtime(const MirrorConfig& config) {
 
 Status Service::take_sets(const MirrorConfig& config) {
   for (const auto& old : sets())
-    if (const auto* same = config.find_set(old->config().set); !same || !(*same == old->config()))
+    if (const auto* same = config.find_set(old->config().set); !same || !same->is_same_as(old->config()))
       HF_TRY(remove_set(old->config().set));
   // The log may hold records of what was unprotected while this node was down or no member yet; apply would wait for those sets for ever.
   for (SetNumber number = 1; number < config.next_set; ++number)
@@ -306,7 +306,7 @@ Status Service::add_set(const SetConfig& config) {
   HF_ASSIGN(auto root, set->duplicate_root());
   live_->add(config.set, std::move(root));
   // The log first: a capture that mounts finds its set known, and a peer that connects meanwhile is told of it.
-  HF_TRY(log_->add_set(set->tree()));
+  HF_TRY(log_->add_set(set->tree(), config.protected_in));
   std::shared_ptr<EpochLeaseGate> gate;
   {
     const std::lock_guard lock(mutex_);
