@@ -18,8 +18,9 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests/lib")]
 
 import report  # noqa: E402
+import workloads  # noqa: E402
 from labs import Lab, LabFailure  # noqa: E402
-from variants import Machines  # noqa: E402
+from variants import METADATA_FILES, Machines, drop_caches  # noqa: E402
 
 RESULTS = HERE / "results.json"
 DOCUMENT = HERE.parent / "docs/BENCHMARKS.md"
@@ -29,7 +30,7 @@ DATABASES = FILES + ("pg-streaming-async", "pg-streaming-sync")
 # Longer than the kernel's 30 s would be better still: what a short run leaves in the page cache, native never has to write within it.
 PGBENCH_S, FIO_S = 15, 5
 
-Row = namedtuple("Row", "name unit variants measure")
+Row = namedtuple("Row", "name unit variants measure packages", defaults=[""])
 
 
 def database_row(clients):
@@ -40,6 +41,18 @@ def database_row(clients):
 def file_row(name, unit, *options):
     field = "bw_bytes" if unit == "MB/s" else "iops"
     return Row(name, unit, FILES, lambda machines, variant: machines.fio(variant, options, field, FIO_S))
+
+
+def read_row(name, seconds, *options):
+    """seconds: None: each byte once, from no cache."""
+    return Row(name, "MB/s", FILES,
+               lambda machines, variant: machines.fio_read(variant, options, "bw_bytes", seconds))
+
+
+def tree_row(name, what, cold=False):
+    return Row(name, "files/s", FILES,
+               lambda machines, variant: machines.work.tree(variant, what, drop_caches if cold else None),
+               workloads.PACKAGES["tree"])
 
 
 ROWS = (
@@ -55,6 +68,33 @@ ROWS = (
     file_row("8 KiB random write + fdatasync, 8 jobs", "IOPS", "--rw=randwrite", "--overwrite=1", "--bs=8k", "--size=16m",
              "--fdatasync=1", "--numjobs=8"),
     file_row("1 MiB sequential writes", "MB/s", "--rw=write", "--bs=1m", "--size=512m"),
+    file_row("4 KiB sequential writes, 4 jobs", "MB/s", "--rw=write", "--bs=4k", "--size=128m", "--numjobs=4"),
+    file_row("1 MiB sequential writes, 4 jobs", "MB/s", "--rw=write", "--bs=1m", "--size=128m", "--numjobs=4"),
+    read_row("1 MiB sequential reads, cold", None, "--rw=read", "--bs=1m", "--size=1g"),
+    read_row("1 MiB sequential reads, warm", FIO_S, "--rw=read", "--bs=1m", "--size=512m"),
+    read_row("8 KiB random reads, cold", None, "--rw=randread", "--bs=8k", "--size=128m"),
+    read_row("8 KiB random reads, warm", FIO_S, "--rw=randread", "--bs=8k", "--size=512m"),
+    tree_row("unpack a tree of 10,000 files", "unpack"),
+    tree_row("find, warm", "find"),
+    tree_row("find, cold", "find", cold=True),
+    tree_row("grep -r, warm", "grep"),
+    tree_row("grep -r, cold", "grep", cold=True),
+    tree_row("git clone", "clone"),
+    tree_row("git status", "status"),
+    tree_row("rm -rf", "rm"),
+    Row("MariaDB, sysbench oltp_read_write, 8 threads", "tps", FILES,
+        lambda machines, variant: machines.work.mariadb(variant, PGBENCH_S), workloads.PACKAGES["mariadb"]),
+    Row("Redis, SET of 512 bytes, AOF each second", "1/s", FILES,
+        lambda machines, variant: machines.work.redis(variant, 200_000), workloads.PACKAGES["redis"]),
+    Row("SQLite, WAL, inserts each of its own", "1/s", FILES,
+        lambda machines, variant: machines.work.sqlite(variant, FIO_S)),
+)
+
+# CPU time of the mirrors themselves, here and on the peer; less is better.
+COSTS = (
+    ("CPU seconds for each GiB written", lambda machines, variant: machines.cost(variant, machines.write_gib, 1)),
+    ("CPU seconds for a million operations on names and attributes",
+     lambda machines, variant: machines.cost(variant, machines.metadata, 4 * METADATA_FILES / 1e6)),
 )
 
 
@@ -82,7 +122,17 @@ def run(options, machines):
     for row in rows:
         done = report.merge(done, [report.result(row.name, row.unit, measure(machines, row, options.pairs))])
         report.write(done, RESULTS, DOCUMENT)
-    return [row for row in done if row["name"] in {row.name for row in rows}]
+    for name, measure_cost in [cost for cost in COSTS if re.search(options.rows, cost[0])]:
+        measured = {variant: [] for variant in report.OURS if variant in machines.variants}
+        for _ in range(options.pairs):
+            for variant, values in measured.items():
+                machines.select(variant)
+                values.append(measure_cost(machines, variant))
+                say(f"{name}: {variant} {values[-1][0]:.1f}, on the peer {values[-1][1]:.1f}")
+        done = report.merge(done, [report.cost(name, measured)])
+        report.write(done, RESULTS, DOCUMENT)
+    names = {row.name for row in rows} | {name for name, _ in COSTS if re.search(options.rows, name)}
+    return [row for row in done if row["name"] in names]
 
 
 def parse():
@@ -97,7 +147,7 @@ def parse():
     options.variants = ["native"] + [name for name in options.variants.split(",") if name not in ("", "native")]
     if unknown := set(options.variants) - set(DATABASES):
         parser.error(f"unknown variants: {', '.join(sorted(unknown))}")
-    if options.pairs < 1 or not any(re.search(options.rows, row.name) for row in ROWS):
+    if options.pairs < 1 or not any(re.search(options.rows, name) for name in [row.name for row in ROWS] + [name for name, _ in COSTS]):
         parser.error("nothing to measure: see --list")
     return options
 
@@ -109,14 +159,15 @@ def interrupt(*_):
 def main():
     options = parse()
     if options.list:
-        print("\n".join(row.name for row in ROWS))
+        print("\n".join([row.name for row in ROWS] + [name for name, _ in COSTS]))
         return 0
     if os.geteuid() != 0:
         sys.exit("bench: the lab boots machines and needs root: sudo ./dev bench")
     signal.signal(signal.SIGTERM, interrupt)
     started = time.monotonic()
     lab = Lab(options.lab or f"bench-{os.getpid()}")
-    machines = Machines(lab, options.variants)
+    machines = Machines(lab, options.variants, {package for row in ROWS if re.search(options.rows, row.name)
+                                                for package in row.packages.split()})
     try:
         if not options.lab:
             machines.set_up(say)

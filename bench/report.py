@@ -24,6 +24,12 @@ def result(name, unit, measured):
             "pairs": max((len(values) for values in measured.values()), default=0)}
 
 
+def cost(name, measured):
+    """measured: {variant: [[on the node, on its peer] of each round]}; less is better."""
+    middle = {variant: [round(median(side), 2) for side in zip(*values)] for variant, values in measured.items()}
+    return {"name": name, "cost": middle, "pairs": max((len(values) for values in measured.values()), default=0)}
+
+
 def merge(old, new):
     """Rows that were not measured this time stay."""
     fresh = {row["name"]: row for row in new}
@@ -46,11 +52,23 @@ def table(rows):
     lines = ["| | unit | native | async (ratio) | fsync (ratio) | floor (ratio) | PostgreSQL's own: async / sync | "
              "pairs |", "|---|---|---|---|---|---|---|---|"]
     for row in rows:
+        if "cost" in row:
+            continue
         peers = row["peers"]
         own = " / ".join(number(peers.get(f"pg-streaming-{kind}")) for kind in ("async", "sync")) if peers else ""
         lines.append(f"| {row['name']} | {row['unit']} | {number(row['native'])} | {cell(row, 'async')} | "
                      f"{cell(row, 'fsync')} | {cell(row, 'floor')} | {own} | {row['pairs']} |")
-    return "\n".join(lines)
+    return "\n".join(lines + costs(rows))
+
+
+def costs(rows):
+    lines = ["", "| less is better | async: active + passive | fsync | floor | rounds |", "|---|---|---|---|---|"]
+    for row in rows:
+        if "cost" in row:
+            both = [" + ".join(number(side) for side in row["cost"].get(variant, [])) for variant in ("async", "fsync")]
+            floor = number(row["cost"]["floor"][0]) if "floor" in row["cost"] else ""
+            lines.append(f"| {row['name']} | {both[0]} | {both[1]} | {floor} | {row['pairs']} |")
+    return lines if len(lines) > 3 else []
 
 
 def hops(rows):

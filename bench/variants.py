@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The machines of the benchmark: PostgreSQL and a folder in every variant, side by side on n1's data disk."""
 
-import json
+from pathlib import Path
 
 from cluster import Cluster
 from labs import CHANNEL, LabFailure, wait_until
+from workloads import Workloads, fio_rate
 
 NODE, PEER = "n1", "n2"
 SCALE = 20                      # pgbench: about 300 MB, more than shared_buffers
@@ -20,10 +21,29 @@ FOLDERS = {"native": "/srv/native/files", "async": PROTECTED_FOLDER + "/files", 
            "floor": "/srv/floor/files"}
 
 
+# Four operations for each file: made, its mode changed, renamed, removed.
+METADATA_FILES = 10_000
+METADATA = r"""
+import os, sys
+folder, count = sys.argv[1] + "/metadata", int(sys.argv[2])
+os.makedirs(folder)
+for n in range(count):
+    os.close(os.open(f"{folder}/{n}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+for n in range(count):
+    os.chmod(f"{folder}/{n}", 0o600)
+for n in range(count):
+    os.rename(f"{folder}/{n}", f"{folder}/renamed-{n}")
+for n in range(count):
+    os.unlink(f"{folder}/renamed-{n}")
+os.rmdir(folder)
+"""
+
+
 class Machines:
-    def __init__(self, lab, variants):
-        self.lab, self.variants = lab, variants
+    def __init__(self, lab, variants, packages=()):
+        self.lab, self.variants, self.packages = lab, variants, sorted(packages)
         self.cluster = Cluster(lab)
+        self.work = Workloads(lab, NODE, FOLDERS.get)
         self.mode = None
 
     def set_up(self, say):
@@ -35,7 +55,7 @@ class Machines:
 
     def _form(self):
         lab = self.lab
-        lab.up("--witness", "--disk", "16G")
+        lab.up("--witness", "--disk", "16G", *(["--packages", " ".join(self.packages)] if self.packages else []))
         lab.run_shown("cluster", "--mode", "async", "--plugin", "postgresql", "--protect", PROTECTED_FOLDER,
                       timeout_s=400)
         if self.cluster.active() != NODE:
@@ -129,13 +149,57 @@ class Machines:
             raise LabFailure(f"{variant}: transactions failed:\n{text}")
         return float(line.split()[2])
 
+    def _fio(self, variant, *options, seconds=None):
+        timed = ("--time_based", f"--runtime={seconds}") if seconds else ()
+        return self.lab.exec(NODE, "fio", "--name=row", f"--directory={FOLDERS[variant]}", "--ioengine=psync",
+                             "--output-format=json", "--group_reporting", "--fallocate=none", "--randrepeat=1",
+                             *timed, *options, timeout_s=(seconds or 0) + 120).stdout
+
     def fio(self, variant, options, field, seconds):
-        """One fio job set; field: bw_bytes in MB/s, or iops."""
-        folder = FOLDERS[variant]
-        text = self.lab.exec(NODE, "fio", "--name=row", f"--directory={folder}", "--ioengine=psync",
-                             "--output-format=json", "--group_reporting",
-                             "--time_based", f"--runtime={seconds}", "--fallocate=none",
-                             "--randrepeat=1", *options, timeout_s=seconds + 120).stdout
-        write = json.loads(text[text.index("{"):])["jobs"][0]["write"]
-        self.lab.sh(NODE, 'rm -f "$1"/row.*', folder, timeout_s=120)
-        return write["bw_bytes"] / 1e6 if field == "bw_bytes" else write["iops"]
+        """One fio job set that writes; field: bw_bytes in MB/s, or iops."""
+        text = self._fio(variant, *options, seconds=seconds)
+        self._remove_files(variant)
+        return fio_rate(text, False, field)
+
+    def fio_read(self, variant, options, field, seconds):
+        """The files are written before. Cold: each byte is read once (seconds: None), and is in no cache."""
+        self._fio(variant, "--create_only=1", *options)
+        self.lab.sh(NODE, "sync --file-system /srv", timeout_s=120)
+        self.wait_quiet()
+        if seconds is None:
+            drop_caches()
+        else:
+            self._fio(variant, *options, "--invalidate=0")
+        text = self._fio(variant, *options, "--invalidate=0", seconds=seconds)
+        self._remove_files(variant)
+        return fio_rate(text, True, field)
+
+    def _remove_files(self, variant):
+        self.lab.sh(NODE, 'rm -f "$1"/row.*', FOLDERS[variant], timeout_s=120)
+
+    def cost(self, variant, work, amount):
+        """CPU seconds that `work(variant)` and what follows of it cost the mirrors, divided by `amount`: [here, on the peer]."""
+        before = self.mirror_cpu_s(variant)
+        work(variant)
+        self.wait_quiet()
+        return [(after - then) / amount for then, after in zip(before, self.mirror_cpu_s(variant))]
+
+    def write_gib(self, variant):
+        self._fio(variant, "--rw=write", "--bs=1m", "--size=1g", "--end_fsync=1")
+        self._remove_files(variant)
+
+    def metadata(self, variant):
+        self.lab.exec(NODE, "python3", "-c", METADATA, FOLDERS[variant], str(METADATA_FILES), timeout_s=300)
+
+    def mirror_cpu_s(self, variant):
+        """What the processes behind the variant's mount have used so far: [on the node, on its peer]."""
+        name = "holdfast-floor" if variant == "floor" else "holdfast-mirror"
+        script = ('for p in $(pidof "$1"); do cat /proc/$p/stat; done | '
+                  "awk -v hz=$(getconf CLK_TCK) '{s += $14 + $15} END {print s / hz}'")
+        return [float(self.lab.sh(machine, script, name) or 0) for machine in (NODE, PEER)]
+
+
+def drop_caches():
+    """Of this host, whose kernel the machines share."""
+    Path("/proc/sys/vm/drop_caches").write_text("3\n")
+
