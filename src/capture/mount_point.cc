@@ -4,6 +4,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <sys/statvfs.h>
 
 #include <cerrno>
 #include <filesystem>
@@ -41,6 +42,20 @@ std::string device_number(const std::string& path) {
 }
 
 }  // namespace
+
+int flags_of_mount(int fd, unsigned long& out) {
+  constexpr unsigned long st_nosymfollow = 0x2000, ms_nosymfollow = 256;
+  constexpr std::pair<unsigned long, unsigned long> same[] = {
+      {ST_NOSUID, MS_NOSUID},           {ST_NODEV, MS_NODEV},     {ST_NOEXEC, MS_NOEXEC},
+      {ST_SYNCHRONOUS, MS_SYNCHRONOUS}, {ST_NOATIME, MS_NOATIME}, {ST_NODIRATIME, MS_NODIRATIME},
+      {st_nosymfollow, ms_nosymfollow}};
+  struct statvfs fs;
+  if (fstatvfs(fd, &fs) != 0) return errno;
+  out = 0;
+  for (const auto& [has, flag] : same)
+    if (fs.f_flag & has) out |= flag;
+  return 0;
+}
 
 Result<MountPoint> MountPoint::create(const std::string& path, mode_t root_mode, const How& how) {
   MountPoint m;

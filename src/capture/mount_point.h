@@ -9,6 +9,9 @@
 
 namespace holdfast::capture {
 
+// The flags of mount(2) that keep what the mount of `fd` forbids (programs, set-id bits, devices, symbolic links) and promises (sync). 0 or errno.
+int flags_of_mount(int fd, unsigned long& out);
+
 class MountPoint {
  public:
   // Mounts at `path`. Requests wait in `device()` until someone serves them.
@@ -17,7 +20,6 @@ class MountPoint {
     unsigned long flags = 0;  // of mount(2)
     bool allow_other = true;  // false: only who mounts it gets in
   };
-  static Result<MountPoint> create(const std::string& path, mode_t root_mode) { return create(path, root_mode, How{}); }
   static Result<MountPoint> create(const std::string& path, mode_t root_mode, const How& how);
   int device() const { return device_.get(); }
   const std::string& path() const { return path_; }

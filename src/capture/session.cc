@@ -215,7 +215,10 @@ Result<std::unique_ptr<Session>> Session::mount(const SessionOptions& options, m
     return fail_errno(errno, "cannot use the root of {}", options.path);
   Descriptor readable(openat(root.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));  // syncfs and handles refuse O_PATH
   if (readable.get() < 0) return fail_errno(errno, "cannot open the tree of {}", options.path);
-  HF_ASSIGN(MountPoint mount, MountPoint::create(options.path, st.st_mode));
+  MountPoint::How how;
+  if (const int error = flags_of_mount(readable.get(), how.flags))
+    return fail_errno(error, "cannot read the mount options of {}", options.path);
+  HF_ASSIGN(MountPoint mount, MountPoint::create(options.path, st.st_mode, how));
   auto session = std::make_unique<MountedSession>(std::move(mount), std::move(readable), settled, over_uring, log,
                                                   lease, ids, std::move(on_fault));
   HF_TRY(session->start(settled, over_uring));
