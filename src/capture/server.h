@@ -165,7 +165,7 @@ class Server : public Handler {
   Answer listxattr(Request& r);
   Answer setxattr(Request& r);
   Answer removexattr(Request& r);
-  int truncate_below(Inode& inode, int path_fd, std::uint64_t size, bool drop_privileges);
+  int truncate_below(Inode& inode, int path_fd, std::uint64_t size, bool by_descriptor, bool drop_privileges);
 
   // server_directory.cc
   Answer opendir(Request& r);

@@ -23,9 +23,10 @@ std::uint32_t orphan_flag(const Inode& inode) { return inode.unlinked ? log::fla
 
 }  // namespace
 
-int Server::truncate_below(Inode& inode, int path_fd, std::uint64_t size, bool drop_privileges) {
+int Server::truncate_below(Inode& inode, int path_fd, std::uint64_t size, bool by_descriptor, bool drop_privileges) {
   const WithoutFsetid ordinary(drop_privileges);
-  const SharedDescriptor open_data = inodes_.data(inode, true);
+  // To the size it has: by descriptor the time moves, by name it does on some file systems.
+  const SharedDescriptor open_data = by_descriptor ? inodes_.data(inode, true) : nullptr;
   const int result = open_data ? ftruncate(open_data->get(), static_cast<off_t>(size))
                                : ::truncate(ProcPath(path_fd).c_str(), static_cast<off_t>(size));
   return result ? errno : 0;
@@ -60,7 +61,12 @@ Answer Server::setattr(Request& r) {
     if (!error) done |= log::valid_mode;
   }
   if (!error && sizes) {
-    error = truncate_below(*inode, fd, in.size, in.valid & fuse::set_kill_suidgid);
+    error = truncate_below(*inode, fd, in.size, in.valid & fuse::set_fh, in.valid & fuse::set_kill_suidgid);
+    if (!error && options_.write_back &&
+        !(in.valid & fuse::set_mtime)) {  // the kernel's time stands, and it is as it was
+      const timespec times[2] = {{0, UTIME_OMIT}, before.st_mtim};
+      if (utimensat(AT_FDCWD, name.c_str(), times, 0) != 0) return fault(errno, "setting times below failed");
+    }
     if (!error) {
       if (fstat(fd, &st) != 0) return fault(errno, "reading attributes below failed");
       log::Record record = record_of(log::Kind::truncate, inode->id);

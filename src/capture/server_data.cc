@@ -33,7 +33,7 @@ std::size_t write_all(int fd, ByteView data, std::uint64_t offset, int& error) {
 bool writes(std::uint32_t flags) { return (flags & O_ACCMODE) != O_RDONLY; }
 
 // Under write-back the kernel owns the times of a file and sends them after the data, but only when they differ from what it was told last.
-// So writing its pages must not move them.
+// So writing its pages must not move them. (Under write-through they are ours, and it asks for them after it wrote mapped pages.)
 bool keep_time(int fd, const struct stat& before, struct stat& st) {
   if (st.st_mtim.tv_sec == before.st_mtim.tv_sec && st.st_mtim.tv_nsec == before.st_mtim.tv_nsec) return true;
   const timespec times[2] = {{0, UTIME_OMIT}, before.st_mtim};
@@ -157,7 +157,8 @@ Answer Server::write(Request& r) {
   if (!(privileges ? take_space(r, held, {data.size(), 32, 32}) : take_space(r, held, {data.size()}))) return -EIO;
   ObjectLocks::Guard guard = locks_.lock(inode.id);
   struct stat before, st;
-  if ((privileges || from_cache) && fstat(fd, &before) != 0) return failed(errno, "reading attributes below failed");
+  const bool keeps_time = from_cache && options_.write_back;
+  if ((privileges || keeps_time) && fstat(fd, &before) != 0) return failed(errno, "reading attributes below failed");
   int error;
   std::size_t done;
   {
@@ -166,7 +167,7 @@ Answer Server::write(Request& r) {
   }
   if (done) {
     if (fstat(fd, &st) != 0) return fault(errno, "reading attributes below failed");
-    if (from_cache && !keep_time(fd, before, st)) return fault(errno, "setting times below failed");
+    if (keeps_time && !keep_time(fd, before, st)) return fault(errno, "setting times below failed");
     log::Record record = record_of(log::Kind::write, inode.id);
     record.flags = orphan_flag(inode);
     record.offset = in.offset;
@@ -290,22 +291,42 @@ Answer Server::lseek(Request& r) {
   return put(r, fuse::LseekOut{static_cast<std::uint64_t>(at)});
 }
 
+namespace {
+
+// True: what is to be set stands there already.
+bool same_flags(std::uint32_t command, const std::uint8_t* there, ByteView wanted) {
+  if (command == FS_IOC_SETFLAGS)
+    return wanted.size() >= sizeof(int) && std::memcmp(there, wanted.data(), sizeof(int)) == 0;
+  fsxattr now, then;
+  if (wanted.size() < sizeof then) return false;
+  std::memcpy(&now, there, sizeof now);
+  std::memcpy(&then, wanted.data(), sizeof then);
+  constexpr auto told_only = FS_XFLAG_PREALLOC | FS_XFLAG_HASATTR;
+  return ((now.fsx_xflags ^ then.fsx_xflags) & ~told_only) == 0 && now.fsx_extsize == then.fsx_extsize &&
+         now.fsx_projid == then.fsx_projid && now.fsx_cowextsize == then.fsx_cowextsize;
+}
+
+}  // namespace
+
 // Flags of files (immutable and the like) have no record in the log, so they can be read but not changed.
 Answer Server::ioctl(Request& r) {
   const auto in = r.in<fuse::IoctlIn>();
-  if (in.command == FS_IOC_SETFLAGS || in.command == FS_IOC_FSSETXATTR) return -EOPNOTSUPP;
-  if (in.command != FS_IOC_GETFLAGS && in.command != FS_IOC_FSGETXATTR) return -ENOTTY;
+  const bool sets = in.command == FS_IOC_SETFLAGS || in.command == FS_IOC_FSSETXATTR;
+  const bool plain = in.command == FS_IOC_SETFLAGS || in.command == FS_IOC_GETFLAGS;
+  if (!sets && !plain && in.command != FS_IOC_FSGETXATTR) return -ENOTTY;
   SharedDescriptor path;
   const InodePtr inode = inode_of(r.head.nodeid, path);
   if (!inode) return -ESTALE;
   if (!S_ISREG(inode->file_type) && !S_ISDIR(inode->file_type)) return -ENOTTY;
   const Descriptor fd(::open(ProcPath(path->get()).c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (fd.get() < 0) return -errno;
-  const std::size_t size = in.command == FS_IOC_GETFLAGS ? sizeof(int) : sizeof(struct fsxattr);
   alignas(8) std::uint8_t value[sizeof(struct fsxattr)] = {};
-  if (::ioctl(fd.get(), in.command, value) != 0) return -errno;
+  if (::ioctl(fd.get(), plain ? FS_IOC_GETFLAGS : FS_IOC_FSGETXATTR, value) != 0) return -errno;
+  if (sets && !same_flags(in.command, value, r.args.subspan(0, std::min<std::size_t>(in.in_size, r.args.size()))))
+    return -EOPNOTSUPP;
   const fuse::IoctlOut out{};
   put(r, out);
+  const std::size_t size = plain ? sizeof(int) : sizeof(struct fsxattr);
   const std::size_t wanted = std::min<std::size_t>(in.out_size, size);
   std::memcpy(r.reply.data() + sizeof out, value, wanted);
   return static_cast<Answer>(sizeof out + wanted);
