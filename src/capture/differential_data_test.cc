@@ -19,12 +19,6 @@
 namespace holdfast::capture {
 namespace {
 
-std::string pattern(std::size_t bytes, unsigned seed) {
-  std::string text(bytes, 0);
-  for (auto& c : text) c = static_cast<char>((seed = seed * 1103515245 + 12345) >> 16);
-  return text;
-}
-
 void reads_and_writes(Trace& t) {
   const int fd = t.opened("create", open(t.at("f").c_str(), O_CREAT | O_RDWR, 0644));
   const std::string big = pattern(3'000'001, 1);

@@ -21,14 +21,8 @@
 namespace holdfast::capture {
 namespace {
 
-void put(Trace& t, const std::string& name, const std::string& text) {
-  const int fd = t.opened("create " + name, open(t.at(name).c_str(), O_CREAT | O_WRONLY, 0644));
-  t.call("write " + name, write(fd, text.data(), text.size()));
-  close(fd);
-}
-
 void basics(Trace& t) {
-  put(t, "a", "hello");
+  t.put("a", "hello");
   t.stat("a");
   t.content("a");
   t.opened("exclusive create of what is there", open(t.at("a").c_str(), O_CREAT | O_EXCL | O_RDWR, 0600));
@@ -47,7 +41,7 @@ void basics(Trace& t) {
   t.opened("open loop", open(t.at("loop").c_str(), O_RDONLY));
   t.call("rmdir of a file", rmdir(t.at("a").c_str()));
   t.call("unlink of a folder", unlink(t.at("d").c_str()));
-  put(t, "d/inside", "x");
+  t.put("d/inside", "x");
   t.call("rmdir of a full folder", rmdir(t.at("d").c_str()));
   t.stat("d");
   const int fd = t.opened("truncate by open", open(t.at("a").c_str(), O_RDWR | O_TRUNC));
@@ -57,10 +51,10 @@ void basics(Trace& t) {
 
 void long_names(Trace& t) {
   const std::string longest(255, 'n'), longer(256, 'n');
-  put(t, longest, "1");
+  t.put(longest, "1");
   t.stat(longest);
   t.opened("256 bytes", open(t.at(longer).c_str(), O_CREAT | O_RDWR, 0600));
-  put(t, std::string("bytes \x01\xff\xc3\n!"), "2");
+  t.put(std::string("bytes \x01\xff\xc3\n!"), "2");
   std::string deep = "p";
   for (int i = 0; i < 20; ++i) {
     t.call("mkdir level", mkdir(t.at(deep).c_str(), 0755));
@@ -78,15 +72,15 @@ void renames(Trace& t) {
            renameat2(AT_FDCWD, t.at(from).c_str(), AT_FDCWD, t.at(to).c_str(), flags));
   };
   for (const char* d : {"d1", "d2", "full", "empty"}) t.call("mkdir", mkdir(t.at(d).c_str(), 0755));
-  put(t, "a", "aaa");
-  put(t, "b", "b");
-  put(t, "full/x", "x");
+  t.put("a", "aaa");
+  t.put("b", "b");
+  t.put("full/x", "x");
   rename2("a", "b", RENAME_NOREPLACE);
   rename2("a", "c", RENAME_NOREPLACE);
   rename2("c", "b", 0);
   t.content("b");
   t.stat("c");
-  put(t, "a", "again");
+  t.put("a", "again");
   rename2("a", "b", RENAME_EXCHANGE);
   t.content("a");
   t.content("b");
@@ -99,7 +93,7 @@ void renames(Trace& t) {
   t.stat("d2");
   rename2("full", "empty", 0);
   t.stat("empty");
-  put(t, "d2/y", "y");
+  t.put("d2/y", "y");
   rename2("empty", "d2", 0);
   rename2("d2", "d2/moved/inside", 0);
   rename2("missing", "x", 0);
@@ -116,7 +110,7 @@ void renames(Trace& t) {
 }
 
 void links(Trace& t) {
-  put(t, "a", "1");
+  t.put("a", "1");
   for (const char* n : {"b", "c"}) t.call("link", link(t.at("a").c_str(), t.at(n).c_str()));
   t.call("link onto", link(t.at("a").c_str(), t.at("b").c_str()));
   t.call("mkdir", mkdir(t.at("d").c_str(), 0755));
@@ -128,12 +122,12 @@ void links(Trace& t) {
   t.stat("s2");
   t.call("unlink a", unlink(t.at("a").c_str()));
   t.stat("b");
-  put(t, "d/e", "two");
+  t.put("d/e", "two");
   t.content("c");
 }
 
 void unlinked_open(Trace& t) {
-  put(t, "a", "content");
+  t.put("a", "content");
   const int fd = t.opened("open", open(t.at("a").c_str(), O_RDWR));
   t.call("unlink", unlink(t.at("a").c_str()));
   t.stat_fd("unlinked", fd);
@@ -145,10 +139,10 @@ void unlinked_open(Trace& t) {
   t.call("read", pread(fd, text, sizeof text, 0));
   t.note("{}", text);
   t.stat_fd("unlinked", fd);
-  put(t, "a", "another");
+  t.put("a", "another");
   t.stat_fd("unlinked", fd);
   close(fd);
-  put(t, "b", "b");
+  t.put("b", "b");
   const int replaced = t.opened("open", open(t.at("a").c_str(), O_RDONLY));
   t.call("rename over", rename(t.at("b").c_str(), t.at("a").c_str()));
   t.call("read replaced", pread(replaced, text, sizeof text, 0));

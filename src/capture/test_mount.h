@@ -76,10 +76,10 @@ std::vector<Flavour> flavours();  // those this kernel offers
 // Temporary folders `below` (the real tree) and `mount`, mounted on construction.
 class TestMount {
  public:
-  // `prepare` may put something at the path of the real tree first.
+  // `prepare` may put something at the path of the real tree first. `on`: a folder for all of it; empty: the one for temporary files.
   explicit TestMount(Flavour flavour, unsigned threads = 0,
-                     const std::function<void(const std::string& below)>& prepare = {},
-                     mirror::HotGate* gate = nullptr);
+                     const std::function<void(const std::string& below)>& prepare = {}, mirror::HotGate* gate = nullptr,
+                     const std::string& on = {});
   ~TestMount();
   std::string at(const std::string& name) const { return mount + "/" + name; }
   void unmount();  // expects success

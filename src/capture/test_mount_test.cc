@@ -131,9 +131,9 @@ bool can_mount() {
 }
 
 TestMount::TestMount(Flavour flavour, unsigned threads, const std::function<void(const std::string& below)>& prepare,
-                     mirror::HotGate* gate) {
+                     mirror::HotGate* gate, const std::string& on) {
   log.gate = gate;
-  std::string pattern = testing::TempDir() + "holdfast-capture-XXXXXX";
+  std::string pattern = (on.empty() ? testing::TempDir() : on + "/") + "holdfast-capture-XXXXXX";
   base = mkdtemp(pattern.data());
   chmod(base.c_str(), 0755);
   below = base + "/below";
