@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "platform/process.h"
 #include "platform/unique_fd.h"
 
 namespace holdfast::platform {
@@ -43,12 +44,12 @@ TEST_F(FlaggedFiles, AreFoundWhereverTheyAreAndNamed) {
   std::filesystem::create_symlink("nowhere", top + "/link");
   EXPECT_TRUE(check_unflagged(top));
   if (!flag(top + "/a/b/c/deep", FS_APPEND_FL)) GTEST_SKIP() << "no flags here: not root, or the file system has none";
-  const Status append = check_unflagged(top);
+  const auto append = check_unflagged(top);
   ASSERT_FALSE(append);
   EXPECT_EQ(append.error().code, ErrorCode::refused);
   EXPECT_NE(append.error().message.find("/a/b/c/deep is append-only"), std::string::npos) << append.error().message;
   ASSERT_TRUE(flag(top + "/a/b/c/deep", 0) && flag(top + "/a/b", FS_IMMUTABLE_FL));
-  const Status folder = check_unflagged(top);
+  const auto folder = check_unflagged(top);
   ASSERT_FALSE(folder);
   EXPECT_NE(folder.error().message.find("/a/b is immutable"), std::string::npos) << folder.error().message;
   EXPECT_NE(folder.error().hint.find("chattr -i"), std::string::npos);
@@ -62,6 +63,31 @@ TEST_F(FlaggedFiles, APathLongerThanACallTakesIsFollowed) {
     at = UniqueFd(::openat(at.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   }
   EXPECT_TRUE(check_unflagged(top));
+}
+
+TEST_F(FlaggedFiles, OfManyFoldersNoneIsPassedOverAndEachFileIsCountedOnce) {
+  constexpr std::uint64_t folders = 60, files = 20, kib = 8;
+  const std::string bytes(kib << 10, 'x');
+  for (std::uint64_t d = 0; d < folders; ++d) {
+    const std::string folder = top + "/" + std::to_string(d % 7) + "/" + std::to_string(d);
+    std::filesystem::create_directories(folder + "/empty");
+    for (std::uint64_t f = 0; f < files; ++f) std::ofstream(folder + "/" + std::to_string(f)) << bytes;
+    std::filesystem::create_hard_link(folder + "/0", folder + "/again");
+  }
+  const auto size = check_unflagged(top);
+  ASSERT_TRUE(size) << size.error().to_string();
+  const auto said = run_checked({.argv = {"du", "-sxB1", "--", top}});
+  ASSERT_TRUE(said) << said.error().to_string();
+  EXPECT_EQ(*size, std::strtoull(said->c_str(), nullptr, 10));
+  EXPECT_GE(*size, folders * files * (kib << 10));
+  for (std::uint64_t d = 0; d < folders; d += 13) {
+    const std::string file = top + "/" + std::to_string(d % 7) + "/" + std::to_string(d) + "/7";
+    if (!flag(file, FS_IMMUTABLE_FL)) GTEST_SKIP() << "no flags here: not root, or the file system has none";
+    const auto refused = check_unflagged(top);
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().message.find(file + " is immutable"), std::string::npos) << refused.error().message;
+    ASSERT_TRUE(flag(file, 0));
+  }
 }
 
 }  // namespace

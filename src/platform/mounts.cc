@@ -197,7 +197,7 @@ Status check_file_system(const std::vector<Mount>& mounts, const std::string& pa
 
 }  // namespace
 
-Status check_protectable(const std::string& path, const std::vector<std::string>& protected_paths) {
+Result<std::uint64_t> check_protectable(const std::string& path, const std::vector<std::string>& protected_paths) {
   HF_ASSIGN(const std::string real, checked_folder(path));
   if (real == "/") return fail(ErrorCode::refused, "/ can't be protected: name the folder with the application's data");
   HF_TRY(check_apart(real, protected_paths));

@@ -39,8 +39,8 @@ std::string why_unsupported(std::string_view filesystem_type);
 
 // May `path` become a protected folder? An absolute, existing folder without symbolic links in its name, not a mount point, holding no
 // mounts, on a supported file system, neither inside nor around one of `protected_paths`, without immutable or append-only files. Reads every
-// folder below it. Errors say what to do next.
-Status check_protectable(const std::string& path, const std::vector<std::string>& protected_paths);
+// folder below it. Then: how many bytes it takes up there. Errors say what to do next.
+Result<std::uint64_t> check_protectable(const std::string& path, const std::vector<std::string>& protected_paths);
 
 // May a folder that is yet to be made at `path` become one? Looks at the file system it would be on.
 Status check_protectable_once_made(const std::string& path, const std::vector<std::string>& protected_paths);

@@ -168,7 +168,7 @@ TEST_F(MountsTest, TheCloneReachesTheRealTreeBelowCoverAndFuse) {
 TEST_F(MountsTest, RefusalsSayWhatToDo) {
   run([&] {
     const auto why = [](const fs::path& p, const std::vector<std::string>& others = {}) {
-      const Status s = check_protectable(p, others);
+      const auto s = check_protectable(p, others);
       return s ? std::string("fine") : s.error().message;
     };
     EXPECT_EQ(why(path), "fine");

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -77,11 +78,10 @@ class ApiHandlers : public control::Handlers {
   Result<json> remove_member(const json& request);
   // handlers_protect.cc
   Result<apps::Application> application_for(const control::ProtectRequest& request) const;
-  Status check_protect_here(const apps::Application& application, const ClusterConfig& config) const;
-  Status check_protect_peer(const apps::Application& application, NodeId peer, const std::string& name,
-                            json& missing) const;
-  static Status judge_copy(const apps::Application& application, const std::string& name, const json& answer,
-                           json& missing);
+  using Sizes = std::map<std::string, std::uint64_t>;  // bytes that a folder of this node takes up
+  Result<Sizes> check_protect_here(const apps::Application& application, const ClusterConfig& config) const;
+  static Status judge_copy(const apps::Application& application, const Sizes& sizes, const std::string& name,
+                           const json& answer, json& missing);
   Result<std::string> answer_join(const std::string& asks, std::vector<std::string>& missing) const;
   Result<json> judge_joiner(const json& request) const;
   Result<std::string> protect_facts(const json& body) const;  // what a peer asks before it protects

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <future>
 
 #include "base/log.h"
 #include "daemon/holdfastd/handlers.h"
@@ -79,13 +80,15 @@ Result<apps::Application> ApiHandlers::application_for(const control::ProtectReq
   return apps::make_application(request, host_facts());
 }
 
-Status ApiHandlers::check_protect_here(const apps::Application& application, const ClusterConfig& config) const {
+Result<ApiHandlers::Sizes> ApiHandlers::check_protect_here(const apps::Application& application,
+                                                           const ClusterConfig& config) const {
+  Sizes sizes;
   HF_TRY(apps::check_against(application, config.applications));
   for (const std::string& path : application.data_paths) {
     HF_TRY(check_not_ours(path, d_.paths().state));
-    HF_TRY(platform::check_protectable(path, set_paths(config)));
+    HF_ASSIGN(sizes[path], platform::check_protectable(path, set_paths(config)));
   }
-  if (!application.resources.empty()) return {};
+  if (!application.resources.empty()) return sizes;
   // Nobody would stop them: what they have open would stay open below the capture.
   for (const std::string& path : application.data_paths) {
     const std::vector<std::string> holders = holders_of(path, 5);
@@ -95,7 +98,7 @@ Status ApiHandlers::check_protect_here(const apps::Application& application, con
     return tl::unexpected(Error{ErrorCode::busy, fmt::format("{} is in use by {}", path, list),
                                 "stop them, protect the folder, start them again", 0});
   }
-  return {};
+  return sizes;
 }
 
 // A peer says what it has; this side judges.
@@ -107,11 +110,14 @@ Result<std::string> ApiHandlers::protect_facts(const json& body) const {
     const std::string path = p.get<std::string>();
     std::error_code ignored;
     const bool exists = std::filesystem::exists(std::filesystem::symlink_status(path, ignored));
-    const Status possible = exists ? platform::check_protectable(path, set_paths(s.config))
-                                   : platform::check_protectable_once_made(path, set_paths(s.config));
+    Result<std::uint64_t> possible = 0;
+    if (exists)
+      possible = platform::check_protectable(path, set_paths(s.config));
+    else if (Status made = platform::check_protectable_once_made(path, set_paths(s.config)); !made)
+      possible = tl::unexpected(std::move(made).error());
     paths.push_back({{"path", path},
                      {"free", bytes_free(path)},
-                     {"used", exists ? bytes_under(path) : 0},
+                     {"used", possible.value_or(0)},
                      {"exists", exists},
                      {"error", possible ? "" : possible.error().to_string()},
                      {"holders", flag_of(body, "units") ? std::vector<std::string>() : holders_of(path, 5)}});
@@ -136,9 +142,10 @@ Result<std::string> ApiHandlers::make_folders(const json& body) const {
   return std::string("{}");
 }
 
-// `answer` is what protect_facts() said on the node `name`. Folders that are yet to be made there are added to `missing`.
-Status ApiHandlers::judge_copy(const apps::Application& application, const std::string& name, const json& answer,
-                               json& missing) {
+// `sizes`: of the folders here. `answer` is what protect_facts() said on the node `name`. Folders that are yet to be made there are added to
+// `missing`.
+Status ApiHandlers::judge_copy(const apps::Application& application, const Sizes& sizes, const std::string& name,
+                               const json& answer, json& missing) {
   HF_ASSIGN(const apps::HostFacts facts, host_facts_from_text(text_of(answer, "facts", "[]")));
   HF_TRY(apps::check_peer(application, facts, name));
   for (const std::string& path : application.data_paths) {
@@ -154,7 +161,7 @@ Status ApiHandlers::judge_copy(const apps::Application& application, const std::
       if (h.is_string()) holders += (holders.empty() ? "" : ", ") + h.get<std::string>();
     if (!holders.empty())
       return fail(ErrorCode::busy, "{} is in use on {} by {}: stop them there first", path, name, holders);
-    const std::uint64_t needed = static_cast<std::uint64_t>(static_cast<double>(bytes_under(path)) * space_margin);
+    const std::uint64_t needed = static_cast<std::uint64_t>(static_cast<double>(sizes.at(path)) * space_margin);
     const std::uint64_t room = number_of(*p, "free") + number_of(*p, "used");
     if (room < needed)
       return tl::unexpected(
@@ -163,17 +170,6 @@ Status ApiHandlers::judge_copy(const apps::Application& application, const std::
                 fmt::format("make room on {}", name), 0});
   }
   return {};
-}
-
-Status ApiHandlers::check_protect_peer(const apps::Application& application, NodeId peer, const std::string& name,
-                                       json& missing) const {
-  const auto text = d_.ask_peer(peer, "protect_facts", facts_wanted(application), 120'000);
-  if (!text)
-    return tl::unexpected(
-        Error{ErrorCode::unavailable,
-              fmt::format("{} can't be asked whether it can hold a copy: {}", name, text.error().message),
-              "bring it back first: holdfast status shows its state", 0});
-  return judge_copy(application, name, json::parse(*text, nullptr, false), missing);
 }
 
 // --- a node that joins is asked and judged like a peer at protect, for each application that there is already
@@ -213,8 +209,11 @@ Result<nlohmann::json> ApiHandlers::judge_joiner(const json& request) const {
   if (!answers.is_array() || answers.size() != s.config.applications.size())
     return fail(ErrorCode::stale, "what the cluster protects was changed meanwhile: join again");
   json missing = json::array();  // the joiner makes them
-  for (std::size_t i = 0; i < answers.size(); ++i)
-    HF_TRY(judge_copy(s.config.applications[i], text_of(request, "name"), answers[i], missing));
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    Sizes sizes;
+    for (const std::string& path : s.config.applications[i].data_paths) sizes[path] = bytes_under(path);
+    HF_TRY(judge_copy(s.config.applications[i], sizes, text_of(request, "name"), answers[i], missing));
+  }
   return json::object();
 }
 
@@ -226,13 +225,25 @@ Result<control::ProtectReply> ApiHandlers::protect(const Caller& caller, const c
   if (policy != "write-back" && policy != "write-through")
     return fail(ErrorCode::invalid, "write policy '{}' is neither write-back nor write-through", policy);
   HF_ASSIGN(const apps::Application application, application_for(r));
-  HF_TRY(check_protect_here(application, s.config));
+  // All nodes look at the same time: each reads every folder.
+  std::vector<std::pair<const cluster::Member*, std::future<Result<std::string>>>> asked;
+  for (const cluster::Member& m : s.value->members)
+    if (m.kind == cluster::MemberKind::data && m.id != s.node.node_id)
+      asked.emplace_back(&m, std::async([this, &application, id = m.id] {
+        return d_.ask_peer(id, "protect_facts", facts_wanted(application), 120'000);
+      }));
+  HF_ASSIGN(const Sizes sizes, check_protect_here(application, s.config));
   std::vector<std::pair<const cluster::Member*, json>> lacking;  // peers, and the folders that are to be made there
-  for (const cluster::Member& m : s.value->members) {
-    if (m.kind != cluster::MemberKind::data || m.id == s.node.node_id) continue;
+  for (auto& [peer, answer] : asked) {
+    const Result<std::string> text = answer.get();
+    if (!text)
+      return tl::unexpected(
+          Error{ErrorCode::unavailable,
+                fmt::format("{} can't be asked whether it can hold a copy: {}", peer->name, text.error().message),
+                "bring it back first: holdfast status shows its state", 0});
     json missing = json::array();
-    HF_TRY(check_protect_peer(application, m.id, m.name, missing));
-    if (!missing.empty()) lacking.emplace_back(&m, std::move(missing));
+    HF_TRY(judge_copy(application, sizes, peer->name, json::parse(*text, nullptr, false), missing));
+    if (!missing.empty()) lacking.emplace_back(peer, std::move(missing));
   }
   for (const auto& [peer, paths] : lacking) {
     const auto made = d_.ask_peer(peer->id, "make_folders", {{"paths", paths}}, 30'000);
