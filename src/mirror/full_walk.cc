@@ -6,7 +6,7 @@
 namespace holdfast::mirror {
 namespace {
 
-constexpr std::size_t objects_ahead = 32;
+constexpr std::size_t objects_ahead = 96;
 
 }  // namespace
 

@@ -49,7 +49,7 @@ TEST(FullWalk, AGreatFolderIsNoReasonToReadItAllAtOnce) {
   ASSERT_TRUE(walk.next());
   for (unsigned chunk = 0; chunk < 100; ++chunk) walk.listed(files(1 + chunk * 100, 100));
   ASSERT_TRUE(walk.next());
-  EXPECT_LE(walk.take_soon().size(), 32U);
+  EXPECT_LE(walk.take_soon().size(), 96U);
   ASSERT_TRUE(walk.next());
   EXPECT_EQ(walk.take_soon().size(), 1U);
 }

@@ -223,6 +223,10 @@ Result<FileId> FileIndex::id_of(int fd) {
 Result<FileId> FileIndex::identify(int fd, SetNumber set) {
   struct stat st {};
   if (::fstatat(fd, "", &st, AT_EMPTY_PATH) != 0) return fail_errno(errno, "cannot stat");
+  return identify(fd, st, set);
+}
+
+Result<FileId> FileIndex::identify(int fd, const struct stat& st, SetNumber set) {
   const std::lock_guard lock(inode_mutexes_[(st.st_ino * 0x9E3779B97F4A7C15ULL) >> 58]);
   HF_ASSIGN(FileId id, id_of(fd));
   if (!id.is_none()) return id;

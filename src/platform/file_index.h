@@ -5,6 +5,8 @@
 // Threads: any. Descriptors passed in are borrowed and may be O_PATH.
 #pragma once
 
+#include <sys/stat.h>
+
 #include <array>
 #include <functional>
 #include <memory>
@@ -49,6 +51,7 @@ class FileIndex final : public ports::IdBarrier {
   // --- what capture needs (wiring adapts it to capture::FileIds)
   // The object's id: the one it carries if the index maps that to this very inode, else a fresh one, set and indexed (R25).
   Result<FileId> identify(int fd, SetNumber set);
+  Result<FileId> identify(int fd, const struct stat& st, SetNumber set);  // who looked at it already
   FileId fresh();
   // A fresh id with bytes 6 and 7 zero; none in the index is equal in the first 6 (node ids and file handles are made of the first 8).
   Result<FileId> unused_block();

@@ -9,5 +9,7 @@ namespace holdfast::platform {
 
 // None: errno says why. What it is may have changed since: ask the descriptor.
 UniqueFd open_child(int folder, const char* name);
+// `type`: what readdir said of it (DT_*), while nothing else may have taken its place.
+UniqueFd open_child(int folder, const char* name, unsigned char type);
 
 }  // namespace holdfast::platform

@@ -310,7 +310,7 @@ Result<std::optional<ports::TreeEntry>> PosixTree::lookup(const FileId& dir, std
   if (::fstatat(fd.get(), "", &st, AT_EMPTY_PATH) != 0)
     return fail_errno(errno, "set {}: cannot stat \"{}\"", set_, name);
   HF_ASSIGN(const FileId id, index_.id_of(fd.get()));
-  if (id.is_none()) looked_ = {dir, text(name), st.st_ino, std::move(fd)};
+  if (id.is_none()) looked_ = {dir, text(name), st.st_ino, st.st_mode & S_IFMT, std::move(fd)};
   return std::optional(ports::TreeEntry{text(name), id, st.st_mode & S_IFMT});
 }
 

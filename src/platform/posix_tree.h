@@ -98,6 +98,7 @@ class PosixTree final : public ports::Tree {
     FileId dir;
     std::string name;
     std::uint64_t ino = 0;
+    std::uint32_t type = 0;  // S_IFMT
     UniqueFd fd;
   };
   Node* opened(const FileId& id);        // nullptr: not open; may have lost its last name since

@@ -82,12 +82,25 @@ Status PosixTree::purge(ports::Grave what) {
 
 Status PosixTree::adopt(const FileId& dir, std::string_view name, const FileId& id) {
   HF_ASSIGN(Node * folder, need(dir));
+  const int folder_fd = folder->fd.get();
   Looked looked = std::exchange(looked_, {});
   struct stat st {};
-  const bool same = looked.dir == dir && looked.name == name &&
-                    ::fstatat(folder->fd.get(), looked.name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-                    st.st_ino == looked.ino;
-  if (!same) looked.fd = open_child(folder->fd.get(), text(name).c_str());
+  const bool same = looked.dir == dir && looked.name == name;
+  // It is compared next, and stays open as find() would open it; not a program that runs.
+  UniqueFd writable(same && looked.type == S_IFREG ? ::openat(folder_fd, looked.name.c_str(),
+                                                              O_RDWR | O_NOFOLLOW | O_NOATIME | O_NONBLOCK | O_CLOEXEC)
+                                                   : -1);
+  if (writable && ::fstat(writable.get(), &st) == 0 && st.st_ino == looked.ino) {
+    HF_TRY(index_.bind(writable.get(), set_, id, S_IFREG));
+    Node node;
+    node.fd = std::move(writable);
+    node.type = S_IFREG;
+    node.ino = st.st_ino;
+    remember(id, std::move(node));
+    return {};
+  }
+  if (!same || ::fstatat(folder_fd, looked.name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0 || st.st_ino != looked.ino)
+    looked.fd = open_child(folder_fd, text(name).c_str());
   if (!looked.fd) return fail_errno(errno, "set {}: cannot open \"{}\"", set_, name);
   return index_.bind(looked.fd.get(), set_, id);
 }

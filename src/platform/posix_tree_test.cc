@@ -367,6 +367,25 @@ TEST_F(PosixTreeTest, AnIndexThatIsAheadOfTheTreeIsNotBelieved) {
   EXPECT_EQ(tree->at(top, "f", id_number(2)).value(), Standing::expected);
 }
 
+TEST_F(PosixTreeTest, AFileThatWasLookedAtAndAdoptedIsOpenForWhatFollows) {
+  std::ofstream(at("f")) << "old";
+  ASSERT_TRUE(tree->lookup(top, "f").value()->id.is_none());
+  ASSERT_TRUE(tree->adopt(top, "f", id_number(1)));
+  const std::uint64_t before = objects_opened();
+  EXPECT_EQ(tree->attributes(id_number(1)).value()->size, 3U);
+  write(id_number(1), 1, "new");
+  EXPECT_EQ(objects_opened(), before);
+  EXPECT_EQ(std::filesystem::file_size(at("f")), 4U);
+  // What is looked at is not always what is adopted.
+  std::ofstream(at("g")) << "other";
+  std::ofstream(at("h")) << "not it";
+  ASSERT_TRUE(tree->lookup(top, "g").value()->id.is_none());
+  std::filesystem::rename(at("h"), at("g"));
+  ASSERT_TRUE(tree->adopt(top, "g", id_number(2)));
+  EXPECT_EQ(tree->attributes(id_number(2)).value()->size, 6U);
+  EXPECT_EQ(tree->at(top, "g", id_number(2)).value(), Standing::expected);
+}
+
 // The kernel takes a file's capabilities away when its owner or its size changes.
 // As an application does while this node is the active: the tree is then changed past this object, which had files open before.
 TEST_F(PosixTreeTest, WhatWasDeletedByOthersIsGoneAlthoughItWasOpenHere) {
