@@ -25,7 +25,10 @@ Resync::Resync(ActiveLog& log, ports::LiveTree& tree, NodeId peer, SetNumber set
   ++log_.resyncs();
 }
 
-Resync::~Resync() { --log_.resyncs(); }
+Resync::~Resync() {
+  tree_.reads_end(set_);
+  --log_.resyncs();
+}
 
 void Resync::moved(const FileId& id) {
   if (partial_) return;

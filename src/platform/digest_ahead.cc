@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <system_error>
+#include <utility>
 
 #include "base/check.h"
 #include "log/hash.h"
@@ -14,7 +15,7 @@ namespace holdfast::platform {
 namespace {
 
 constexpr std::size_t most_jobs = 256;  // each holds a descriptor
-constexpr unsigned threads = 2;         // one waits for the disk while the other computes
+constexpr unsigned threads = 6;         // of small files each waits for the disk longer than it computes
 
 }  // namespace
 
@@ -28,12 +29,32 @@ DigestAhead::~DigestAhead() {
 }
 
 void DigestAhead::ask(const FileId& id, UniqueFd file, std::uint64_t offset, std::uint64_t length) {
-  CHECK(length <= ports::most_digest_bytes, "a digest of too much");
   auto job = std::make_shared<Job>();
   job->id = id;
   job->file = std::move(file);
   job->offset = offset;
   job->length = length;
+  add(std::move(job));
+}
+
+void DigestAhead::ask_big(const FileId& id, const std::function<std::shared_ptr<ReadOnce>()>& open,
+                          std::uint64_t offset, std::uint64_t length) {
+  if (!big_ || big_id_ != id) {
+    big_ = open();
+    big_id_ = id;
+  }
+  if (!big_) return;
+  big_is_used_ = true;
+  auto job = std::make_shared<Job>();
+  job->id = id;
+  job->big = big_;
+  job->offset = offset;
+  job->length = length;
+  add(std::move(job));
+}
+
+void DigestAhead::add(std::shared_ptr<Job> job) {
+  CHECK(job->length <= ports::most_digest_bytes, "a digest of too much");
   {
     const std::lock_guard lock(mutex_);
     if (jobs_.size() == most_jobs) jobs_.pop_front();
@@ -65,6 +86,7 @@ void DigestAhead::forget(const FileId& id) {
 }
 
 void DigestAhead::forget_all() {
+  if (!std::exchange(big_is_used_, false)) big_ = nullptr;
   const std::lock_guard lock(mutex_);
   jobs_.clear();
 }
@@ -85,6 +107,7 @@ void DigestAhead::work() {
     lock.unlock();
     auto digest = compute(*job, buffer);
     job->file = {};
+    job->big = nullptr;
     lock.lock();
     job->digest = digest;
     job->state = State::done;
@@ -95,7 +118,12 @@ void DigestAhead::work() {
 std::optional<ports::Digest> DigestAhead::compute(const Job& job, Bytes& buffer) {
   buffer.resize(std::max<std::size_t>(buffer.size(), job.length));
   std::size_t n = 0;
-  while (n < job.length) {
+  if (job.big) {
+    const std::int64_t got = job.big->read(job.offset, std::span(buffer).first(job.length));
+    if (got < 0) return {};
+    n = static_cast<std::size_t>(got);
+  }
+  while (!job.big && n < job.length) {
     const ssize_t got = ::pread(job.file.get(), buffer.data() + n, job.length - n, static_cast<off_t>(job.offset + n));
     if (got == 0) break;
     if (got < 0 && errno == EINTR) continue;

@@ -4,6 +4,7 @@
 
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -12,6 +13,7 @@
 
 #include "base/bytes.h"
 #include "base/types.h"
+#include "platform/read_once.h"
 #include "platform/unique_fd.h"
 #include "ports/tree.h"
 
@@ -27,6 +29,9 @@ class DigestAhead {
 
   // `length`: at most ports::most_digest_bytes. What was asked for long before, and not taken, is given up for it.
   void ask(const FileId& id, UniqueFd file, std::uint64_t offset, std::uint64_t length);
+  // The same, of a big file: nobody's pages are driven out for it (read_once.h). It is kept open until another one is asked for, or none.
+  void ask_big(const FileId& id, const std::function<std::shared_ptr<ReadOnce>()>& open, std::uint64_t offset,
+               std::uint64_t length);
   // Waits for it if it is in work. nullopt: not asked for, forgotten, or it could not be read.
   std::optional<ports::Digest> take(const FileId& id, std::uint64_t offset, std::uint64_t length);
   // The file's bytes are about to change.
@@ -34,10 +39,13 @@ class DigestAhead {
   void forget_all();
 
  private:
+  struct Job;
+  void add(std::shared_ptr<Job> job);
   enum class State { waiting, in_work, done };
   struct Job {
     FileId id;
     UniqueFd file;
+    std::shared_ptr<ReadOnce> big;  // instead
     std::uint64_t offset = 0, length = 0;
     State state = State::waiting;
     std::optional<ports::Digest> digest;
@@ -50,6 +58,10 @@ class DigestAhead {
   std::deque<std::shared_ptr<Job>>
       jobs_;  // in the order they were asked for; a thread may hold one that is not among them any more
   bool stops_ = false;
+  // The user's own.
+  FileId big_id_;
+  std::shared_ptr<ReadOnce> big_;
+  bool big_is_used_ = false;  // since forget_all()
   std::vector<std::thread> threads_;
 };
 

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -14,51 +16,60 @@
 #include "platform/object_xattrs.h"
 #include "platform/open_child.h"
 #include "platform/read_aside.h"
+#include "platform/read_once.h"
 
 namespace holdfast::platform {
+
+struct PosixLiveTree::Opened {
+  FileHandle handle;
+  UniqueFd file;
+  std::unique_ptr<ReadOnce> once;  // has the descriptor then
+  int fd() const { return once ? once->fd() : file.get(); }
+};
+
 namespace {
 
 constexpr off_t read_ahead_bytes = 128 * 1024;  // from there on the kernel does it by itself
+constexpr std::size_t most_soon = 256, most_begun = 4;
 
 std::int64_t nanoseconds(const timespec& t) { return t.tv_sec * 1'000'000'000LL + t.tv_nsec; }
 
 class Object final : public ports::LiveObject {
  public:
-  Object(UniqueFd fd, SetNumber set, const FileId& id, FileIndex& index)
-      : fd_(std::move(fd)), set_(set), id_(id), index_(index) {}
+  // `st`: as it is, and stays while the object is locked.
+  Object(PosixLiveTree::Opened& opened, const struct stat& st, SetNumber set, const FileId& id, FileIndex& index)
+      : opened_(opened), st_(st), set_(set), id_(id), index_(index) {}
 
   Result<ports::NodeAttributes> attributes() override {
-    struct stat st {};
-    if (::fstatat(fd_.get(), "", &st, AT_EMPTY_PATH) != 0) return fail_errno(errno, "cannot stat {}", id_.to_hex());
     ports::NodeAttributes a;
-    a.mode = st.st_mode;
-    a.uid = st.st_uid;
-    a.gid = st.st_gid;
-    a.rdev = st.st_rdev;
-    a.size = static_cast<std::uint64_t>(st.st_size);
-    a.links = st.st_nlink;
-    a.atime_ns = nanoseconds(st.st_atim);
-    a.mtime_ns = nanoseconds(st.st_mtim);
+    a.mode = st_.st_mode;
+    a.uid = st_.st_uid;
+    a.gid = st_.st_gid;
+    a.rdev = st_.st_rdev;
+    a.size = static_cast<std::uint64_t>(st_.st_size);
+    a.links = st_.st_nlink;
+    a.atime_ns = nanoseconds(st_.st_atim);
+    a.mtime_ns = nanoseconds(st_.st_mtim);
     return a;
   }
 
-  Result<Bytes> xattrs() override { return read_all_xattrs(fd_.get()); }
+  Result<Bytes> xattrs() override { return read_all_xattrs(opened_.fd()); }
 
   Result<std::string> target() override {
     std::string target(4096, '\0');
-    const ssize_t n = ::readlinkat(fd_.get(), "", target.data(), target.size());
+    const ssize_t n = ::readlinkat(opened_.fd(), "", target.data(), target.size());
     if (n < 0) return fail_errno(errno, "cannot read the link {}", id_.to_hex());
     target.resize(static_cast<std::size_t>(n));
     return target;
   }
 
   Result<ports::TreeListing> list(std::uint64_t cookie, std::size_t max_entries, std::size_t max_bytes) override {
-    UniqueFd own(::openat(fd_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOATIME));
+    UniqueFd own(::openat(opened_.fd(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOATIME));
     DIR* stream = own ? ::fdopendir(own.release()) : nullptr;
     if (!stream) return fail_errno(errno, "cannot read the folder {}", id_.to_hex());
     if (cookie != 0) ::seekdir(stream, static_cast<long>(cookie));
     ports::TreeListing listing;
-    std::vector<std::pair<ino_t, std::string>> names;
+    std::vector<std::tuple<ino_t, std::string, unsigned char>> names;
     std::size_t bytes = 0;
     int error = 0;
     while (names.size() < max_entries && bytes + log::max_ship_entry_bytes <= max_bytes) {
@@ -71,21 +82,21 @@ class Object final : public ports::LiveObject {
       }
       const std::string_view name = entry->d_name;
       if (name == "." || name == ".." || (id_.is_root() && name == ports::hidden_name)) continue;
-      names.emplace_back(entry->d_ino, name);
+      names.emplace_back(entry->d_ino, name, entry->d_type);
       bytes += 16 + 3 + 2 + name.size();
     }
     listing.cookie = static_cast<std::uint64_t>(::telldir(stream));
     ::closedir(stream);
     if (error != 0) return fail_errno(error, "cannot read the folder {}", id_.to_hex());
     std::sort(names.begin(), names.end());
-    for (auto& [ino, name] : names) {
+    for (auto& [ino, name, type] : names) {
       note_object_opened();
-      const UniqueFd child = open_child(fd_.get(), name.c_str());
+      const UniqueFd child = open_child(opened_.fd(), name.c_str(), type);
       if (!child && errno == ENOENT) continue;
       struct stat st {};
       if (!child || ::fstatat(child.get(), "", &st, AT_EMPTY_PATH) != 0)
         return fail_errno(errno, "cannot open \"{}\"", name);
-      HF_ASSIGN(const FileId id, index_.identify(child.get(), set_));
+      HF_ASSIGN(const FileId id, index_.identify(child.get(), st, set_));
       listing.entries.push_back({std::move(name), id, st.st_mode & S_IFMT});
     }
     return listing;
@@ -95,7 +106,7 @@ class Object final : public ports::LiveObject {
     using Found = std::optional<ports::TreeEntry>;
     if (id_.is_root() && name == ports::hidden_name) return Found{};
     const std::string child_name(name);
-    const UniqueFd child = open_child(fd_.get(), child_name.c_str());
+    const UniqueFd child = open_child(opened_.fd(), child_name.c_str());
     if (!child && errno == ENOENT) return Found{};
     struct stat st {};
     if (!child || ::fstatat(child.get(), "", &st, AT_EMPTY_PATH) != 0)
@@ -106,15 +117,23 @@ class Object final : public ports::LiveObject {
 
   Result<FileId> parent() override {
     if (id_.is_root()) return FileId{};
-    const UniqueFd above(::openat(fd_.get(), "..", O_PATH | O_CLOEXEC));
+    const UniqueFd above(::openat(opened_.fd(), "..", O_PATH | O_CLOEXEC));
     if (!above) return fail_errno(errno, "cannot open the folder that holds {}", id_.to_hex());
     return index_.identify(above.get(), set_);
   }
 
   Result<std::size_t> read(std::uint64_t offset, std::span<std::uint8_t> into) override {
+    if (!opened_.once && S_ISREG(st_.st_mode) && static_cast<std::uint64_t>(st_.st_size) >= read_once_least_bytes)
+      opened_.once = std::make_unique<ReadOnce>(std::move(opened_.file), static_cast<std::uint64_t>(st_.st_size));
+    if (opened_.once) {
+      const std::int64_t n = opened_.once->read(offset, into);
+      if (n < 0) return fail_errno(static_cast<int>(-n), "cannot read {}", id_.to_hex());
+      return static_cast<std::size_t>(n);
+    }
     std::size_t done = 0;
     while (done < into.size()) {
-      const ssize_t n = ::pread(fd_.get(), into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
+      const ssize_t n =
+          ::pread(opened_.fd(), into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
       if (n == 0) break;
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) return fail_errno(errno, "cannot read {}", id_.to_hex());
@@ -124,7 +143,7 @@ class Object final : public ports::LiveObject {
   }
 
   Result<std::size_t> read_aside(std::uint64_t offset, std::span<std::uint8_t> into) override {
-    const std::int64_t n = platform::read_aside(fd_.get(), offset, into);
+    const std::int64_t n = platform::read_aside(opened_.fd(), offset, into);
     if (n < 0) return fail_errno(static_cast<int>(-n), "cannot read {}", id_.to_hex());
     return static_cast<std::size_t>(n);
   }
@@ -134,14 +153,14 @@ class Object final : public ports::LiveObject {
 
  private:
   Result<std::uint64_t> seek(std::uint64_t offset, int whence) {
-    const off_t at = ::lseek(fd_.get(), static_cast<off_t>(offset), whence);
+    const off_t at = ::lseek(opened_.fd(), static_cast<off_t>(offset), whence);
     if (at >= 0) return static_cast<std::uint64_t>(at);
     if (errno != ENXIO) return fail_errno(errno, "cannot look for holes in {}", id_.to_hex());
-    HF_ASSIGN(const auto a, attributes());
-    return a.size;
+    return static_cast<std::uint64_t>(st_.st_size);
   }
 
-  UniqueFd fd_;
+  PosixLiveTree::Opened& opened_;
+  const struct stat st_;
   SetNumber set_;
   FileId id_;
   FileIndex& index_;
@@ -155,8 +174,11 @@ void PosixLiveTree::add(SetNumber set, UniqueFd root) {
 }
 
 void PosixLiveTree::remove(SetNumber set) {
-  const std::unique_lock lock(mutex_);
-  roots_.erase(set);
+  {
+    const std::unique_lock lock(mutex_);
+    roots_.erase(set);
+  }
+  reads_end(set);
 }
 
 std::shared_ptr<UniqueFd> PosixLiveTree::root_of(SetNumber set) const {
@@ -165,12 +187,38 @@ std::shared_ptr<UniqueFd> PosixLiveTree::root_of(SetNumber set) const {
   return it == roots_.end() ? nullptr : it->second;
 }
 
+void PosixLiveTree::reads_end(SetNumber set) {
+  const std::lock_guard lock(kept_mutex_);
+  for (auto* kept : {&soon_, &begun_}) std::erase_if(*kept, [&](const Kept& k) { return k.set == set; });
+}
+
+void PosixLiveTree::keep(std::deque<Kept>& where, std::size_t most, Kept what) {
+  const std::lock_guard lock(kept_mutex_);
+  if (!root_of(what.set)) return;  // removed meanwhile
+  if (where.size() == most) where.pop_front();
+  where.push_back(std::move(what));
+}
+
+std::shared_ptr<PosixLiveTree::Opened> PosixLiveTree::take(SetNumber set, const FileId& id, const FileHandle& handle) {
+  const std::lock_guard lock(kept_mutex_);
+  for (auto* kept : {&begun_, &soon_}) {
+    const auto it = std::find_if(kept->begin(), kept->end(), [&](const Kept& k) { return k.id == id && k.set == set; });
+    if (it == kept->end()) continue;
+    std::shared_ptr<Opened> opened = std::move(it->opened);
+    kept->erase(it);
+    if (opened->handle == handle) return opened;
+  }
+  return nullptr;
+}
+
 void PosixLiveTree::will_read(SetNumber set, const FileId& id) {
   const auto root = root_of(set);
   const auto handle = root ? index_.find(id) : Result<std::optional<FileHandle>>{};
   if (!handle || !*handle || (*handle)->type_bits != S_IFREG) return;
-  const auto fd = open_by_handle(root->get(), **handle, O_RDONLY | O_NOATIME);
-  if (fd && *fd) ::posix_fadvise(fd->get(), 0, read_ahead_bytes, POSIX_FADV_WILLNEED);
+  auto fd = open_by_handle(root->get(), **handle, O_RDONLY | O_NOATIME);
+  if (!fd || !*fd) return;
+  ::posix_fadvise(fd->get(), 0, read_ahead_bytes, POSIX_FADV_WILLNEED);
+  keep(soon_, most_soon, {set, id, std::make_shared<Opened>(Opened{**handle, std::move(*fd), nullptr})});
 }
 
 Status PosixLiveTree::with_object(SetNumber set, const FileId& id,
@@ -179,24 +227,30 @@ Status PosixLiveTree::with_object(SetNumber set, const FileId& id,
   if (!root) return fail(ErrorCode::unavailable, "set {} is not here", set);
   HF_ASSIGN(const std::optional<FileHandle> handle, index_.find(id));
   if (!handle) return fail(ErrorCode::not_found, "{} is gone", id.to_hex());
+  std::shared_ptr<Opened> opened = take(set, id, *handle);
   Status status;
   with_locked_(set, id, [&] {
-    const int flags = handle->type_bits == S_IFREG   ? O_RDONLY | O_NOATIME
-                      : handle->type_bits == S_IFDIR ? O_RDONLY | O_DIRECTORY | O_NOATIME
-                                                     : O_PATH | O_NOFOLLOW;
-    auto fd = open_by_handle(root->get(), *handle, flags);
-    if (!fd) {
-      status = tl::unexpected(std::move(fd).error());
-      return;
+    if (!opened) {
+      const int flags = handle->type_bits == S_IFREG   ? O_RDONLY | O_NOATIME
+                        : handle->type_bits == S_IFDIR ? O_RDONLY | O_DIRECTORY | O_NOATIME
+                                                       : O_PATH | O_NOFOLLOW;
+      auto fd = open_by_handle(root->get(), *handle, flags);
+      if (!fd) {
+        status = tl::unexpected(std::move(fd).error());
+        return;
+      }
+      if (*fd) opened = std::make_shared<Opened>(Opened{*handle, std::move(*fd), nullptr});
     }
     struct stat st {};
-    if (!*fd || ::fstatat(fd->get(), "", &st, AT_EMPTY_PATH) != 0 || st.st_nlink == 0) {
+    if (!opened || ::fstatat(opened->fd(), "", &st, AT_EMPTY_PATH) != 0 || st.st_nlink == 0) {
+      opened = nullptr;
       status = fail(ErrorCode::not_found, "{} is gone", id.to_hex());
       return;
     }
-    Object object(std::move(*fd), set, id, index_);
+    Object object(*opened, st, set, id, index_);
     status = body(object);
   });
+  if (opened && opened->once) keep(begun_, most_begun, {set, id, std::move(opened)});
   return status;
 }
 

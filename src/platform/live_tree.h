@@ -3,9 +3,11 @@
 // needs to know nothing of capture. Any thread.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <shared_mutex>
 
 #include "platform/file_index.h"
@@ -24,14 +26,26 @@ class PosixLiveTree final : public ports::LiveTree {
   void remove(SetNumber set);
   Status with_object(SetNumber set, const FileId& id, const std::function<Status(ports::LiveObject&)>& body) override;
   void will_read(SetNumber set, const FileId& id) override;
+  void reads_end(SetNumber set) override;
+  struct Opened;  // a file, by its handle
 
  private:
+  // Open files whose turn comes, or goes on: opening one costs as much as reading a small one.
+  struct Kept {
+    SetNumber set = 0;
+    FileId id;
+    std::shared_ptr<Opened> opened;
+  };
+  void keep(std::deque<Kept>& where, std::size_t most, Kept what);
+  std::shared_ptr<Opened> take(SetNumber set, const FileId& id, const FileHandle& handle);
   std::shared_ptr<UniqueFd> root_of(SetNumber set) const;  // null: not here
 
   FileIndex& index_;
   WithObjectLocked with_locked_;
   mutable std::shared_mutex mutex_;
   std::map<SetNumber, std::shared_ptr<UniqueFd>> roots_;
+  std::mutex kept_mutex_;
+  std::deque<Kept> soon_, begun_;  // to be read soon; big ones, read in part
 };
 
 }  // namespace holdfast::platform

@@ -22,6 +22,7 @@ namespace holdfast::platform {
 namespace {
 
 constexpr std::size_t max_pieces = 64;
+constexpr std::uint64_t perhaps_big_bytes = 64 * 1024;  // a file of which so much is compared at once
 // Of the hidden folder.
 constexpr const char* names_attribute = "trusted.holdfast.names";
 constexpr const char* mark_attribute(ports::Mark which) {
@@ -236,8 +237,18 @@ Result<ports::Digest> PosixTree::digest(const FileId& id, std::uint64_t offset, 
 void PosixTree::will_digest(const FileId& id, std::uint64_t offset, std::uint64_t length) {
   const auto node = find(id);
   if (!node || !*node || (*node)->type != S_IFREG) return;
-  UniqueFd own(::fcntl((*node)->fd.get(), F_DUPFD_CLOEXEC, 0));
-  if (own) ahead_.ask(id, std::move(own), offset, length);
+  const auto own = [&] { return UniqueFd(::fcntl((*node)->fd.get(), F_DUPFD_CLOEXEC, 0)); };
+  struct stat st {};
+  if (length >= perhaps_big_bytes && ::fstat((*node)->fd.get(), &st) == 0 &&
+      st.st_size >= static_cast<off_t>(read_once_least_bytes))
+    return ahead_.ask_big(
+        id,
+        [&]() -> std::shared_ptr<ReadOnce> {
+          UniqueFd file = own();
+          return file ? std::make_shared<ReadOnce>(std::move(file), static_cast<std::uint64_t>(st.st_size)) : nullptr;
+        },
+        offset, length);
+  if (UniqueFd file = own()) ahead_.ask(id, std::move(file), offset, length);
 }
 
 Status PosixTree::sync() {

@@ -45,6 +45,8 @@ class LiveTree {
   virtual Status with_object(SetNumber set, const FileId& id, const std::function<Status(LiveObject&)>& body) = 0;
   // A hint, never needed for correctness: a file's first bytes are read soon. Returns at once.
   virtual void will_read(SetNumber, const FileId&) {}
+  // Nothing more is read of what was said, or begun: files that were kept open for it are closed.
+  virtual void reads_end(SetNumber) {}
 };
 
 // Ids are durable before records that carry them are sent (R25). A no-op when nothing is pending. Any thread.
