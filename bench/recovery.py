@@ -35,9 +35,26 @@ for n in range(10_000):
         file.write(chance.randbytes(chance.randrange(512, 16384)))
 """
 
+# Every other page, in no order: each becomes a record of its own.
+SCATTER = r"""
+import os, random, sys
+path, pages = sys.argv[1], int(sys.argv[2]) << 7
+order = list(range(0, pages, 2))
+random.Random(1).shuffle(order)
+fd = os.open(path, os.O_RDWR)
+for n in order:
+    os.pwrite(fd, os.urandom(8192), n << 13)
+os.fdatasync(fd)
+"""
+LEAST_REDO = 0.9        # of what was asked for, or the row claims nothing
+
 
 def say(text):
     print(f"recovery: {text}", file=sys.stderr, flush=True)
+
+
+def queues_of(ground, active, passive):
+    return ground.cluster.node_in(ground.cluster.status_of(active), passive)["queues"]
 
 
 class RecoveryPoints(threading.Thread):
@@ -76,8 +93,8 @@ class Ground:
         passive = self.cluster.other(node)
 
         def quiet():
-            queues = self.cluster.node_in(self.cluster.status_of(node), passive)
-            return queues["synchronized"] and not queues["queues"]["send_bytes"] and not queues["queues"]["receive_bytes"]
+            there = self.cluster.node_in(self.cluster.status_of(node), passive)
+            return there["synchronized"] and not there["queues"]["send_bytes"] and not there["queues"]["receive_bytes"]
         self.cluster.wait(quiet, "the passive has applied everything", 120)
 
     def pgbench(self, node, seconds):
@@ -171,15 +188,20 @@ def rewind(ground):
 def redo(ground):
     """A passive that loses its power with much received and not applied, and the active gone: seconds from its start to its service."""
     active, passive = ground.cluster.wait_automatic_failover()
-    mib = ground.options.redo
-    data = postgres.DATA
-    ground.lab.sh(active, f"head -c {mib}M /dev/urandom > {data}/filler", timeout_s=300)
+    mib, filler = ground.options.redo, f"{postgres.DATA}/filler"
+    ground.lab.sh(active, f"head -c {4 * mib}M /dev/urandom > {filler}; sync -f {filler}", timeout_s=600)
+    ground.settle(active)
+    ground.lab.sh(passive, "sync; echo 3 > /proc/sys/vm/drop_caches", timeout_s=300)
 
-    def received():
-        return ground.cluster.recovery_point_s(passive) == 0 or \
-            not ground.cluster.node_in(ground.cluster.status_of(active), passive)["queues"]["send_bytes"]
-    ground.cluster.wait(received, "everything is received", 120)
-    left = ground.cluster.node_in(ground.cluster.status_of(active), passive)["queues"]["receive_bytes"]
+    # Pages here and there cost the passive an old value each, from the disk: it receives them faster than it can apply them.
+    writer = ground.lab.popen(active, "python3", "-c", SCATTER, filler, str(4 * mib))
+    try:
+        ground.cluster.wait(lambda: queues_of(ground, active, passive)["receive_bytes"] >= mib << 20 or writer.poll() is not None,
+                            "much is received and not applied", 300)
+    finally:
+        writer.kill()
+        writer.wait(20)
+    ground.cluster.wait(lambda: not queues_of(ground, active, passive)["send_bytes"], "everything is received", 120)
     ground.lab.power_cut(passive)
     ground.lab.power_cut(active)
     started = time.monotonic()
@@ -190,11 +212,15 @@ def redo(ground):
         return ground.cluster.active_in(ground.cluster.status_of(passive)) == passive
     ground.cluster.wait(promoted, "the passive took over", 120)
     took = time.monotonic() - started
+    again = re.findall(r"(\d+) MiB of the receive log are applied again",
+                       ground.lab.sh(passive, "journalctl -b -o cat -u holdfast-mirror"))
+    done_again = int(again[-1]) if again else 0
     ground.lab.boot(active)
-    ground.cluster.wait_automatic_failover(300)
-    ground.lab.sh(ground.cluster.active(), f"rm {data}/filler")
-    return {"name": f"power cut of a passive after {mib} MiB, active gone: until it has taken over", "value": f"{took:.1f} s",
-            "limit": "at most 15 s", "note": f"of it {booted:.1f} s boot; {left / 2**20:.0f} MiB were not applied when the power went"}
+    ground.cluster.wait_automatic_failover(600)
+    ground.lab.sh(ground.cluster.active(), f"rm {filler}")
+    limit = "at most 15 s" if done_again >= LEAST_REDO * mib else f"none: less than {LEAST_REDO * mib:.0f} MiB had to be applied again"
+    return {"name": f"power cut of a passive that has {mib} MiB to apply, active gone: until it has taken over", "value": f"{took:.1f} s",
+            "limit": limit, "note": f"of it {booted:.1f} s boot; up to {done_again} MiB were applied again"}
 
 
 ROWS = (("history", history_cost), ("rewind", rewind), ("redo", redo), ("hot set", hot_set_cost))
@@ -210,7 +236,7 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=3, metavar="N", help="rounds of the rows that compare (default 3)")
     parser.add_argument("--seconds", type=int, default=30, metavar="S", help="of each pgbench (default 30)")
-    parser.add_argument("--redo", type=int, default=1024, metavar="MIB", help="log before the power cut (default 1024)")
+    parser.add_argument("--redo", type=int, default=1024, metavar="MIB", help="received and not applied at the power cut (default 1024)")
     lab_bench.add_options(parser)
     parser.epilog = "rows: " + ", ".join(key for key, _ in ROWS)
     return parser.parse_args()

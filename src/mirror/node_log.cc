@@ -149,6 +149,9 @@ Status NodeLog::recover() {
   keep_shadows();
   receiver_.set_sealed(state_.sealed);
   HF_TRY(applier_.begin(state_));
+  if (const std::uint64_t again = log_.size_bytes() - log_.size_bytes_below(state_.applied.sequence);
+      check && again != 0)
+    log_info("up to {} MiB of the receive log are applied again", again >> 20);
   if (check && state_.applied.sequence.value + 1 < log_.first_kept())
     return fail(ErrorCode::corrupt,
                 "the receive log begins at sequence {}, but the tree stands at {}: remove the folder of the receive "
