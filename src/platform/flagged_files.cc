@@ -41,6 +41,11 @@ Result<Level> open_level(int above, const char* name, std::string path) {
 }
 
 Status judge(const struct statx& x, const Level& level, const std::string* name) {
+  if (x.stx_attributes & STATX_ATTR_ENCRYPTED)
+    return tl::unexpected(Error{ErrorCode::refused,
+                                fmt::format("{}{}{} is encrypted by its file system, which its copies would not be",
+                                            level.path, name ? "/" : "", name ? *name : ""),
+                                "encrypt the disks of all nodes instead, or protect a folder without it", 0});
   const bool immutable = (x.stx_attributes & STATX_ATTR_IMMUTABLE) != 0;
   if (!immutable && (x.stx_attributes & STATX_ATTR_APPEND) == 0) return {};
   return tl::unexpected(Error{

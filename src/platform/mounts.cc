@@ -19,6 +19,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "platform/flagged_files.h"
+#include "platform/ways_around.h"
 
 namespace holdfast::platform {
 namespace {
@@ -39,29 +40,6 @@ constexpr std::uint64_t propagation_private = 1U << 18;  // MS_PRIVATE
 
 constexpr std::uint64_t cover_flags = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
-// Spaces and the like stand in the table as \040.
-std::string unescape(std::string_view text) {
-  std::string out;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '\\' && i + 3 < text.size()) {
-      int v = 0;
-      const auto [end, ec] = std::from_chars(text.data() + i + 1, text.data() + i + 4, v, 8);
-      if (ec == std::errc{} && end == text.data() + i + 4) {
-        out.push_back(static_cast<char>(v));
-        i += 3;
-        continue;
-      }
-    }
-    out.push_back(text[i]);
-  }
-  return out;
-}
-
-bool within(std::string_view path, std::string_view folder) {
-  if (folder == "/") return true;
-  return path.starts_with(folder) && (path.size() == folder.size() || path[folder.size()] == '/');
-}
-
 // "has" as a whole item of a comma-separated list.
 bool has_option(std::string_view options, std::string_view has) {
   while (!options.empty()) {
@@ -72,19 +50,45 @@ bool has_option(std::string_view options, std::string_view has) {
   return false;
 }
 
+// Names that a configuration, a log line and a terminal can carry: UTF-8 without control characters.
+bool is_text(std::string_view name) {
+  for (std::size_t i = 0; i < name.size();) {
+    const auto c = static_cast<unsigned char>(name[i]);
+    const std::size_t more = c < 0x80                ? 0
+                             : c >= 0xc2 && c < 0xe0 ? 1
+                             : c >= 0xe0 && c < 0xf0 ? 2
+                             : c >= 0xf0 && c < 0xf5 ? 3
+                                                     : 9;
+    if (c < 0x20 || c == 0x7f || i + more >= name.size()) return false;
+    for (std::size_t k = 1; k <= more; ++k)
+      if ((static_cast<unsigned char>(name[i + k]) & 0xc0) != 0x80) return false;
+    i += more + 1;
+  }
+  return true;
+}
+
+std::string printable(std::string_view name) {
+  std::string out;
+  for (const char c : name) {
+    const auto byte = static_cast<unsigned char>(c);
+    out += byte < 0x20 || byte >= 0x7f ? fmt::format("\\x{:02x}", byte) : std::string(1, c);
+  }
+  return out;
+}
+
 Result<Mount> parse_line(const std::string& line) {
   std::istringstream in(line);
   Mount m;
   std::string root, point, field;
   in >> m.id >> m.parent_id >> m.device >> root >> point >> m.options;
-  while (in >> field && field != "-") {
-  }
+  while (in >> field && field != "-") m.propagation.push_back(field);
   if (field != "-" || !(in >> m.type >> m.source))
     return fail(ErrorCode::corrupt, "the mount table has a damaged line: {}", line);
   in >> m.super_options;
-  m.root = unescape(root);
-  m.point = unescape(point);
-  m.source = unescape(m.source);
+  m.super_options = unescape_mount_text(m.super_options);
+  m.root = unescape_mount_text(root);
+  m.point = unescape_mount_text(point);
+  m.source = unescape_mount_text(m.source);
   return m;
 }
 
@@ -107,6 +111,9 @@ Status set_mount_attributes(int detached, std::uint64_t set, std::string_view pa
 Result<std::string> checked_folder(const std::string& path) {
   if (path.empty() || path.front() != '/')
     return fail(ErrorCode::invalid, "{} is not an absolute path: give the full name of the folder", path);
+  if (!is_text(path))
+    return fail(ErrorCode::refused, "{} has control characters or bytes that are not UTF-8 in its name: rename it",
+                printable(path));
   struct stat st {};
   if (lstat(path.c_str(), &st) != 0) {
     if (errno == ENOENT)
@@ -124,6 +131,30 @@ Result<std::string> checked_folder(const std::string& path) {
 }
 
 }  // namespace
+
+std::string unescape_mount_text(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\\' && i + 3 < text.size()) {
+      int v = 0;
+      const auto [end, ec] = std::from_chars(text.data() + i + 1, text.data() + i + 4, v, 8);
+      if (ec == std::errc{} && end == text.data() + i + 4) {
+        out.push_back(static_cast<char>(v));
+        i += 3;
+        continue;
+      }
+    }
+    out.push_back(text[i]);
+  }
+  return out;
+}
+
+bool path_lies_in(std::string_view path, std::string_view folder) {
+  if (folder == "/") return true;
+  return path.starts_with(folder) && (path.size() == folder.size() || path[folder.size()] == '/');
+}
+
+bool mount_has_option(const Mount& mount, std::string_view option) { return has_option(mount.options, option); }
 
 Result<std::vector<Mount>> parse_mountinfo(std::string_view text) {
   std::vector<Mount> mounts;
@@ -156,7 +187,7 @@ bool is_our_cover(const Mount& mount) {
 const Mount* mount_containing(const std::vector<Mount>& mounts, std::string_view path, bool below_covers) {
   const Mount* best = nullptr;
   for (const Mount& m : mounts) {
-    if (!within(path, m.point)) continue;
+    if (!path_lies_in(path, m.point)) continue;
     if (below_covers && m.point == path && (is_our_fuse(m) || is_our_cover(m))) continue;
     if (best == nullptr || m.point.size() >= best->point.size()) best = &m;  // equal: the later one is on top
   }
@@ -178,8 +209,9 @@ namespace {
 Status check_apart(const std::string& path, const std::vector<std::string>& protected_paths) {
   for (const std::string& other : protected_paths) {
     if (other == path) return fail(ErrorCode::exists, "{} is already protected", path);
-    if (within(path, other)) return fail(ErrorCode::refused, "{} lies in {}, which is already protected", path, other);
-    if (within(other, path))
+    if (path_lies_in(path, other))
+      return fail(ErrorCode::refused, "{} lies in {}, which is already protected", path, other);
+    if (path_lies_in(other, path))
       return fail(ErrorCode::refused, "{} holds {}, which is already protected: unprotect that first", path, other);
   }
   return {};
@@ -192,6 +224,9 @@ Status check_file_system(const std::vector<Mount>& mounts, const std::string& pa
     return fail(ErrorCode::refused, "{} is on {}: {}: move it to ext4, xfs or btrfs", path, holder->type, why);
   if (has_option(holder->options, "ro") || has_option(holder->super_options, "ro"))
     return fail(ErrorCode::refused, "{} is on a read-only mount ({}): remount it read-write", path, holder->point);
+  if (has_option(holder->options, "idmapped"))
+    return fail(ErrorCode::refused, "{} is on a mount that maps users ({}): protect it where it is not mapped", path,
+                holder->point);
   return {};
 }
 
@@ -206,11 +241,16 @@ Result<std::uint64_t> check_protectable(const std::string& path, const std::vect
     if (m.point == real)
       return fail(ErrorCode::refused, "{} is a mount point ({} {}): protect a folder inside it", real, m.type,
                   m.source);
-    if (within(m.point, real))
+    if (path_lies_in(m.point, real))
       return fail(ErrorCode::refused, "{} holds a mount at {}: unmount it, or protect a folder without mounts", real,
                   m.point);
   }
   HF_TRY(check_file_system(mounts, real));
+  const std::vector<MountNamespace> others = other_mount_namespaces();
+  HF_TRY(check_other_mounts(real, mounts, others));
+  HF_TRY(check_overlays(real, mounts));
+  for (const MountNamespace& other : others) HF_TRY(check_overlays(real, other.mounts));
+  HF_TRY(check_kernel_users(real));
   return check_unflagged(real);
 }
 

@@ -16,11 +16,12 @@ namespace holdfast::platform {
 struct Mount {
   int id = 0;
   int parent_id = 0;
-  std::string device;   // "major:minor"
-  std::string root;     // path inside its file system that is mounted
-  std::string point;    // unescaped
-  std::string options;  // of the mount, "rw,nosuid"
-  std::string type;     // "ext4", "fuse.holdfast"
+  std::string device;                    // "major:minor"
+  std::string root;                      // path inside its file system that is mounted
+  std::string point;                     // unescaped
+  std::string options;                   // of the mount, "rw,nosuid"
+  std::vector<std::string> propagation;  // "shared:1", "master:2", "propagate_from:3"
+  std::string type;                      // "ext4", "fuse.holdfast"
   std::string source;
   std::string super_options;
 };
@@ -33,13 +34,17 @@ Result<std::vector<Mount>> read_mounts();
 const Mount* mount_containing(const std::vector<Mount>& mounts, std::string_view path, bool below_covers);
 bool is_our_cover(const Mount& mount);
 bool is_our_fuse(const Mount& mount);
+bool mount_has_option(const Mount& mount, std::string_view option);  // of the mount, not of its file system
+bool path_lies_in(std::string_view path, std::string_view folder);   // or is it; both absolute and normalized
+std::string unescape_mount_text(std::string_view text);              // "\\040" and the like
 
 // "" when fine; ext4, xfs and btrfs are. Else why not, for a person.
 std::string why_unsupported(std::string_view filesystem_type);
 
 // May `path` become a protected folder? An absolute, existing folder without symbolic links in its name, not a mount point, holding no
-// mounts, on a supported file system, neither inside nor around one of `protected_paths`, without immutable or append-only files. Reads every
-// folder below it. Then: how many bytes it takes up there. Errors say what to do next.
+// mounts, on a supported file system, neither inside nor around one of `protected_paths`, not to be changed on any way past what is mounted
+// over it (ways_around.h), without immutable, append-only or encrypted files. Reads every folder below it. Then: how many bytes it takes up
+// there. Errors say what to do next.
 Result<std::uint64_t> check_protectable(const std::string& path, const std::vector<std::string>& protected_paths);
 
 // May a folder that is yet to be made at `path` become one? Looks at the file system it would be on.

@@ -51,6 +51,14 @@ Status check_not_ours(const std::string& path, const std::string& state_dir) {
   return {};
 }
 
+// A folder's name as an application's: what that can't have becomes '-'.
+std::string name_after(const std::string& path) {
+  std::string name = std::filesystem::path(path).filename().string().substr(0, 64);
+  for (char& c : name)
+    if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9') && c != '_' && c != '.') c = '-';
+  return name;
+}
+
 // What is asked of a node that is to hold a copy. Holders do not matter where units are: those are stopped there.
 json facts_wanted(const apps::Application& a) { return {{"paths", a.data_paths}, {"units", !a.resources.empty()}}; }
 
@@ -70,7 +78,7 @@ Result<apps::Application> ApiHandlers::application_for(const control::ProtectReq
     std::string path = r.what;
     while (path.size() > 1 && path.back() == '/') path.pop_back();
     request.paths = {path};
-    if (request.name.empty()) request.name = std::filesystem::path(path).filename().string();
+    if (request.name.empty()) request.name = name_after(path);
   } else {
     if (r.what.find('/') != std::string::npos)
       return tl::unexpected(
@@ -111,7 +119,9 @@ Result<std::string> ApiHandlers::protect_facts(const json& body) const {
     std::error_code ignored;
     const bool exists = std::filesystem::exists(std::filesystem::symlink_status(path, ignored));
     Result<std::uint64_t> possible = 0;
-    if (exists)
+    if (Status ours = check_not_ours(path, d_.paths().state); !ours)
+      possible = tl::unexpected(std::move(ours).error());
+    else if (exists)
       possible = platform::check_protectable(path, set_paths(s.config));
     else if (Status made = platform::check_protectable_once_made(path, set_paths(s.config)); !made)
       possible = tl::unexpected(std::move(made).error());
