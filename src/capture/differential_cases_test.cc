@@ -123,8 +123,9 @@ std::vector<Case> basic_cases() {
 std::vector<Case> mount_option_cases() {
   std::vector<Case> all = run_cases();
   std::erase_if(all, [](const Case& one) { return one.name == "truncated_without_writing"; });  // nothing runs there
-  for (auto& one : name_cases())
-    if (one.name == "special_files") all.push_back(std::move(one));
+  for (auto part : {name_cases(), handle_cases()})
+    for (auto& one : part)
+      if (one.name == "special_files" || one.name == "facts") all.push_back(std::move(one));
   return all;
 }
 

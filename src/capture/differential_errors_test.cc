@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <climits>
+#include <filesystem>
 
 #include "capture/differential_cases.h"
 
@@ -174,6 +175,34 @@ void read_only_binds(Trace& t) {
   t.stat("d");
 }
 
+// The folder as the upper layer of an overlay, as containers have it.
+void overlays(Trace& t) {
+  for (const char* d : {"low", "low/d", "up", "work", "merged"}) t.call("mkdir", mkdir(t.at(d).c_str(), 0755));
+  for (const char* f : {"low/gone", "low/moved", "low/changed", "low/d/f", "low/replaced"}) t.put(f, f);
+  t.child([](Trace& u) {
+    u.call("own mounts", unshare(CLONE_NEWNS));
+    const std::string options =
+        fmt::format("lowerdir={},upperdir={},workdir={}", u.at("low"), u.at("up"), u.at("work"));
+    u.call("overlay", mount("overlay", u.at("merged").c_str(), "overlay", 0, options.c_str()));
+    u.call("unlink", unlink(u.at("merged/gone").c_str()));
+    rename_to(u, "merged/moved", "merged/here");
+    rename_to(u, "merged/changed", "merged/replaced");
+    u.put("merged/new", "new");
+    u.call("chmod", chmod(u.at("merged/d/f").c_str(), 0600));
+    u.call("unlink in a folder", unlink(u.at("merged/d/f").c_str()));
+    u.call("rmdir", rmdir(u.at("merged/d").c_str()));
+    u.call("mkdir over it", mkdir(u.at("merged/d").c_str(), 0700));
+    for (const char* n : {"gone", "moved", "here", "changed", "replaced", "new", "d", "d/f"})
+      u.stat(std::string("merged/") + n);
+    u.content("merged/replaced");
+    u.call("sync", fsync(open(u.at("merged/new").c_str(), O_RDONLY)));
+  });
+  for (const char* n : {"gone", "moved", "here", "changed", "replaced", "new", "d", "d/f"})
+    t.stat(std::string("up/") + n);
+  for (const char* d : {"up", "work"})
+    std::filesystem::remove_all(t.at(d));  // what is there says which objects it stands for
+}
+
 void odd_names(Trace& t) {
   t.call("mkdir", mkdir(t.at("n").c_str(), 0755));
   std::string all;
@@ -203,11 +232,8 @@ void odd_names(Trace& t) {
 }  // namespace
 
 std::vector<Case> error_cases() {
-  return {{"wrong_paths", wrong_paths},
-          {"rename_flags", rename_flags},
-          {"borders", borders},
-          {"read_only_binds", read_only_binds},
-          {"odd_names", odd_names}};
+  return {{"wrong_paths", wrong_paths},         {"rename_flags", rename_flags}, {"borders", borders},
+          {"read_only_binds", read_only_binds}, {"overlays", overlays},         {"odd_names", odd_names}};
 }
 
 }  // namespace holdfast::capture

@@ -6,7 +6,7 @@
 
 namespace holdfast::capture {
 
-enum class DiskKind { ext4, xfs, strict };  // strict: ext4, its folder bound nosuid, nodev, noexec, noatime
+enum class DiskKind { ext4, xfs, strict };  // strict: ext4, mounted nosuid, nodev, noexec, noatime, sync
 const char* to_string(DiskKind kind);
 
 // A folder on it; made at the first call. Empty: not here, and a failure is noted. Needs can_mount().

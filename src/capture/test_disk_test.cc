@@ -54,29 +54,21 @@ Result<std::string> place() {
   return path;
 }
 
-Result<std::string> make(const char* type, const char* command) {
+Result<std::string> make(DiskKind kind, const char* command, unsigned long flags = 0) {
   static const Result<std::string> where = place();
   HF_ASSIGN(const std::string base, where);
-  const Descriptor image(memfd_create(type, MFD_CLOEXEC));
+  const Descriptor image(memfd_create(to_string(kind), MFD_CLOEXEC));
   if (image.get() < 0 || ftruncate(image.get(), image_bytes) != 0) return fail_errno(errno, "cannot make an image");
   Descriptor device;
   HF_ASSIGN(const std::string name, loop_over(image.get(), device));
   if (std::system(fmt::format(fmt::runtime(command), name).c_str()) != 0)
-    return fail(ErrorCode::unavailable, "mkfs.{} failed: install the packages of tools/packages.build", type);
-  std::string path = base + "/" + type;
-  if (mkdir(path.c_str(), 0755) != 0 || mount(name.c_str(), path.c_str(), type, 0, nullptr) != 0)
-    return fail_errno(errno, "cannot mount the {}", type);
-  if (chmod(path.c_str(), 0755) != 0) return fail_errno(errno, "cannot open the {} to all", type);
-  return path;
-}
-
-Result<std::string> bind_strict(const std::string& disk) {
-  const std::string from = disk + "/strict", path = disk + "-strict";
-  constexpr unsigned long flags = MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME;
-  if (disk.empty() || mkdir(from.c_str(), 0755) != 0 || mkdir(path.c_str(), 0755) != 0 ||
-      mount(from.c_str(), path.c_str(), nullptr, MS_BIND, nullptr) != 0 ||
-      mount(nullptr, path.c_str(), nullptr, flags, nullptr) != 0)
-    return fail_errno(errno, "cannot bind a strict folder");
+    return fail(ErrorCode::unavailable, "mkfs of {} failed: install the packages of tools/packages.build",
+                to_string(kind));
+  const char* type = kind == DiskKind::xfs ? "xfs" : "ext4";
+  std::string path = base + "/" + to_string(kind);
+  if (mkdir(path.c_str(), 0755) != 0 || mount(name.c_str(), path.c_str(), type, flags, nullptr) != 0)
+    return fail_errno(errno, "cannot mount the {}", to_string(kind));
+  if (chmod(path.c_str(), 0755) != 0) return fail_errno(errno, "cannot open the {} to all", to_string(kind));
   return path;
 }
 
@@ -93,14 +85,18 @@ const char* to_string(DiskKind kind) {
 }
 
 const std::string& test_disk(DiskKind kind) {
-  static const std::string ext4 = settle(make("ext4", "mkfs.ext4 -q -F -m 0 -b 4096 {}"));
-  if (kind == DiskKind::ext4) return ext4;
+  constexpr const char *mkfs_ext4 = "mkfs.ext4 -q -F -m 0 -b 4096 {}", *mkfs_xfs = "mkfs.xfs -q -f {}";
+  constexpr unsigned long forbids = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_SYNCHRONOUS;
   if (kind == DiskKind::xfs) {
-    static const std::string xfs = settle(make("xfs", "mkfs.xfs -q -f {}"));
+    static const std::string xfs = settle(make(kind, mkfs_xfs));
     return xfs;
   }
-  static const std::string strict = settle(bind_strict(ext4));
-  return strict;
+  if (kind == DiskKind::strict) {
+    static const std::string strict = settle(make(kind, mkfs_ext4, forbids));
+    return strict;
+  }
+  static const std::string ext4 = settle(make(kind, mkfs_ext4));
+  return ext4;
 }
 
 }  // namespace holdfast::capture
