@@ -164,7 +164,6 @@ std::vector<Lines> of_facts() {
         {"extended flags = 0", "extended flags: Inappropriate ioctl for device"},
         {"the same extended flags = 0", "the same extended flags: Inappropriate ioctl for device"}}},
       {"`FIEMAP`", "controls", both, "", {{"FIEMAP = 0", "FIEMAP: " + refused}}},
-      {"`FS_IOC_GETVERSION`", "controls", both, "", {{"generation = 0", "generation: Inappropriate ioctl for device"}}},
       {"`fanotify` of a whole file system by handles",
        "fanotify_marks",
        both,

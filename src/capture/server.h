@@ -150,6 +150,7 @@ class Server : public Handler {
   Answer fallocate(Request& r);
   Answer lseek(Request& r);
   Answer ioctl(Request& r);
+  Answer generation(Request& r, std::size_t wanted);
   // Local and remote at the same time; both are there when it returns 0.
   Answer make_durable(Request& r, int fd, bool data_only);
   Answer make_durable(Request& r, const Inode& inode, int fd, bool data_only);  // of a file, if it was changed at all

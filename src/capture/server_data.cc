@@ -308,11 +308,23 @@ bool same_flags(std::uint32_t command, const std::uint8_t* there, ByteView wante
 
 }  // namespace
 
+// As it stands in file handles.
+Answer Server::generation(Request& r, std::size_t wanted) {
+  const InodePtr inode = inodes_.find(r.head.nodeid);
+  if (!inode) return -ESTALE;
+  const fuse::IoctlOut out{};
+  put(r, out);
+  const std::uint64_t value = inode->generation();
+  std::memcpy(r.reply.data() + sizeof out, &value, std::min(wanted, sizeof value));
+  return static_cast<Answer>(sizeof out + std::min(wanted, sizeof value));
+}
+
 // Flags of files (immutable and the like) have no record in the log, so they can be read but not changed.
 Answer Server::ioctl(Request& r) {
   const auto in = r.in<fuse::IoctlIn>();
   const bool sets = in.command == FS_IOC_SETFLAGS || in.command == FS_IOC_FSSETXATTR;
   const bool plain = in.command == FS_IOC_SETFLAGS || in.command == FS_IOC_GETFLAGS;
+  if (in.command == FS_IOC_GETVERSION) return generation(r, in.out_size);
   if (!sets && !plain && in.command != FS_IOC_FSGETXATTR) return -ENOTTY;
   SharedDescriptor path;
   const InodePtr inode = inode_of(r.head.nodeid, path);
