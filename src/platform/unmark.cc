@@ -20,12 +20,16 @@ constexpr std::uint64_t ask_every = 256;
 
 class Walk {
  public:
-  explicit Walk(const std::function<bool()>& stop) : stop_(stop) {}
+  Walk(const StillProtected& others, const std::function<bool()>& stop) : others_(others), stop_(stop) {}
 
   Result<Unmarked> below(const std::string& path) {
     UniqueFd root(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC));
     if (!root) return fail_errno(errno, "cannot open {}", path);
-    unmark(root.get());
+    HF_ASSIGN(const bool inside, is_inside(root.get()));
+    if (inside) return done_;
+    struct stat st {};
+    if (::fstat(root.get(), &st) != 0) return fail_errno(errno, "cannot look at {}", path);
+    unmark(root.get(), st);
     levels_.push_back(read_folder(std::move(root)));
     if (!levels_.back()) return fail_errno(errno, "cannot read {}", path);
     while (!levels_.empty()) {
@@ -47,16 +51,43 @@ class Walk {
     if (name == "." || name == ".." || (levels_.size() == 1 && name == ports::hidden_name)) return;
     const UniqueFd fd = open_in_folder(::dirfd(at), entry->d_name, O_PATH);
     if (!fd) return;  // gone, or another file system
-    unmark(fd.get());
     struct stat st {};
-    if (::fstatat(fd.get(), "", &st, AT_EMPTY_PATH) != 0 || !S_ISDIR(st.st_mode)) return;
+    if (::fstatat(fd.get(), "", &st, AT_EMPTY_PATH) != 0 || others_.folders.contains({st.st_dev, st.st_ino})) return;
+    unmark(fd.get(), st);
+    if (!S_ISDIR(st.st_mode)) return;
     if (FolderStream folder =
             read_folder(open_in_folder(::dirfd(at), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOATIME)))
       levels_.push_back(std::move(folder));
   }
 
-  void unmark(int fd) {
+  // The folder is a protected one by another path, or in one.
+  Result<bool> is_inside(int folder) const {
+    UniqueFd at(::openat(folder, ".", O_PATH | O_DIRECTORY | O_CLOEXEC));
+    for (struct stat below{};;) {
+      struct stat st {};
+      if (!at || ::fstat(at.get(), &st) != 0) return fail_errno(errno, "cannot look at the folders above");
+      if (others_.folders.contains({st.st_dev, st.st_ino})) return true;
+      if (st.st_dev == below.st_dev && st.st_ino == below.st_ino) return false;
+      below = st;
+      at = UniqueFd(::openat(at.get(), "..", O_PATH | O_DIRECTORY | O_CLOEXEC));
+    }
+  }
+
+  // One id serves all names of a file. Whether the others are in a protected folder nobody knows; that is possible in its file system only.
+  bool may_be_shared(int fd, const struct stat& st) const {
+    if (S_ISDIR(st.st_mode) || st.st_nlink < 2 || !others_.index) return false;
+    const auto first = others_.folders.lower_bound({st.st_dev, 0});
+    if (first == others_.folders.end() || first->first != st.st_dev) return false;
+    const auto id = others_.index->id_of(fd);
+    return !id || !id->is_none();
+  }
+
+  void unmark(int fd, const struct stat& st) {
     ++done_.objects;
+    if (may_be_shared(fd, st)) {
+      ++done_.shared;
+      return;
+    }
     std::vector<std::string> names;
     Status did = for_each_xattr_name(fd, [&](const std::string& name) -> Status {
       if (name.starts_with(own_attributes)) names.push_back(name);
@@ -69,6 +100,7 @@ class Walk {
     if (done_.kept++ == 0) done_.why_kept = did.error().to_string();
   }
 
+  const StillProtected& others_;
   const std::function<bool()>& stop_;
   std::vector<FolderStream> levels_;
   Unmarked done_;
@@ -76,8 +108,16 @@ class Walk {
 
 }  // namespace
 
-Result<Unmarked> remove_marks(const std::string& path, const std::function<bool()>& stop) {
-  return Walk(stop).below(path);
+Status StillProtected::add(int folder) {
+  struct stat st {};
+  if (::fstat(folder, &st) != 0) return fail_errno(errno, "cannot look at a protected folder");
+  folders.emplace(st.st_dev, st.st_ino);
+  return {};
+}
+
+Result<Unmarked> remove_marks(const std::string& path, const StillProtected& others,
+                              const std::function<bool()>& stop) {
+  return Walk(others, stop).below(path);
 }
 
 }  // namespace holdfast::platform

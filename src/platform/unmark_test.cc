@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -49,7 +50,7 @@ class UnmarkTest : public ::testing::Test {
 };
 
 TEST_F(UnmarkTest, NothingOfOursIsLeftAndNothingElseIsTouched) {
-  const auto done = remove_marks(base_.path(), [] { return false; });
+  const auto done = remove_marks(base_.path(), {}, [] { return false; });
   ASSERT_TRUE(done) << done.error().to_string();
   EXPECT_TRUE(done->to_the_end);
   EXPECT_EQ(done->objects, 6U);
@@ -58,18 +59,18 @@ TEST_F(UnmarkTest, NothingOfOursIsLeftAndNothingElseIsTouched) {
   EXPECT_TRUE(marked(at(".holdfast/grave/l-1"))) << "may be needed to find out what it was";
   char value[4];
   EXPECT_EQ(::lgetxattr(at("f").c_str(), "user.his", value, sizeof value), 1);
-  EXPECT_EQ(remove_marks(at("none"), [] { return false; }).error().code, ErrorCode::not_found);
+  EXPECT_EQ(remove_marks(at("none"), {}, [] { return false; }).error().code, ErrorCode::not_found);
 }
 
 TEST_F(UnmarkTest, IsStoppedAndGoesOnAnotherTime) {
   for (int i = 0; i < 1000; ++i) std::ofstream(at("d/" + std::to_string(i))) << "";
   mark(at("d/999"));
   int asked = 0;
-  const auto part = remove_marks(base_.path(), [&] { return ++asked == 3; });
+  const auto part = remove_marks(base_.path(), {}, [&] { return ++asked == 3; });
   ASSERT_TRUE(part);
   EXPECT_FALSE(part->to_the_end);
   EXPECT_LT(part->objects, 1000U);
-  ASSERT_TRUE(remove_marks(base_.path(), [] { return false; })->to_the_end);
+  ASSERT_TRUE(remove_marks(base_.path(), {}, [] { return false; })->to_the_end);
   EXPECT_FALSE(marked(at("d/999")));
 }
 
@@ -83,12 +84,57 @@ TEST_F(UnmarkTest, WhatIsMountedBelowIsNotHis) {
     mark(other.path());
     mark(other / "h");
     ASSERT_EQ(::mount(other.path().c_str(), at("d/e").c_str(), nullptr, MS_BIND, nullptr), 0);
-    ASSERT_TRUE(remove_marks(base_.path(), [] { return false; }));
+    ASSERT_TRUE(remove_marks(base_.path(), {}, [] { return false; }));
     EXPECT_TRUE(marked(other.path()));
     EXPECT_TRUE(marked(other / "h"));
     EXPECT_FALSE(marked(at("d")));
     ASSERT_EQ(::umount2(at("d/e").c_str(), MNT_DETACH), 0);
   }).join();
+}
+
+// As rsync --link-dest or cp -al leave it: one file in two folders, of which one stays protected.
+TEST_F(UnmarkTest, AFileWithANameInAProtectedFolderKeepsItsId) {
+  TemporaryFolder state, other;
+  const auto index = FileIndex::open(state / "index");
+  ASSERT_TRUE(index);
+  const auto id_of = [&](const fs::path& path) {
+    const UniqueFd fd(::open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    return (*index)->id_of(fd.get()).value();
+  };
+  const auto identified = [&](const fs::path& path, SetNumber set) {
+    const UniqueFd fd(::open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    return (*index)->identify(fd.get(), set).value();
+  };
+  const FileId id = identified(at("f"), 1), alone = identified(at("d/e/g"), 1);
+  fs::create_hard_link(at("f"), other / "f");
+  ASSERT_FALSE(alone.is_none());
+  StillProtected others;
+  others.index = index->get();
+  struct stat st {};
+  ASSERT_EQ(::stat(other.path().c_str(), &st), 0);
+  others.folders.emplace(st.st_dev, st.st_ino);
+  const auto done = remove_marks(base_.path(), others, [] { return false; });
+  ASSERT_TRUE(done) << done.error().to_string();
+  EXPECT_EQ(done->kept, 0U);
+  EXPECT_EQ(done->shared, 1U);
+  EXPECT_EQ(id_of(other / "f"), id) << "a passive would find its object gone";
+  EXPECT_FALSE(marked(at("d/e/g")));
+  others.folders.clear();
+  ASSERT_TRUE(remove_marks(base_.path(), others, [] { return false; }));
+  EXPECT_FALSE(marked(at("f"))) << "nothing else is protected in its file system";
+}
+
+// A folder is a protected one, in one or around one whatever the path is called.
+TEST_F(UnmarkTest, AProtectedFolderThatIsReachedByAnotherPathIsNotTouched) {
+  for (const char* folder : {"", "d", "d/e"}) {
+    StillProtected others;
+    struct stat st {};
+    ASSERT_EQ(::stat(at(folder).c_str(), &st), 0);
+    others.folders.emplace(st.st_dev, st.st_ino);
+    ASSERT_TRUE(remove_marks(at("d"), others, [] { return false; }));
+    EXPECT_TRUE(marked(at("d/e")) && marked(at("d/e/g"))) << "\"" << folder << "\" is protected";
+  }
+  EXPECT_FALSE(marked(at("d"))) << "around a protected one, it is not protected itself";
 }
 
 }  // namespace

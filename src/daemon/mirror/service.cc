@@ -145,7 +145,8 @@ Result<nlohmann::json> Service::configure(const Json& request) {
   HF_TRY(remember_paths(config));
   std::vector<std::string> paths;
   for (const auto& set : config.sets) paths.push_back(set.path);
-  unmarker_.start(paths);
+  HF_ASSIGN(platform::StillProtected others, still_protected());
+  unmarker_.start(paths, std::move(others));
   const std::lock_guard lock(mutex_);
   config_ = std::move(config);
   return Json::object();

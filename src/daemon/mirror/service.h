@@ -114,6 +114,7 @@ class Service {
   std::string covers_file() const { return paths_.state_dir + "/covers.json"; }
   std::optional<std::vector<Cover>> known_covers() const;  // nothing: the file is damaged
   Status let_go(CoversNow& now);
+  Result<platform::StillProtected> still_protected() const;
   Status take_sets(const MirrorConfig& config);
   Status add_set(const SetConfig& config);
   Status remove_set(SetNumber set);

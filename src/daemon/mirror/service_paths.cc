@@ -35,6 +35,16 @@ Status Service::let_go(CoversNow& now) {
   return free.empty() ? Status{} : unmarker_.add(free);
 }
 
+Result<platform::StillProtected> Service::still_protected() const {
+  platform::StillProtected out;
+  out.index = index_.get();
+  for (const auto& set : sets()) {
+    HF_ASSIGN(const platform::UniqueFd root, set->duplicate_root());
+    HF_TRY(out.add(root.get()));
+  }
+  return out;
+}
+
 void Service::cover_known_paths() {
   capture::LookMount::clear_dead();
   const auto covers = known_covers();

@@ -8,7 +8,6 @@
 
 #include "base/log.h"
 #include "platform/durable_file.h"
-#include "platform/unmark.h"
 
 namespace holdfast::mirror_process {
 namespace {
@@ -46,7 +45,7 @@ Status Unmarker::add(const std::vector<std::string>& paths) {
   return store(all);
 }
 
-void Unmarker::start(const std::vector<std::string>& protected_paths) {
+void Unmarker::start(const std::vector<std::string>& protected_paths, platform::StillProtected others) {
   stop();
   std::vector<std::string> paths = load();
   const bool changed = std::erase_if(paths, [&](const std::string& path) {
@@ -57,7 +56,8 @@ void Unmarker::start(const std::vector<std::string>& protected_paths) {
     if (Status stored = store(paths); !stored) log_warning("{}", stored.error().to_string());
   if (paths.empty()) return;
   stopping_ = false;
-  thread_ = std::thread([this, paths = std::move(paths)]() mutable { run(std::move(paths)); });
+  thread_ = std::thread(
+      [this, paths = std::move(paths), others = std::move(others)]() mutable { run(std::move(paths), others); });
 }
 
 void Unmarker::stop() {
@@ -74,10 +74,10 @@ bool Unmarker::wait_a_little() {
   return cv_.wait_for(lock, breath, [this] { return stopping_; });
 }
 
-void Unmarker::run(std::vector<std::string> paths) {
+void Unmarker::run(std::vector<std::string> paths, const platform::StillProtected& others) {
   while (!paths.empty()) {
     const std::string path = paths.front();
-    const auto done = platform::remove_marks(path, [this] { return wait_a_little(); });
+    const auto done = platform::remove_marks(path, others, [this] { return wait_a_little(); });
     if (done && !done->to_the_end) return;
     if (!done)
       log_warning("Holdfast's attributes may stay: {}", done.error().to_string());
@@ -85,7 +85,10 @@ void Unmarker::run(std::vector<std::string> paths) {
       log_warning("{}: Holdfast's attributes stay on {} of {} objects: {}", path, done->kept, done->objects,
                   done->why_kept);
     else
-      log_info("{}: Holdfast's attributes are gone from {} objects", path, done->objects);
+      log_info("{}: Holdfast's attributes are gone from {} objects{}", path, done->objects - done->shared,
+               done->shared == 0
+                   ? ""
+                   : fmt::format("; {} with other names, perhaps in protected folders, keep their ids", done->shared));
     paths.erase(paths.begin());
     if (Status stored = store(paths); !stored) return log_warning("{}", stored.error().to_string());
   }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "platform/unmark.h"
 
 namespace holdfast::mirror_process {
 
@@ -22,13 +23,13 @@ class Unmarker {
 
   // Durable when it returns. While nothing runs.
   Status add(const std::vector<std::string>& paths);
-  // Begins with the first again. What overlaps with one of these is not touched, and forgotten.
-  void start(const std::vector<std::string>& protected_paths);
+  // Begins with the first again. What overlaps with one of these is not touched, and forgotten; nor is `others`, whose index outlives the work.
+  void start(const std::vector<std::string>& protected_paths, platform::StillProtected others);
   // When it returns nothing is touched any more: before anything is protected.
   void stop();
 
  private:
-  void run(std::vector<std::string> paths);
+  void run(std::vector<std::string> paths, const platform::StillProtected& others);
   bool wait_a_little();
   std::vector<std::string> load() const;
   Status store(const std::vector<std::string>& paths) const;
