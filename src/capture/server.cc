@@ -79,6 +79,7 @@ Server::Server(const ServerOptions& options, mirror::CaptureLog& log, mirror::Le
       lease_(lease),
       ids_(ids),
       on_fault_(std::move(on_fault)),
+      peers_(options.limits),
       space_(log),
       inodes_(options.root_fd, options.cached_descriptors),
       labels_(security_module_labels()) {}

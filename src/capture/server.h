@@ -13,6 +13,7 @@
 #include "capture/directory.h"
 #include "capture/durable_wait.h"
 #include "capture/file_ids.h"
+#include "capture/held_by_peers.h"
 #include "capture/inode_table.h"
 #include "capture/object_locks.h"
 #include "capture/request_parts.h"
@@ -31,6 +32,7 @@ struct ServerOptions {
   bool over_uring = false;
   int device = -1;  // for notifications to the kernel
   std::size_t cached_descriptors = 32768;
+  std::shared_ptr<const mirror::LiveLimits> limits;  // of the other nodes; null: none are known
 };
 
 struct ServerCounters {
@@ -188,6 +190,7 @@ class Server : public Handler {
   mirror::LeaseGate& lease_;
   FileIds& ids_;
   std::function<void(const Error&)> on_fault_;
+  const HeldByPeers peers_;
   SpaceGate space_;
   InodeTable inodes_;
   ObjectLocks locks_;

@@ -40,6 +40,7 @@ Answer Server::setattr(Request& r) {
   const int fd = path->get();
   const ProcPath name(fd);
   const bool sizes = in.valid & fuse::set_size;
+  if (const int error = sizes ? peers_.file_end(in.size) : 0) return -error;
   HotGuard hot;
   if (const Answer no = note_hot(hot, *inode)) return no;
   Reservation held(log_);
@@ -77,8 +78,9 @@ Answer Server::setattr(Request& r) {
     }
   }
   if (!error && (in.valid & any_time)) {
-    const timespec times[2] = {time_of(in.valid, fuse::set_atime, fuse::set_atime_now, in.atime, in.atime_nsec),
-                               time_of(in.valid, fuse::set_mtime, fuse::set_mtime_now, in.mtime, in.mtime_nsec)};
+    const timespec times[2] = {
+        peers_.time(time_of(in.valid, fuse::set_atime, fuse::set_atime_now, in.atime, in.atime_nsec)),
+        peers_.time(time_of(in.valid, fuse::set_mtime, fuse::set_mtime_now, in.mtime, in.mtime_nsec))};
     error = utimensat(AT_FDCWD, name.c_str(), times, 0) ? errno : 0;
     if (!error)
       done |= (in.valid & fuse::set_atime ? log::valid_atime : 0) | (in.valid & fuse::set_mtime ? log::valid_mtime : 0);
@@ -158,6 +160,7 @@ Answer Server::setxattr(Request& r) {
   ObjectLocks::Guard guard = locks_.lock(inode->id);
   struct stat before, st;
   if (fstat(fd, &before) != 0) return failed(errno, "reading attributes below failed");
+  if (const int error = peers_.set_xattr(fd, name.view(), value.size(), static_cast<int>(in.flags))) return -error;
   if (::setxattr(below.c_str(), name.c_str(), value.data(), value.size(), static_cast<int>(in.flags)) != 0)
     return failed(errno, "setting an extended attribute below failed");
   if (name.view() == "system.posix_acl_default") inode->default_acl_bytes = static_cast<std::int32_t>(value.size());

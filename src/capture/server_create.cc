@@ -127,7 +127,8 @@ Answer Server::make(Request& r, NewObject& object) {
   int error = finish_new(parent_fd, object);
   if (!error && look_for_xattrs) error = read_xattrs(object.fd.get(), object.xattrs);
   if (!error && object.name.size() + object.xattrs.size() > room)
-    error = ENOSPC;  // more labels than a file system inherits
+    error = ENOSPC;                                                     // more labels than a file system inherits
+  if (!error && look_for_xattrs) error = peers_.xattrs(object.xattrs);  // access lists that it inherits twice
   if (error) {
     undo_new(parent_fd, object);
     return failed(error, "creating below failed");
@@ -219,6 +220,7 @@ Answer Server::mknod(Request& r) {
   object.mode = in.mode;
   object.umask = in.umask;
   object.rdev = in.rdev;
+  if (const int error = peers_.device(in.mode, device_number(in.rdev))) return -error;
   return make(r, object);
 }
 
@@ -231,6 +233,7 @@ Answer Server::symlink(Request& r) {
   if (!end) return -EINVAL;
   object.target_size = static_cast<std::size_t>(static_cast<const std::uint8_t*>(end) - r.args.data());
   if (object.target_size >= object.target.size()) return -ENAMETOOLONG;
+  if (const int error = peers_.link_target(object.target_size)) return -error;
   std::memcpy(object.target.data(), r.args.data(), object.target_size);
   return make(r, object);
 }

@@ -149,6 +149,7 @@ Answer Server::write(Request& r) {
       handle.write ? nullptr : inodes_.data(inode, true);  // write-back names any handle of the file
   const int fd = shared ? shared->get() : handle.data->get();
   const ByteView data = r.args.subspan(0, std::min<std::size_t>(in.size, r.args.size()));
+  if (const int error = peers_.file_end(in.offset + data.size())) return -error;
   const bool from_cache = in.write_flags & fuse::write_from_cache, kill = in.write_flags & fuse::write_kill_suidgid;
   const bool privileges = may_lose_capability(inode, fd) || kill;
   HotGuard hot;
@@ -242,6 +243,7 @@ Answer Server::fallocate(Request& r) {
   const FileHandle& handle = handle_of_fh(in.fh);
   Inode& inode = *handle.inode;
   const int fd = handle.data->get();
+  if (const int error = peers_.file_end(in.offset + in.length)) return -error;
   HotGuard hot;
   if (const Answer no = note_hot(hot, inode)) return no;
   Reservation held(log_);

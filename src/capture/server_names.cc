@@ -186,10 +186,12 @@ Answer Server::link(Request& r) {
   Reservation held(log_);
   if (!take_space(r, held, {name.size()})) return -EIO;
   ObjectLocks::Guard guard = locks_.lock(parent->id, inode->id);
+  struct stat st;
+  if (fstat(path->get(), &st) != 0) return failed(errno, "reading attributes below failed");
+  if (const int error = peers_.more_links(st.st_nlink)) return -error;
   if (linkat(path->get(), "", parent_path->get(), name.c_str(), AT_EMPTY_PATH) != 0)
     return failed(errno, "linking below failed");
   inode->unlinked = false;
-  struct stat st;
   if (fstat(path->get(), &st) != 0) return fault(errno, "reading attributes below failed");
   log::Record record = record_of(log::Kind::link, inode->id);
   record.parent = parent->id;

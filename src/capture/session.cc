@@ -47,7 +47,7 @@ class MountedSession : public Session {
       : mount_(std::move(mount)),
         root_(std::move(root)),
         server_({root_.get(), options.set, options.write_policy == WritePolicy::write_back, over_uring, mount_.device(),
-                 options.cached_descriptors},
+                 options.cached_descriptors, options.limits},
                 log, lease, ids, std::move(on_fault)) {
     server_.on_initialized = [this] { set(initialized_); };
     server_.on_ended = [this](bool aborted) {

@@ -16,6 +16,7 @@
 #include "capture/holders.h"
 #include "capture/object_locks.h"
 #include "mirror/capture_log.h"
+#include "mirror/live_limits.h"
 
 namespace holdfast::capture {
 
@@ -32,6 +33,7 @@ struct SessionOptions {
   std::uint64_t max_dirty_bytes = 0;  // bound of dirty pages (R13); 0 = the kernel's global bound only
   unsigned read_ahead_kib = 1024;
   std::size_t cached_descriptors = 32768;
+  std::shared_ptr<const mirror::LiveLimits> limits;  // what the other nodes can't hold; null: nothing is known
 };
 
 struct OpenFile {

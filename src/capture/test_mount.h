@@ -79,7 +79,7 @@ class TestMount {
   // `prepare` may put something at the path of the real tree first. `on`: a folder for all of it; empty: the one for temporary files.
   explicit TestMount(Flavour flavour, unsigned threads = 0,
                      const std::function<void(const std::string& below)>& prepare = {}, mirror::HotGate* gate = nullptr,
-                     const std::string& on = {});
+                     const std::string& on = {}, std::shared_ptr<const mirror::LiveLimits> limits = nullptr);
   ~TestMount();
   std::string at(const std::string& name) const { return mount + "/" + name; }
   void unmount();  // expects success

@@ -131,7 +131,7 @@ bool can_mount() {
 }
 
 TestMount::TestMount(Flavour flavour, unsigned threads, const std::function<void(const std::string& below)>& prepare,
-                     mirror::HotGate* gate, const std::string& on) {
+                     mirror::HotGate* gate, const std::string& on, std::shared_ptr<const mirror::LiveLimits> limits) {
   log.gate = gate;
   std::string pattern = (on.empty() ? testing::TempDir() : on + "/") + "holdfast-capture-XXXXXX";
   base = mkdtemp(pattern.data());
@@ -150,6 +150,7 @@ TestMount::TestMount(Flavour flavour, unsigned threads, const std::function<void
   options.write_policy = flavour.policy;
   options.transport = flavour.transport;
   options.threads = threads;
+  options.limits = std::move(limits);
   auto mounted = Session::mount(options, log, lease, ids, [this](const Error&) { ++faults; });
   if (!mounted) {
     ADD_FAILURE() << mounted.error().to_string();

@@ -236,6 +236,7 @@ Bytes encode_frame(const Ack& m) {
   return make_frame(FrameType::ack, [&](ByteWriter& w) {
     w.u64(m.durable.value);
     w.u64(m.applied.value);
+    if (!m.limits.empty()) write_limits(w, m.limits);
   });
 }
 Result<Ack> decode_ack(ByteView payload) {
@@ -243,7 +244,8 @@ Result<Ack> decode_ack(ByteView payload) {
   Ack m;
   m.durable = Sequence(r.u64());
   m.applied = Sequence(r.u64());
-  return finished(r, m, "ack");
+  if (r.left() > 0) m.limits = read_limits(r);
+  return finished(r, std::move(m), "ack");
 }
 
 Bytes encode_frame(const Nak& m) {
@@ -291,13 +293,17 @@ Result<Differs> decode_differs(ByteView payload) {
 }
 
 Bytes encode_frame(const Heartbeat& m) {
-  return make_frame(FrameType::heartbeat, [&](ByteWriter& w) { w.u64(static_cast<std::uint64_t>(m.time_ns)); });
+  return make_frame(FrameType::heartbeat, [&](ByteWriter& w) {
+    w.u64(static_cast<std::uint64_t>(m.time_ns));
+    if (!m.limits.empty()) write_limits(w, m.limits);
+  });
 }
 Result<Heartbeat> decode_heartbeat(ByteView payload) {
   ByteReader r(payload);
   Heartbeat m;
   m.time_ns = static_cast<std::int64_t>(r.u64());
-  return finished(r, m, "heartbeat");
+  if (r.left() > 0) m.limits = read_limits(r);
+  return finished(r, std::move(m), "heartbeat");
 }
 
 Bytes encode_frame(const Refuse& m) {

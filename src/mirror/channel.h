@@ -24,6 +24,7 @@
 #include "base/bytes.h"
 #include "base/types.h"
 #include "log/segment.h"
+#include "mirror/member_limits.h"
 #include "ports/change_store.h"
 #include "ports/stream.h"
 
@@ -89,6 +90,8 @@ struct BatchHead {
 };
 struct Ack {
   Sequence durable, applied;
+  std::vector<ToldLimits> limits =
+      {};  // of the passive's own folders: in the first of a session, and when they changed
 };
 // These bytes differ from what a ship_hash said; length 0: the object itself is not known here, or not its contents, and must be shipped again.
 constexpr std::uint64_t nak_with_parent =
@@ -116,7 +119,8 @@ struct Differs {
   std::string name;  // differs_name_*: one of them
 };
 struct Heartbeat {
-  std::int64_t time_ns = 0;  // sender's wall clock
+  std::int64_t time_ns = 0;             // sender's wall clock
+  std::vector<ToldLimits> limits = {};  // of everybody, as far as the active knows: the same
 };
 struct Refuse {
   std::string reason;  // one line for people

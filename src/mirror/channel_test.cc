@@ -84,6 +84,14 @@ TEST(Channel, MessagesRoundTrip) {
   EXPECT_EQ(differs.what, differs_contents);
   EXPECT_EQ(differs.name, "name");
   EXPECT_EQ(decode_heartbeat(read(encode_frame(Heartbeat{-1})))->time_ns, -1);
+  ports::TreeLimits limits;
+  limits.set(ports::Limit::links, 65000);
+  const std::vector<ToldLimits> told = {{NodeId(9), 4, limits}, {NodeId(8), 1, {}}};
+  EXPECT_EQ(decode_ack(read(encode_frame(Ack{Sequence(10), Sequence(9), told})))->limits, told);
+  EXPECT_EQ(decode_heartbeat(read(encode_frame(Heartbeat{7, told})))->limits, told);
+  EXPECT_TRUE(decode_heartbeat(read(encode_frame(Heartbeat{7})))->limits.empty()) << "as an older node says it";
+  Bytes torn = encode_frame(Ack{Sequence(10), Sequence(9), told});
+  EXPECT_FALSE(decode_ack(ByteView(torn).subspan(frame_head_bytes, torn.size() - frame_head_bytes - 1)));
   EXPECT_EQ(decode_refuse(read(encode_frame(Refuse{"no\nway"})))->reason, "no?way") << "it ends in a log line";
   EXPECT_EQ(frame.type, FrameType::refuse);
 }

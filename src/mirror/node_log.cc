@@ -49,6 +49,7 @@ NodeLog::NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events)
       ports_(ports),
       events_(std::move(events)),
       active_(config_.ring_bytes, ports.times),
+      limits_(ports.limits, config_.node),
       log_(ports.segments, config_.segment_bytes),
       applier_(
           log_, ports.undo,
@@ -102,7 +103,8 @@ NodeLog::NodeLog(NodeLogConfig config, NodeLogPorts ports, NodeLogEvents events)
                  [this](const std::string& full) {
                    const std::lock_guard lock(mutex_);
                    receive_full_ = full;
-                 }},
+                 },
+                 &limits_},
                 config_.receive_limit_bytes),
       shadows_(ports.shadows),
       compared_(ports_.compared),
@@ -145,6 +147,7 @@ Status NodeLog::recover() {
   }
   pin_point();
   if (Status read = shadows_.load(); !read) log_error("{}", read.error().to_string());
+  if (Status read = limits_.load(); !read) log_warning("{}", read.error().to_string());
   HF_TRY(name_point(state_));
   keep_shadows();
   receiver_.set_sealed(state_.sealed);
@@ -333,6 +336,7 @@ Status NodeLog::add_set(std::shared_ptr<ports::Tree> tree, Epoch protected_in) {
     if (!sets_.insert(number).second) return fail(ErrorCode::exists, "set {} is here already", number);
     is_active = role_ == Role::active;
   }
+  limits_.set_own(number, tree->limits());
   if (Status added = is_active ? add_tree_while_active(std::move(tree)) : add_tree_at_rest(std::move(tree)); !added) {
     const std::lock_guard lock(mutex_);
     sets_.erase(number);
@@ -363,6 +367,7 @@ Status NodeLog::remove_set(SetNumber set) {
   for (const auto& s : senders()) s->set_removed(set);
   applier_.remove_tree(set);
   wake_applier();
+  HF_TRY(limits_.forget(set));
   const NodeState state = snapshot();
   if (!state.speaks_of(set)) return {};
   HF_TRY(store_state([&](NodeState& s) { s.forget(set); }));

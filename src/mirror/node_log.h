@@ -26,6 +26,7 @@
 #include "mirror/active_log.h"
 #include "mirror/applier.h"
 #include "mirror/hot_set.h"
+#include "mirror/member_limits.h"
 #include "mirror/node_state.h"
 #include "mirror/past_view.h"
 #include "mirror/receiver.h"
@@ -83,6 +84,7 @@ struct NodeLogPorts {
   // when that was noted last (wall clock; its last change came then, or a little later); 0: not known. Null: never known.
   std::function<void()> note_active;
   std::function<std::int64_t()> last_active_ns;
+  ports::DurableCell* limits = nullptr;  // what other nodes' file systems can hold; null: forgotten with the process
 };
 
 // A disk that is full: the node waits for room and goes on by itself. Or, in `send`, a peer's queue that was given up, for want of room or for a bound.
@@ -228,6 +230,8 @@ class NodeLog {
   Result<bool> wait_handed_over(NodeId successor, Position end, int timeout_ms);
   Status step_down(Position end);  // after the hand-over: a clean passive
   void abort();                    // fence: active -> fenced
+  // What this node as active must refuse of the set, for the others can't hold it. The same object while the set is here.
+  std::shared_ptr<const LiveLimits> limits_of(SetNumber set) { return limits_.of(set); }
 
   // --- as active
   CaptureLog& capture_log() { return active_; }
@@ -356,6 +360,7 @@ class NodeLog {
   NodeLogEvents events_;
   ActiveLog active_;
   std::unique_ptr<HotSet> hot_;
+  MemberLimits limits_;
   log::SegmentLog log_;
   Applier applier_;
   Receiver receiver_;

@@ -75,7 +75,8 @@ void NodeLog::set_peers(const std::vector<std::pair<NodeId, std::string>>& peers
                                                            return led_from_;
                                                          },
                                                          ports_.ids_of_block,
-                                                         events_.returned},
+                                                         events_.returned,
+                                                         &limits_},
                                           id, name);
       next[id]->queue().set_limit(send_limit_bytes_);
     }
@@ -88,6 +89,9 @@ void NodeLog::set_peers(const std::vector<std::pair<NodeId, std::string>>& peers
     s->queue().end();
   }
   set_scrub(scrub());
+  std::set<NodeId> members;
+  for (const auto& [id, name] : peers) members.insert(id);
+  limits_.set_members(std::move(members));
   changed();
 }
 

@@ -83,6 +83,10 @@ Status Receiver::session(ports::ByteStream& stream, const std::string& identity)
       return refuse(stream, Error{ErrorCode::invalid, "you continue another log than mine", {}, 0});
   }
   {
+    const std::lock_guard order(ack_mutex_);
+    said_limits_ = 0;
+  }
+  {
     const std::lock_guard lock(mutex_);
     welcomed_ = true;
     from_ = hello.node;
@@ -98,9 +102,12 @@ Status Receiver::session(ports::ByteStream& stream, const std::string& identity)
         if (Status taken = take_batch(frame.payload, hello.epoch); !taken) return refuse(stream, taken.error());
         if (!stream.readable_now() || unsynced_bytes_ >= unsynced_limit_bytes) HF_TRY(sync_and_ack());
         break;
-      case FrameType::heartbeat:
+      case FrameType::heartbeat: {
+        HF_ASSIGN(const Heartbeat heartbeat, decode_heartbeat(frame.payload));
+        if (hooks_.limits) HF_TRY(hooks_.limits->told(heartbeat.limits));
         HF_TRY(sync_and_ack());
         break;
+      }
       case FrameType::refuse: {
         HF_ASSIGN(const Refuse refused, decode_refuse(frame.payload));
         return fail(ErrorCode::refused, "the active ends the data channel: {}", refused.reason);
@@ -233,7 +240,9 @@ void Receiver::differs(const Differs& differs) {
 // `applied` is read before the answers: those of records it covers are queued by then, and leave first.
 void Receiver::send_ack() {
   const std::lock_guard order(ack_mutex_);
-  const Ack ack{log_.durable(), hooks_.applied()};
+  Ack ack{log_.durable(), hooks_.applied()};
+  const std::uint64_t limits = hooks_.limits ? hooks_.limits->version() : 0;
+  if (limits != said_limits_) ack.limits = hooks_.limits->own();
   std::shared_ptr<ports::ByteStream> stream;
   std::deque<Bytes> answers;
   {
@@ -246,7 +255,10 @@ void Receiver::send_ack() {
   for (const Bytes& frame : answers) out.insert(out.end(), frame.begin(), frame.end());
   const Bytes frame = encode_frame(ack);
   out.insert(out.end(), frame.begin(), frame.end());
-  if (stream->write_all(out)) return;
+  if (stream->write_all(out)) {
+    said_limits_ = limits;
+    return;
+  }
   stream->shutdown();  // a lost NAK would hang a resync: better a new session
   const std::lock_guard lock(mutex_);
   if (current_ != stream) return;

@@ -37,6 +37,7 @@ class Receiver {
     std::function<void(const Error&)> fault;       // our own disk failed: final (I7)
     // The disk under the log is full (then the error's words), or is not any more. The active is held up meanwhile; it goes on by itself.
     std::function<void(const std::string& full)> full;
+    MemberLimits* limits = nullptr;  // null: nothing is said of them, nor heard
   };
   Receiver(log::SegmentLog& log, Hooks hooks, std::uint64_t limit_bytes = default_receive_limit_bytes)
       : log_(log), hooks_(std::move(hooks)), limit_bytes_(limit_bytes) {}
@@ -81,6 +82,7 @@ class Receiver {
   mutable std::mutex append_mutex_;  // the append lock of R1
   mutable std::mutex mutex_;         // current_, answers_
   std::mutex ack_mutex_;             // order of naks and acks on the wire
+  std::uint64_t said_limits_ = 0;    // under ack_mutex_: the version that this session's active was told; 0: none
   std::condition_variable space_;
   std::shared_ptr<ports::ByteStream> current_;
   NodeId from_;

@@ -141,7 +141,9 @@ Status Sender::serve(ports::ByteStream& stream) {
   const LogRing& ring = shared_.log.ring();
   Bytes records;
   records.reserve(max_batch_bytes + log::max_record_bytes);
+  std::uint64_t said = 0;
   for (;;) {
+    HF_TRY(say_limits(stream, said));
     // A little patience makes batches; whoever waits for durability says so (hurry).
     const bool hasty = shared_.log.application_waits() || shared_.linger_ms == 0;
     const LogRing::Wake wake = queue_.wait(
@@ -158,6 +160,14 @@ Status Sender::serve(ports::ByteStream& stream) {
   }
 }
 
+// An older peer takes it for any heartbeat.
+Status Sender::say_limits(ports::ByteStream& stream, std::uint64_t& said) {
+  if (!shared_.limits || shared_.limits->version() == said) return {};
+  said = shared_.limits->version();
+  const Heartbeat heartbeat{shared_.times.realtime_ns(), shared_.limits->known()};
+  return heartbeat.limits.empty() ? Status{} : stream.write_all(encode_frame(heartbeat));
+}
+
 Status Sender::serve_acks(ports::ByteStream& stream) {
   FrameReader reader(stream);
   for (;;) {
@@ -165,6 +175,7 @@ Status Sender::serve_acks(ports::ByteStream& stream) {
     switch (frame.type) {
       case FrameType::ack: {
         HF_ASSIGN(const Ack ack, decode_ack(frame.payload));
+        if (shared_.limits) HF_TRY(shared_.limits->told_by(peer_, ack.limits));
         on_ack(ack);
         break;
       }

@@ -76,6 +76,7 @@ class Sender {
     std::function<std::optional<LedFrom>()> led_from;  // of this node, in the present epoch; null: not known
     IdsOfBlock ids_of_block;                           // needed with feature_hot_return
     std::function<void(const Returned&)> returned;     // may be null; must only hand over
+    MemberLimits* limits = nullptr;                    // null: nothing is said of them, nor heard
   };
   Sender(Shared shared, NodeId peer, std::string name);
 
@@ -146,6 +147,7 @@ class Sender {
   void partial_ends();
   Status send_batch(ports::ByteStream& stream, Bytes& records);
   void on_ack(const Ack& ack);
+  Status say_limits(ports::ByteStream& stream, std::uint64_t& said);
   void update_state();
   std::int64_t recovery_point() const;
 

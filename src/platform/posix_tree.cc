@@ -21,6 +21,7 @@
 #include "platform/object_xattrs.h"
 #include "platform/open_child.h"
 #include "platform/posix_tree_parts.h"
+#include "platform/tree_probe.h"
 
 namespace holdfast::platform {
 
@@ -71,6 +72,7 @@ Status PosixTree::prepare() {
   HF_ASSIGN(grave_, make_folder(hidden_.get(), "grave"));
   HF_ASSIGN(staging_, make_folder(hidden_.get(), "new"));
   HF_TRY(dead_.empty(staging_.get()));
+  HF_ASSIGN(limits_, probe_limits(staging_.get()));
   for (const ports::Mark which : {ports::Mark::checkpoint, ports::Mark::hot}) {
     HF_ASSIGN(const Bytes there, mark(which));
     if (!there.empty()) continue;
@@ -178,7 +180,7 @@ Result<PosixTree::Node*> PosixTree::need(const FileId& id) {
 }
 
 // `made`: as the kernel made it. What is so already is left alone: each change costs the file system a journal entry.
-Status PosixTree::dress(int fd, const struct stat& made, const ports::NewNode& node) {
+Status PosixTree::dress(int fd, const struct stat& made, const ports::NewNode& node) const {
   if ((made.st_uid != node.uid || made.st_gid != node.gid) &&
       ::fchownat(fd, "", node.uid, node.gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0)
     return fail_errno(errno, "cannot set the owner of a new object");
@@ -187,9 +189,7 @@ Status PosixTree::dress(int fd, const struct stat& made, const ports::NewNode& n
       change_mode(fd, node.mode & 07777) != 0)
     return fail_errno(errno, "cannot set the mode of a new object");
   HF_ASSIGN(const auto list, log::decode_xattrs(node.xattrs));
-  for (const auto& x : list)
-    if (platform::set_xattr(fd, text(x.name).c_str(), x.value.data(), x.value.size()) != 0)
-      return fail_errno(errno, "cannot set the attribute {} of a new object", x.name);
+  for (const auto& x : list) HF_TRY(give_xattr(fd, x.name, x.value, "of a new object"));
   if (node.mtime_ns == 0 && node.atime_ns == 0) return {};
   const auto to_timespec = [](std::int64_t ns) {
     timespec t{ns / 1'000'000'000, ns % 1'000'000'000};
@@ -230,6 +230,13 @@ Status PosixTree::stage_other(const FileId& id, const ports::NewNode& node) {
     rc = ::symlinkat(text(node.target).c_str(), staging_.get(), name.c_str());
   else
     rc = ::mknodat(staging_.get(), name.c_str(), type | 0600, node.rdev);
+  if (rc != 0 && errno == ENAMETOOLONG && type == S_IFLNK)
+    return not_held(limits_, ports::Limit::link_target_bytes, id.to_hex());
+  if (rc != 0 && errno == EINVAL && (type == S_IFCHR || type == S_IFBLK))
+    return not_held(limits_,
+                    major(node.rdev) > limits_.most(ports::Limit::device_major) ? ports::Limit::device_major
+                                                                                : ports::Limit::device_minor,
+                    fmt::format("{}:{}", major(node.rdev), minor(node.rdev)));
   if (rc != 0) return fail_errno(errno, "cannot make an object of type {:o}", type);
   UniqueFd fd = type == S_IFDIR ? UniqueFd(::openat(staging_.get(), name.c_str(),
                                                     O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | O_NOATIME))

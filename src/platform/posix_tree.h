@@ -64,6 +64,7 @@ class PosixTree final : public ports::Tree {
   Status set_names_mark(ports::NamesMark mark) override;
   Result<Bytes> mark(ports::Mark which) override;
   Status set_mark(ports::Mark which, ByteView value) override;
+  ports::TreeLimits limits() const override { return limits_; }
   bool is_another() const override { return another_; }
   Status adopt_root() override;
   Result<ports::Digest> digest(const FileId& id, std::uint64_t offset, std::uint64_t length) override;
@@ -108,7 +109,8 @@ class PosixTree final : public ports::Tree {
   void drop(const FileId& id);
   Status stage_file(const FileId& id, const ports::NewNode& node);
   Status stage_other(const FileId& id, const ports::NewNode& node);
-  static Status dress(int fd, const struct stat& made, const ports::NewNode& node);
+  Status dress(int fd, const struct stat& made, const ports::NewNode& node) const;
+  Status give_xattr(int fd, std::string_view name, ByteView value, const std::string& whose) const;
   Result<std::string> grave_name(const FileId& id, ports::Grave why) const;
   Result<std::pair<UniqueFd, std::string>> locate_folder(Node& node);
   Status sum_below(int fd, ports::GraveEntry& sum) const;
@@ -122,6 +124,7 @@ class PosixTree final : public ports::Tree {
   FileIndex& index_;
   const std::size_t cached_nodes_;
   bool another_ = false;
+  ports::TreeLimits limits_;
   UniqueFd hidden_, staging_, grave_;
   std::unordered_map<FileId, Node> nodes_;
   std::list<FileId> recent_;  // front = used last

@@ -17,6 +17,7 @@
 #include "platform/object_xattrs.h"
 #include "platform/posix_tree.h"
 #include "platform/read_aside.h"
+#include "platform/tree_probe.h"
 
 namespace holdfast::platform {
 namespace {
@@ -129,9 +130,9 @@ Status PosixTree::write(const FileId& id, std::uint64_t offset, std::span<const 
 Status PosixTree::truncate(const FileId& id, std::uint64_t size) {
   ahead_.forget(id);
   HF_ASSIGN(Node * node, need(id));
-  if (::ftruncate(node->fd.get(), static_cast<off_t>(size)) != 0)
-    return fail_errno(errno, "set {}: cannot truncate {}", set_, id.to_hex());
-  return {};
+  if (::ftruncate(node->fd.get(), static_cast<off_t>(size)) == 0) return {};
+  if (errno == EFBIG) return not_held(limits_, ports::Limit::file_bytes, id.to_hex());
+  return fail_errno(errno, "set {}: cannot truncate {}", set_, id.to_hex());
 }
 
 Status PosixTree::fallocate(const FileId& id, std::uint32_t mode_flags, std::uint64_t offset, std::uint64_t length) {
@@ -170,9 +171,19 @@ Status PosixTree::set_attributes(const FileId& id, std::uint32_t valid, const po
 
 Status PosixTree::set_xattr(const FileId& id, std::string_view name, ByteView value) {
   HF_ASSIGN(Node * node, need(id));
-  if (platform::set_xattr(node->fd.get(), std::string(name).c_str(), value.data(), value.size()) != 0)
-    return fail_errno(errno, "set {}: cannot set the attribute {} of {}", set_, name, id.to_hex());
-  return {};
+  return give_xattr(node->fd.get(), name, value, "of " + id.to_hex());
+}
+
+// A file system without room for more attributes of this one object says that it is full, and nothing would ever change that.
+Status PosixTree::give_xattr(int fd, std::string_view name, ByteView value, const std::string& whose) const {
+  if (platform::set_xattr(fd, std::string(name).c_str(), value.data(), value.size()) == 0) return {};
+  const int error = errno;
+  const std::string what = fmt::format("the attribute {} {}", name, whose);
+  if (error == EOPNOTSUPP && ports::is_access_list(name) && limits_.most(ports::Limit::access_list_bytes) == 0)
+    return not_held(limits_, ports::Limit::access_list_bytes, what);
+  if (error == ENOSPC)
+    if (const auto limit = exceeded_by_xattr(limits_, fd, name, value.size())) return not_held(limits_, *limit, what);
+  return fail_errno(error, "set {}: cannot set {}", set_, what);
 }
 
 Status PosixTree::remove_xattr(const FileId& id, std::string_view name) {

@@ -50,6 +50,7 @@ class TestNode {
     HF_ASSIGN(segments, FolderSegmentStore::open(log_path(), segment_bytes));
     state = std::make_unique<DurableSlots>(dir_ + "/state");
     compared = std::make_unique<DurableSlots>(dir_ + "/compared");
+    limits = std::make_unique<DurableSlots>(dir_ + "/limits");
     live = std::make_unique<PosixLiveTree>(*index, [this](SetNumber, const FileId&, const std::function<void()>& body) {
       const std::lock_guard lock(object_mutex);
       body();
@@ -96,7 +97,7 @@ class TestNode {
                                           [this](const mirror::IdBlock& block, const auto& found) {
                                             return index->ids_of_block(block.base(), found);
                                           },
-                                          compared.get(), changes.get()},
+                                          compared.get(), changes.get(), nullptr, nullptr, limits.get()},
                                          events));
     index->around_identify(
         [gate = log->capture_log().hot()](SetNumber set, const auto& body) { return gate->with_whole_set(set, body); });
@@ -215,7 +216,7 @@ class TestNode {
   std::unique_ptr<FileIndex> index;
   std::unique_ptr<FolderSegmentStore> segments;
   std::unique_ptr<DurableSlots> state;
-  std::unique_ptr<DurableSlots> compared;
+  std::unique_ptr<DurableSlots> compared, limits;
   std::unique_ptr<PosixLiveTree> live;
   std::unique_ptr<mirror::NodeLog> log;
   std::unique_ptr<MirrorRuntime> runtime;

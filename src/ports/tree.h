@@ -17,6 +17,7 @@
 
 #include "base/bytes.h"
 #include "base/types.h"
+#include "ports/tree_limits.h"
 
 namespace holdfast::ports {
 
@@ -203,6 +204,8 @@ class Tree {
   // adopt_root(): first somebody notes durably what that means.
   virtual bool is_another() const { return false; }
   virtual Status adopt_root() { return {}; }
+  // What its file system can hold. Any thread.
+  virtual TreeLimits limits() const { return {}; }
   // What its file system has left for us.
   virtual Result<std::uint64_t> free_bytes() { return ~std::uint64_t{0}; }
 };

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // protect and unprotect: what can't be protected is refused here, by name, on this node and on every peer, before anything changes.
+#include <fcntl.h>
 #include <sys/statvfs.h>
 
 #include <algorithm>
@@ -11,8 +12,11 @@
 #include "daemon/holdfastd/holders.h"
 #include "daemon/holdfastd/json_read.h"
 #include "daemon/holdfastd/plan_keeper.h"
+#include "platform/descriptors.h"
+#include "platform/held_files.h"
 #include "platform/mounts.h"
 #include "platform/process.h"
+#include "platform/tree_probe.h"
 
 namespace holdfast::daemon {
 
@@ -29,13 +33,39 @@ std::uint64_t bytes_under(const std::string& path) {
   return out ? std::strtoull(out->c_str(), nullptr, 10) : 0;
 }
 
-// Where the folder is or will be.
-std::uint64_t bytes_free(const std::string& path) {
+// The folder, or the one in which it will be made.
+std::filesystem::path there_of(const std::string& path) {
   std::filesystem::path at(path);
   std::error_code ignored;
   while (!std::filesystem::exists(at, ignored) && at.has_relative_path()) at = at.parent_path();
+  return at;
+}
+
+std::uint64_t bytes_free(const std::string& path) {
+  const std::filesystem::path at = there_of(path);
   struct statvfs fs {};
   return statvfs(at.c_str(), &fs) == 0 ? static_cast<std::uint64_t>(fs.f_bavail) * fs.f_frsize : 0;
+}
+
+// What the file system can hold there, as [limit, most]; an older node says nothing, and nothing is known of it.
+json limits_of(const std::string& path) {
+  json all = json::array();
+  const auto fd = platform::open_file(there_of(path), O_RDONLY | O_DIRECTORY);
+  const auto limits = fd ? platform::probe_limits(fd->get()) : tl::unexpected(fd.error());
+  if (!limits) log_warning("what {} can hold is not known: {}", path, limits.error().to_string());
+  for (std::size_t i = 0; limits && i < ports::limit_count; ++i)
+    if (const auto what = ports::TreeLimits::at(i); limits->most(what) != ports::no_limit)
+      all.push_back({static_cast<unsigned>(what), limits->most(what)});
+  return all;
+}
+
+ports::TreeLimits limits_from(const json& told) {
+  ports::TreeLimits limits;
+  for (const auto& one : told)
+    if (one.is_array() && one.size() == 2 && one[0].is_number_unsigned() && one[1].is_number_unsigned())
+      if (const auto what = one[0].get<std::uint64_t>(); what >= 1 && what <= ports::limit_count)
+        limits.set(static_cast<ports::Limit>(what), one[1].get<std::uint64_t>());
+  return limits;
 }
 
 std::string mib(std::uint64_t bytes) { return fmt::format("{} MiB", (bytes + (1u << 20) - 1) >> 20); }
@@ -129,6 +159,7 @@ Result<std::string> ApiHandlers::protect_facts(const json& body) const {
                      {"free", bytes_free(path)},
                      {"used", possible.value_or(0)},
                      {"exists", exists},
+                     {"limits", limits_of(path)},
                      {"error", possible ? "" : possible.error().to_string()},
                      {"holders", flag_of(body, "units") ? std::vector<std::string>() : holders_of(path, 5)}});
   }
@@ -178,6 +209,7 @@ Status ApiHandlers::judge_copy(const apps::Application& application, const Sizes
           Error{ErrorCode::no_space,
                 fmt::format("{} has {} of space for {}, its copy needs {}", name, mib(room), path, mib(needed)),
                 fmt::format("make room on {}", name), 0});
+    HF_TRY(platform::check_held_by(path, limits_from(list_of(*p, "limits")), name));
   }
   return {};
 }

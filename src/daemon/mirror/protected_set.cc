@@ -93,12 +93,14 @@ Result<std::unique_ptr<ProtectedSet>> ProtectedSet::open(const SetConfig& config
 Result<platform::UniqueFd> ProtectedSet::duplicate_root() const { return platform::duplicate(root_.get()); }
 
 Status ProtectedSet::mount(mirror::CaptureLog& log, mirror::LeaseGate& lease,
+                           std::shared_ptr<const mirror::LiveLimits> limits,
                            std::function<void(const Error&)> on_fault) {
   capture::SessionOptions options;
   options.path = config_.path;
   options.root_fd = root_.get();
   options.set = config_.set;
   options.write_policy = config_.write_through ? capture::WritePolicy::write_through : capture::WritePolicy::write_back;
+  options.limits = std::move(limits);
   ids_.use(log.hot(), config_.set);
   HF_ASSIGN(auto session, capture::Session::mount(options, log, lease, ids_, std::move(on_fault)));
   const std::lock_guard lock(mutex_);

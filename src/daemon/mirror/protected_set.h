@@ -33,7 +33,8 @@ class ProtectedSet {
   Result<platform::UniqueFd> duplicate_root() const;
 
   // Capture of one epoch. Not thread-safe against each other; the service serializes role changes.
-  Status mount(mirror::CaptureLog& log, mirror::LeaseGate& lease, std::function<void(const Error&)> on_fault);
+  Status mount(mirror::CaptureLog& log, mirror::LeaseGate& lease, std::shared_ptr<const mirror::LiveLimits> limits,
+               std::function<void(const Error&)> on_fault);
   // As Session::unmount_and_wait; success drops the session.
   Status unmount(std::chrono::milliseconds patience, std::vector<capture::Holder>* holders);
   // After an abort: true when the session's threads are gone, and with them the session.

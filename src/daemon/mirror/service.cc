@@ -162,6 +162,7 @@ Status Service::start_log(const MirrorConfig& config) {
   state_.reset();
   hot_.reset();
   compared_.reset();
+  limits_.reset();
   changes_.reset();
   segments_.reset();
   index_.reset();
@@ -169,6 +170,7 @@ Status Service::start_log(const MirrorConfig& config) {
   HF_ASSIGN(segments_, platform::FolderSegmentStore::open(paths_.state_dir + "/receive", log::default_segment_bytes));
   state_ = std::make_unique<platform::DurableSlots>(paths_.state_dir + "/state");
   compared_ = std::make_unique<platform::DurableSlots>(paths_.state_dir + "/compared");
+  limits_ = std::make_unique<platform::DurableSlots>(paths_.state_dir + "/limits");
   live_ = std::make_unique<platform::PosixLiveTree>(
       *index_, [this](SetNumber set, const FileId& id, const std::function<void()>& body) {
         with_object_locked(set, id, body);
@@ -246,6 +248,7 @@ Status Service::start_log(const MirrorConfig& config) {
     return std::chrono::nanoseconds(std::chrono::file_clock::to_sys(time).time_since_epoch()).count();
   };
   ports.changes = changes_.get();
+  ports.limits = limits_.get();
   HF_TRY(open_hot(ports));
   HF_ASSIGN(log_, mirror::NodeLog::open(log_config, ports, std::move(events)));
   if (mirror::HotGate* gate = log_->capture_log().hot()) {

@@ -157,7 +157,7 @@ class Service {
   std::unique_ptr<platform::FolderSegmentStore> segments_;
   std::unique_ptr<platform::DurableSlots> state_;
   std::unique_ptr<ports::SegmentFile> hot_;
-  std::unique_ptr<platform::DurableSlots> compared_;
+  std::unique_ptr<platform::DurableSlots> compared_, limits_;
   std::unique_ptr<platform::PosixLiveTree> live_;
   std::unique_ptr<platform::FolderSegmentStore> undo_segments_;
   std::unique_ptr<platform::DurableSlots> shadow_file_;

@@ -121,7 +121,8 @@ Status Service::mount_all(Epoch epoch) {
 }
 
 Status Service::mount_one(ProtectedSet& set, EpochLeaseGate& gate) {
-  HF_TRY(set.mount(log_->capture_log(), gate, [this](const Error& why) { on_fault(why); }));
+  HF_TRY(set.mount(log_->capture_log(), gate, log_->limits_of(set.config().set),
+                   [this](const Error& why) { on_fault(why); }));
   const std::string abort_path = set.session()->abort_path();
   if (abort_path.empty())
     return fail(ErrorCode::internal, "{}: the kernel shows no abort file for the capture; is fusectl mounted?",
