@@ -297,17 +297,19 @@ Answer LookServer::read(Request& r) {
 }
 
 Answer LookServer::list(const Node& dir, Listing& listing) {
-  listing = std::make_shared<std::vector<Entry>>();
-  listing->push_back({".", dir.ino, S_IFDIR});
-  listing->push_back({"..", dir.parent_ino, S_IFDIR});
+  const std::lock_guard one(listing_mutex_);
+  listing = std::make_shared<LookListing>();
+  listing->add(".", dir.ino, S_IFDIR);
+  listing->add("..", dir.parent_ino, S_IFDIR);
   if (dir.set == 0) {
-    for (const auto& [name, number] : dir.children) listing->push_back({name, number, S_IFDIR});
-    return 0;
+    for (const auto& [name, number] : dir.children) listing->add(name, number, S_IFDIR);
+  } else {
+    const auto all = past_->list(dir.set, dir.id);
+    if (!all) return refused(all.error());
+    listing->reserve(all->size() + 2);
+    for (const auto& e : *all) listing->add(e.name, ino_of(e.id), e.mode & S_IFMT);
   }
-  auto all = past_->list(dir.set, dir.id);
-  if (!all) return refused(all.error());
-  for (auto& e : *all) listing->push_back({std::move(e.name), ino_of(e.id), e.mode & S_IFMT});
-  return 0;
+  return listing->count_in(listing_bytes_, most_listing_bytes) ? 0 : -ENOMEM;
 }
 
 // A listing stays as it was when it began, so what is added or removed meanwhile moves nothing in it. Where it can't change the kernel keeps it.
@@ -330,9 +332,10 @@ Answer LookServer::readdir(Request& r) {
     const std::lock_guard lock(mutex_);
     const auto it = listings_.find(in.fh);
     if (it == listings_.end()) return -EBADF;
+    if (scratch_ && in.offset == 0) it->second.reset();  // from the beginning: as it is now
     listing = it->second;
   }
-  if (!listing || (scratch_ && in.offset == 0)) {  // from the beginning: as it is now
+  if (!listing) {
     Node dir;
     if (!node_of(r.head.nodeid, dir)) return -ESTALE;
     if (const Answer error = list(dir, listing); error < 0) return error;
@@ -342,7 +345,7 @@ Answer LookServer::readdir(Request& r) {
   const std::size_t room = std::min<std::size_t>(in.size, r.reply.size());
   std::size_t used = 0;
   for (std::uint64_t at = in.offset; at < listing->size(); ++at) {
-    const Entry& e = (*listing)[at];
+    const LookListing::Entry e = listing->at(at);
     const std::size_t whole = fuse::record_aligned(sizeof(fuse::Dirent) + e.name.size());
     if (whole > room - used) break;
     const fuse::Dirent out{e.ino, at + 1, static_cast<std::uint32_t>(e.name.size()), e.type >> 12};

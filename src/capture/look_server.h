@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "capture/look_listing.h"
 #include "capture/look_mount.h"
 #include "capture/request_parts.h"
 #include "ports/scratch_tree.h"
@@ -96,14 +97,12 @@ class LookServer final : public Handler {
   std::map<std::uint64_t, Node> nodes_;
   std::map<std::pair<SetNumber, FileId>, std::uint64_t> known_;
   std::uint64_t last_node_ = fuse::root_node, last_listing_ = 0;
-  struct Entry {
-    std::string name;
-    std::uint64_t ino;
-    std::uint32_t type;
-  };
-  using Listing = std::shared_ptr<std::vector<Entry>>;
+  using Listing = std::shared_ptr<LookListing>;
   Answer list(const Node& dir, Listing& listing);
-  std::map<std::uint64_t, Listing> listings_;
+  std::mutex
+      listing_mutex_;  // one at a time is made: what that takes meanwhile is more than what stays. Taken before mutex_
+  std::atomic<std::uint64_t> listing_bytes_{0};  // of those that are open
+  std::map<std::uint64_t, Listing> listings_;    // under mutex_
 };
 
 }  // namespace holdfast::capture

@@ -13,6 +13,7 @@ namespace holdfast::platform {
 namespace {
 
 constexpr std::uint64_t ask_again_bytes = 4ULL << 20;
+constexpr std::uint64_t push_bytes = 4ULL << 20;  // twice that is dirty or on its way at most
 
 // Not every file system (an overlay, say) makes files without a name: then it loses it before anything is in it.
 UniqueFd unnamed(const std::string& dir) {
@@ -61,8 +62,18 @@ Status ScratchFile::check_room(std::uint64_t bytes) {
   return {};
 }
 
+// The piece before is on the disk when the next one begins.
+Status ScratchFile::push(std::uint64_t bytes) {
+  if (unpushed_bytes_.fetch_add(bytes) + bytes < push_bytes) return {};
+  unpushed_bytes_ = 0;
+  if (::sync_file_range(fd_.get(), 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE) != 0)
+    return fail_errno(errno, "what was written to a view of the past can't be stored");
+  return {};
+}
+
 Status ScratchFile::write(std::uint64_t offset, ByteView bytes) {
   HF_TRY(check_room(bytes.size()));
+  const std::uint64_t all = bytes.size();
   while (!bytes.empty()) {
     const ssize_t n = ::pwrite(fd_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
@@ -70,7 +81,7 @@ Status ScratchFile::write(std::uint64_t offset, ByteView bytes) {
     offset += static_cast<std::uint64_t>(n);
     bytes = bytes.subspan(static_cast<std::size_t>(n));
   }
-  return {};
+  return push(all);
 }
 
 Status ScratchFile::discard(std::uint64_t offset, std::uint64_t length) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A sparse file without a name, so that nothing of it outlives the process.
+// A sparse file without a name, so that nothing of it outlives the process. What is written goes to the disk a little later, and who writes faster
+// than that waits: its file system is that of the log, whose syncs would else wait for all of it.
 #pragma once
 
 #include <atomic>
@@ -22,10 +23,12 @@ class ScratchFile final : public ports::ScratchStore {
  private:
   ScratchFile(UniqueFd fd, std::uint64_t keep_free_bytes) : fd_(std::move(fd)), keep_free_bytes_(keep_free_bytes) {}
   Status check_room(std::uint64_t bytes);
+  Status push(std::uint64_t bytes);
 
   const UniqueFd fd_;
   const std::uint64_t keep_free_bytes_;
   std::atomic<std::uint64_t> unchecked_bytes_{~std::uint64_t{0}};  // written since its file system was asked
+  std::atomic<std::uint64_t> unpushed_bytes_{0};  // the same, of what may not be on its way to the disk
 };
 
 }  // namespace holdfast::platform
