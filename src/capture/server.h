@@ -140,7 +140,8 @@ class Server : public Handler {
                   unsigned flags, Child& moved, Child& replaced, ObjectLocks::Guard& guard);
   bool pin_before_loss(const Child& child, bool is_dir);
   void after_loss(const Child& child, bool is_dir);
-  void append_whiteout(Reservation& held, int parent_fd, const Inode& parent, const Name& name);
+  FileId append_whiteout(Reservation& held, int parent_fd, const Name& name, const FileId& parent, const Name& as,
+                         std::int64_t parent_mtime_ns);
 
   // server_data.cc
   Answer open(Request& r);

@@ -92,35 +92,38 @@ int Server::lock_rename(const Inode& from, int from_fd, const Name& name, const 
   }
 }
 
-// The device that stands for "nothing here" in overlays is an object of its own, with an id and a record of its own.
-void Server::append_whiteout(Reservation& held, int parent_fd, const Inode& parent, const Name& name) {
+// The device that stands for "nothing here" in overlays is an object of its own, with an id and a record of its own. It stands at `name` of
+// `parent_fd`; the record says that it came to be at `as` of `parent`. None: that failed, and was told.
+FileId Server::append_whiteout(Reservation& held, int parent_fd, const Name& name, const FileId& parent, const Name& as,
+                               std::int64_t parent_mtime_ns) {
   const Descriptor fd(openat(parent_fd, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
   struct stat st;
   const auto fresh = ids_.fresh();
   if (!fresh) {
     fault(fresh.error().sys_errno ? fresh.error().sys_errno : EIO, "a whiteout below got no id");
-    return;
+    return {};
   }
   const FileId id = *fresh;
   if (fd.get() < 0 || fstat(fd.get(), &st) != 0) {
     fault(errno, "a whiteout below is missing");
-    return;
+    return {};
   }
   if (auto bound = ids_.bind(fd.get(), options_.set, id); !bound) {
     fault(bound.error().sys_errno ? bound.error().sys_errno : EIO, "a whiteout below got no id");
-    return;
+    return {};
   }
   log::Record record = record_of(log::Kind::mknod, id);
-  record.parent = parent.id;
-  record.name = name.view();
+  record.parent = parent;
+  record.name = as.view();
   record.mode = st.st_mode;
   record.uid = st.st_uid;
   record.gid = st.st_gid;
   record.rdev = st.st_rdev;
   record.mtime_ns = nanoseconds(st.st_mtim);
   record.atime_ns = nanoseconds(st.st_atim);
-  record.parent_mtime_ns = mtime_of(parent_fd);
+  record.parent_mtime_ns = parent_mtime_ns;
   append(held, record);
+  return id;
 }
 
 Answer Server::rename_names(Request& r, std::uint64_t new_parent, unsigned flags) {
@@ -137,9 +140,8 @@ Answer Server::rename_names(Request& r, std::uint64_t new_parent, unsigned flags
   HotGuard hot;
   if (const Answer no = note_hot(hot, *from, *to)) return no;
   Reservation held(log_);
-  if (!(whiteout ? take_space(r, held, {name.size() + name2.size(), name.size()})
-                 : take_space(r, held, {name.size() + name2.size()})))
-    return -EIO;
+  const std::size_t names = name.size() + name2.size();
+  if (!(whiteout ? take_space(r, held, {names, names}) : take_space(r, held, {names}))) return -EIO;
   Child moved, replaced;
   ObjectLocks::Guard guard;
   if (const int error = lock_rename(*from, from_fd, name, *to, to_fd, name2, flags, moved, replaced, guard))
@@ -154,22 +156,30 @@ Answer Server::rename_names(Request& r, std::uint64_t new_parent, unsigned flags
       return failed(errno, "renaming below failed");
   }
   if (replaces) after_loss(replaced, replaces_dir);
+  // A whiteout is two records. Where nothing is replaced it comes first, at the new name, and both change places: wherever a copy is cut off,
+  // what an overlay hides below the old name stays hidden. (Else the old name is free for a moment.)
+  FileId left;
+  if (whiteout && !replaces) {
+    left = append_whiteout(held, from_fd, name, to->id, name2, mtime_of(to_fd));
+    if (left.is_none()) return -EIO;
+  }
   log::Record record = record_of(log::Kind::rename, moved.id);
   record.parent = from->id;
   record.name = name.view();
   record.parent2 = to->id;
   record.name2 = name2.view();
-  record.replaced = replaced.id;
+  record.replaced = left.is_none() ? replaced.id : left;
   record.mode = moved.st.st_mode;
-  record.flags =
-      (exchange ? log::flag_rename_exchange : 0) | (flags & RENAME_NOREPLACE ? log::flag_rename_noreplace : 0);
+  record.flags = (exchange || !left.is_none() ? log::flag_rename_exchange : 0) |
+                 (flags & RENAME_NOREPLACE && left.is_none() ? log::flag_rename_noreplace : 0);
   record.parent_mtime_ns = mtime_of(from_fd);
   record.parent2_mtime_ns = mtime_of(to_fd);
   append(held, record);
-  if (whiteout) append_whiteout(held, from_fd, *from, name);
+  if (whiteout && replaces) append_whiteout(held, from_fd, name, from->id, name, mtime_of(from_fd));
   guard.unlock();
   log_.moved(options_.set, moved.id);
   if (exchange) log_.moved(options_.set, replaced.id);
+  if (!left.is_none()) log_.moved(options_.set, left);
   return 0;
 }
 
