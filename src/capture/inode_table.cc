@@ -2,6 +2,7 @@
 #include "capture/inode_table.h"
 
 #include <cerrno>
+#include <utility>
 
 #include "base/check.h"
 #include "capture/fuse_abi.h"
@@ -104,12 +105,46 @@ InodePtr InodeTable::forget(std::uint64_t nodeid, std::uint64_t count) {
     gone->forgotten_ = true;
     shard.map.erase(it);
   }
+  unpin_forgotten(*gone);
   Shard& lower = lower_shard(gone->lower_ino);
   const std::lock_guard guard(lower.mutex);
   // Between the two steps the same object may have been looked up afresh: then the number is the newcomer's.
   if (const auto it = lower.map.find(gone->lower_ino); it != lower.map.end() && it->second == gone) lower.map.erase(it);
   size_.fetch_sub(1, std::memory_order_relaxed);
   return gone;
+}
+
+void InodeTable::unpin_forgotten(Inode& inode) {
+  {
+    const std::lock_guard guard(inode.mutex_);
+    if (!inode.pinned_) return;
+  }
+  if (pinned_.fetch_sub(1, std::memory_order_relaxed) != pinned_limit_ + 1) return;
+  const std::lock_guard guard(forgets_mutex_);
+  forgets_.notify_all();
+}
+
+void InodeTable::wait_for_forgets(std::chrono::milliseconds most) {
+  std::unique_lock lock(forgets_mutex_);
+  forgets_.wait_for(lock, most, [this] { return !too_many_pinned(); });
+}
+
+bool InodeTable::shed() {
+  constexpr std::size_t some = 256;
+  std::vector<SharedDescriptor> closed;  // after the mutexes are released
+  const std::lock_guard guard(cache_mutex_);
+  for (std::size_t looked = cache_.size(); looked > 0 && closed.size() < some; --looked) {
+    std::weak_ptr<Inode> oldest = std::move(cache_.front());
+    cache_.pop_front();
+    const InodePtr old = oldest.lock();
+    if (!old) continue;
+    const std::unique_lock lock(old->mutex_, std::try_to_lock);
+    if (!lock)
+      cache_.push_back(std::move(oldest));
+    else if (!old->pinned_ && old->path_)
+      closed.push_back(std::move(old->path_));
+  }
+  return !closed.empty();
 }
 
 void InodeTable::remember_descriptor(const InodePtr& inode) {
@@ -133,13 +168,22 @@ void InodeTable::remember_descriptor(const InodePtr& inode) {
 
 SharedDescriptor InodeTable::path(Inode& inode) {
   SharedDescriptor opened;
-  {
-    const std::lock_guard guard(inode.mutex_);
-    inode.recently_used_ = true;
-    if (inode.path_) return inode.path_;
-    const int fd = open_handle(mount_fd_, inode.handle, O_PATH | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0) return nullptr;
-    opened = inode.path_ = std::make_shared<Descriptor>(fd);
+  for (bool again = true; !opened;) {
+    int error = 0;
+    {
+      const std::lock_guard guard(inode.mutex_);
+      inode.recently_used_ = true;
+      if (inode.path_) return inode.path_;
+      const int fd = open_handle(mount_fd_, inode.handle, O_PATH | O_CLOEXEC | O_NOFOLLOW);
+      if (fd >= 0)
+        opened = inode.path_ = std::make_shared<Descriptor>(fd);
+      else
+        error = errno;
+    }
+    if (error && !(std::exchange(again, false) && no_descriptors_left(error) && shed())) {
+      errno = error;
+      return nullptr;
+    }
   }
   if (const InodePtr known = shared(inode); known.get() == &inode) remember_descriptor(known);
   return opened;
@@ -150,7 +194,7 @@ bool InodeTable::pin(Inode& inode) {
   if (!held) return false;
   const std::lock_guard guard(inode.mutex_);
   inode.path_ = held;
-  inode.pinned_ = true;
+  if (!std::exchange(inode.pinned_, true)) pinned_.fetch_add(1, std::memory_order_relaxed);
   return true;
 }
 
@@ -161,6 +205,7 @@ SharedDescriptor InodeTable::open_data(Inode& inode, bool write) {
     if (!held) return nullptr;
     const ProcPath name(held->get());
     int fd = open(name.c_str(), O_RDWR | O_CLOEXEC | O_NOATIME);
+    if (fd < 0 && no_descriptors_left(errno) && shed()) fd = open(name.c_str(), O_RDWR | O_CLOEXEC | O_NOATIME);
     const bool writable = fd >= 0;
     if (fd < 0 && !write && (errno == EROFS || errno == EACCES || errno == EPERM || errno == ETXTBSY))
       fd = open(name.c_str(), O_RDONLY | O_CLOEXEC | O_NOATIME);

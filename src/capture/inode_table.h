@@ -5,6 +5,8 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <deque>
 #include <memory>
 #include <mutex>
@@ -57,7 +59,8 @@ std::uint64_t preferred_node(const FileId& id);
 class InodeTable {
  public:
   // `mount_fd` is borrowed: handles are opened on its mount. At most about `cached_descriptors` O_PATH descriptors stay open unpinned.
-  InodeTable(int mount_fd, std::size_t cached_descriptors) : mount_fd_(mount_fd), cached_limit_(cached_descriptors) {}
+  InodeTable(int mount_fd, std::size_t cached_descriptors)
+      : mount_fd_(mount_fd), cached_limit_(cached_descriptors), pinned_limit_(cached_descriptors / 2 + 8) {}
 
   InodePtr find(std::uint64_t nodeid);
   // By the inode number below, without counting a look-up.
@@ -75,6 +78,12 @@ class InodeTable {
   SharedDescriptor path(Inode& inode);
   // From here until it is forgotten the descriptor stays open. False and errno when it is too late.
   bool pin(Inode& inode);
+  // Whoever removes names faster than the kernel's FORGETs are served (each of those may free a file below) would use up all descriptors: this
+  // holds it up until there are fewer, or for `most`: an application may have that many removed files open. False: not necessary.
+  bool too_many_pinned() const { return pinned_.load(std::memory_order_relaxed) > pinned_limit_; }
+  void wait_for_forgets(std::chrono::milliseconds most);
+  // The process has no descriptors left: closes some of the cached ones. False: there are none.
+  bool shed();
   // Opens or shares the descriptor for data; null and errno. Balanced by close_data with the same `write`.
   SharedDescriptor open_data(Inode& inode, bool write);
   // The same when the descriptor was just made by a create.
@@ -96,12 +105,15 @@ class InodeTable {
   Shard& node_shard(std::uint64_t nodeid) { return by_node_[(nodeid * 0x9E3779B97F4A7C15ULL) >> 58]; }
   Shard& lower_shard(std::uint64_t ino) { return by_lower_[(ino * 0x9E3779B97F4A7C15ULL) >> 58]; }
   void remember_descriptor(const InodePtr& inode);
+  void unpin_forgotten(Inode& inode);
   InodePtr shared(Inode& inode) { return find_lower(inode.lower_ino); }
 
   const int mount_fd_;
-  const std::size_t cached_limit_;
+  const std::size_t cached_limit_, pinned_limit_;
   std::array<Shard, shards> by_node_, by_lower_;
-  std::atomic<std::size_t> size_{0};
+  std::atomic<std::size_t> size_{0}, pinned_{0};
+  std::mutex forgets_mutex_;
+  std::condition_variable forgets_;
   std::mutex cache_mutex_;
   std::deque<std::weak_ptr<Inode>> cache_;  // second chance, oldest first
   std::mutex writers_mutex_;

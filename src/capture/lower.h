@@ -62,6 +62,7 @@ struct LowerHandle {
 };
 // 0, or the errno.
 int handle_of(int fd, LowerHandle& out);
+inline bool no_descriptors_left(int error) { return error == EMFILE || error == ENFILE; }
 // A new descriptor or -1 and errno. `mount_fd`: any descriptor on that mount.
 int open_handle(int mount_fd, const LowerHandle& handle, int flags);
 

@@ -138,6 +138,13 @@ class Server : public Handler {
   Answer rename_names(Request& r, std::uint64_t new_parent, unsigned flags);
   int lock_rename(const Inode& from, int from_fd, const Name& name, const Inode& to, int to_fd, const Name& name2,
                   unsigned flags, Child& moved, Child& replaced, ObjectLocks::Guard& guard);
+  // `open`: a new descriptor, or -1 and errno; asked again when there were none left and cached ones could be closed.
+  template <class Open>
+  int with_descriptors(const Open& open) {
+    const int fd = open();
+    return fd >= 0 || !no_descriptors_left(errno) || !inodes_.shed() ? fd : open();
+  }
+  void let_forgets_catch_up(Request& r);
   bool pin_before_loss(const Child& child, bool is_dir);
   void after_loss(const Child& child, bool is_dir);
   FileId append_whiteout(Reservation& held, int parent_fd, const Name& name, const FileId& parent, const Name& as,
@@ -148,7 +155,6 @@ class Server : public Handler {
   Answer release(Request& r);
   Answer read(Request& r);
   Answer write(Request& r);
-  Answer flush(Request& r);
   Answer fsync(Request& r);
   Answer fallocate(Request& r);
   Answer lseek(Request& r);

@@ -71,8 +71,10 @@ int Server::make_below(Request& r, int parent_fd, NewObject& object) {
     case log::Kind::create: {
       const int keep = object.flags & (object.orphan ? O_EXCL : 0);
       const int flags = object.orphan ? O_TMPFILE | keep : O_CREAT | O_EXCL;
-      object.fd = Descriptor(
-          openat(parent_fd, object.orphan ? "." : name, flags | O_RDWR | O_CLOEXEC | O_NOFOLLOW, object.mode & 07777));
+      object.fd = Descriptor(with_descriptors([&] {
+        return openat(parent_fd, object.orphan ? "." : name, flags | O_RDWR | O_CLOEXEC | O_NOFOLLOW,
+                      object.mode & 07777);
+      }));
       return object.fd.get() < 0 ? errno : 0;
     }
     case log::Kind::mkdir:
@@ -87,7 +89,8 @@ int Server::make_below(Request& r, int parent_fd, NewObject& object) {
 // Identity and facts of what was just made. On failure the object has to go again.
 int Server::finish_new(int parent_fd, NewObject& object) {
   if (object.fd.get() < 0)
-    object.fd = Descriptor(openat(parent_fd, object.name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    object.fd = Descriptor(
+        with_descriptors([&] { return openat(parent_fd, object.name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC); }));
   const int fd = object.fd.get();
   if (fd < 0) return errno;
   if (auto bound = ids_.bind(fd, options_.set, object.id); !bound) return errno_of(bound.error());

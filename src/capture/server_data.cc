@@ -198,9 +198,6 @@ void Server::begin_sync(Inode& inode, int fd, std::uint64_t offset, std::size_t 
   (void)::sync_file_range(fd, static_cast<off_t>(offset), static_cast<off_t>(bytes), SYNC_FILE_RANGE_WRITE);
 }
 
-// The kernel has sent dirty pages before; the push rounds rely on this answer (R10).
-Answer Server::flush(Request&) { return 0; }
-
 Answer Server::make_durable(Request& r, int fd, bool data_only) {
   return make_durable(r, data_only, [&] { return (data_only ? fdatasync(fd) : ::fsync(fd)) ? errno : 0; });
 }

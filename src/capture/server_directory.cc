@@ -16,7 +16,8 @@ Answer Server::opendir(Request& r) {
   SharedDescriptor path;
   InodePtr inode = inode_of(r.head.nodeid, path);
   if (!inode) return -ESTALE;
-  Descriptor fd(openat(path->get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOATIME));
+  Descriptor fd(
+      with_descriptors([&] { return openat(path->get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOATIME); }));
   if (fd.get() < 0) return failed(errno, "opening a folder below failed");
   auto* directory = new DirectoryHandle(std::move(inode), std::move(fd));
   remember_handle(directory, true);

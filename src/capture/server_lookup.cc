@@ -59,7 +59,7 @@ InodePtr Server::inode_of(std::uint64_t nodeid, SharedDescriptor& path) {
 
 int Server::identify(int parent_fd, const char* name, struct stat& st, LowerHandle& handle, FileId& id,
                      Descriptor& path) {
-  path = Descriptor(openat(parent_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  path = Descriptor(with_descriptors([&] { return openat(parent_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC); }));
   if (path.get() < 0 || fstat(path.get(), &st) != 0) return errno;
   if (st.st_dev != device_) return EXDEV;  // a subvolume or mount inside: its inode numbers are not ours
   if (const int error = handle_of(path.get(), handle)) return error;

@@ -19,6 +19,14 @@ std::int64_t mtime_of(int fd) {
 
 }  // namespace
 
+// Before any lock is taken.
+void Server::let_forgets_catch_up(Request& r) {
+  if (!inodes_.too_many_pinned()) return;
+  r.transport->wait_begins(r.queue);
+  inodes_.wait_for_forgets(std::chrono::seconds(1));
+  r.transport->wait_ends(r.queue);
+}
+
 bool Server::pin_before_loss(const Child& child, bool is_dir) {
   return !child.known || (!is_dir && child.st.st_nlink > 1) || inodes_.pin(*child.known);
 }
@@ -42,6 +50,7 @@ Answer Server::remove_name(Request& r, int at_flags) {
   if (hidden(*parent, name.c_str())) return -ENOENT;
   const int parent_fd = parent_path->get();
   const bool is_dir = at_flags & AT_REMOVEDIR;
+  let_forgets_catch_up(r);
   HotGuard hot;
   if (const Answer no = note_hot(hot, *parent)) return no;
   Reservation held(log_);
@@ -96,7 +105,8 @@ int Server::lock_rename(const Inode& from, int from_fd, const Name& name, const 
 // `parent_fd`; the record says that it came to be at `as` of `parent`. None: that failed, and was told.
 FileId Server::append_whiteout(Reservation& held, int parent_fd, const Name& name, const FileId& parent, const Name& as,
                                std::int64_t parent_mtime_ns) {
-  const Descriptor fd(openat(parent_fd, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+  const Descriptor fd(
+      with_descriptors([&] { return openat(parent_fd, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC); }));
   struct stat st;
   const auto fresh = ids_.fresh();
   if (!fresh) {
@@ -137,6 +147,7 @@ Answer Server::rename_names(Request& r, std::uint64_t new_parent, unsigned flags
   if (hidden(*to, name2.c_str())) return -EPERM;
   const int from_fd = from_path->get(), to_fd = to_path->get();
   const bool exchange = flags & RENAME_EXCHANGE, whiteout = flags & RENAME_WHITEOUT;
+  let_forgets_catch_up(r);
   HotGuard hot;
   if (const Answer no = note_hot(hot, *from, *to)) return no;
   Reservation held(log_);

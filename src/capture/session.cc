@@ -67,9 +67,10 @@ class MountedSession : public Session {
     HF_TRY(server_.open_root());
     // What was written before us is durable from here on: an fsync of a file that nobody changes any more has nothing to do.
     if (::syncfs(root_.get()) != 0) return fail_errno(errno, "the protected folder could not be synced");
-    const unsigned dev_threads = over_uring ? 1 : std::max(2U, options.threads ? options.threads : default_dev_threads);
+    // FORGETs come over /dev/fuse always, and one may free a file below.
+    const unsigned dev_threads = over_uring ? 2 : std::max(2U, options.threads ? options.threads : default_dev_threads);
     dev_ = std::make_unique<DevTransport>(mount_.device(), server_, dev_threads,
-                                          std::max(dev_threads, over_uring ? 1U : most_threads));
+                                          std::max(dev_threads, over_uring ? dev_threads : most_threads));
     HF_TRY(dev_->start());
     std::unique_lock lock(mutex_);
     if (!changed_.wait_for(lock, first_answer, [this] { return initialized_ || ended_; }) || !initialized_)
