@@ -26,6 +26,7 @@ EVIDENCE = CHECKOUT / "build/e2e"
 def pytest_addoption(parser):
     parser.addoption("--cuts", type=int, default=2, help="power cuts of the active in fsync mode (default 2)")
     parser.addoption("--flaps", type=int, default=150, help="seconds up and seconds down of a flapping link (default 150)")
+    parser.addoption("--minutes", type=int, default=3, help="of memory pressure (default 3)")
     parser.addoption("--lab", help="use this lab, which is up and formed; it is not taken down")
     parser.addoption("--keep", action="store_true", help="leave the lab up at the end")
     parser.addoption("--fault", metavar="NAME", help="only what shows this fault")
