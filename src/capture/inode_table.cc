@@ -105,7 +105,12 @@ InodePtr InodeTable::forget(std::uint64_t nodeid, std::uint64_t count) {
     gone->forgotten_ = true;
     shard.map.erase(it);
   }
-  unpin_forgotten(*gone);
+  bool was_pinned = false;
+  {
+    const std::lock_guard guard(gone->mutex_);
+    was_pinned = gone->pinned_;
+  }
+  if (was_pinned) unpinned();
   Shard& lower = lower_shard(gone->lower_ino);
   const std::lock_guard guard(lower.mutex);
   // Between the two steps the same object may have been looked up afresh: then the number is the newcomer's.
@@ -114,19 +119,31 @@ InodePtr InodeTable::forget(std::uint64_t nodeid, std::uint64_t count) {
   return gone;
 }
 
-void InodeTable::unpin_forgotten(Inode& inode) {
-  {
-    const std::lock_guard guard(inode.mutex_);
-    if (!inode.pinned_) return;
-  }
-  if (pinned_.fetch_sub(1, std::memory_order_relaxed) != pinned_limit_ + 1) return;
+void InodeTable::unpinned() {
+  if (pinned_.fetch_sub(1, std::memory_order_relaxed) <= pinned_limit_) return;
   const std::lock_guard guard(forgets_mutex_);
   forgets_.notify_all();
 }
 
-void InodeTable::wait_for_forgets(std::chrono::milliseconds most) {
+void InodeTable::unpin(Inode& inode) {
+  {
+    const std::lock_guard guard(inode.mutex_);
+    if (!std::exchange(inode.pinned_, false)) return;
+  }
+  unpinned();
+  if (const InodePtr known = shared(inode); known.get() == &inode) remember_descriptor(known);
+}
+
+void InodeTable::wait_for_forgets() {
+  constexpr std::chrono::milliseconds one_comes_within{20}, most{1000};
+  constexpr unsigned most_waiting = 2;
+  const auto until = std::chrono::steady_clock::now() + most;
   std::unique_lock lock(forgets_mutex_);
-  forgets_.wait_for(lock, most, [this] { return !too_many_pinned(); });
+  if (waiting_ == most_waiting) return;
+  ++waiting_;
+  while (too_many_pinned() && std::chrono::steady_clock::now() < until)
+    if (forgets_.wait_for(lock, one_comes_within) == std::cv_status::timeout) break;
+  --waiting_;
 }
 
 bool InodeTable::shed() {

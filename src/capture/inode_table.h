@@ -78,10 +78,12 @@ class InodeTable {
   SharedDescriptor path(Inode& inode);
   // From here until it is forgotten the descriptor stays open. False and errno when it is too late.
   bool pin(Inode& inode);
+  void unpin(Inode& inode);  // it has a name again
   // Whoever removes names faster than the kernel's FORGETs are served (each of those may free a file below) would use up all descriptors: this
-  // holds it up until there are fewer, or for `most`: an application may have that many removed files open. False: not necessary.
+  // holds it up until there are fewer, as long as they come, a second at most. An application may have that many removed files open: then none
+  // come, and nobody waits. Nor does a third one beside two who do: the threads that serve FORGETs are among those that wait here.
   bool too_many_pinned() const { return pinned_.load(std::memory_order_relaxed) > pinned_limit_; }
-  void wait_for_forgets(std::chrono::milliseconds most);
+  void wait_for_forgets();
   // The process has no descriptors left: closes some of the cached ones. False: there are none.
   bool shed();
   // Opens or shares the descriptor for data; null and errno. Balanced by close_data with the same `write`.
@@ -105,7 +107,7 @@ class InodeTable {
   Shard& node_shard(std::uint64_t nodeid) { return by_node_[(nodeid * 0x9E3779B97F4A7C15ULL) >> 58]; }
   Shard& lower_shard(std::uint64_t ino) { return by_lower_[(ino * 0x9E3779B97F4A7C15ULL) >> 58]; }
   void remember_descriptor(const InodePtr& inode);
-  void unpin_forgotten(Inode& inode);
+  void unpinned();
   InodePtr shared(Inode& inode) { return find_lower(inode.lower_ino); }
 
   const int mount_fd_;
@@ -114,6 +116,7 @@ class InodeTable {
   std::atomic<std::size_t> size_{0}, pinned_{0};
   std::mutex forgets_mutex_;
   std::condition_variable forgets_;
+  unsigned waiting_ = 0;  // under forgets_mutex_
   std::mutex cache_mutex_;
   std::deque<std::weak_ptr<Inode>> cache_;  // second chance, oldest first
   std::mutex writers_mutex_;

@@ -23,7 +23,7 @@ std::int64_t mtime_of(int fd) {
 void Server::let_forgets_catch_up(Request& r) {
   if (!inodes_.too_many_pinned()) return;
   r.transport->wait_begins(r.queue);
-  inodes_.wait_for_forgets(std::chrono::seconds(1));
+  inodes_.wait_for_forgets();
   r.transport->wait_ends(r.queue);
 }
 
@@ -147,7 +147,8 @@ Answer Server::rename_names(Request& r, std::uint64_t new_parent, unsigned flags
   if (hidden(*to, name2.c_str())) return -EPERM;
   const int from_fd = from_path->get(), to_fd = to_path->get();
   const bool exchange = flags & RENAME_EXCHANGE, whiteout = flags & RENAME_WHITEOUT;
-  let_forgets_catch_up(r);
+  if (inodes_.too_many_pinned() && faccessat(to_fd, name2.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+    let_forgets_catch_up(r);
   HotGuard hot;
   if (const Answer no = note_hot(hot, *from, *to)) return no;
   Reservation held(log_);
@@ -213,6 +214,7 @@ Answer Server::link(Request& r) {
   if (linkat(path->get(), "", parent_path->get(), name.c_str(), AT_EMPTY_PATH) != 0)
     return failed(errno, "linking below failed");
   inode->unlinked = false;
+  inodes_.unpin(*inode);
   if (fstat(path->get(), &st) != 0) return fault(errno, "reading attributes below failed");
   log::Record record = record_of(log::Kind::link, inode->id);
   record.parent = parent->id;

@@ -31,6 +31,30 @@ bool stay_on(unsigned cpu) {
   return sched_setaffinity(0, sizeof one, &one) == 0;
 }
 
+// Where a worker runs. Who makes a small request waits for it, on the CPU whose queue it is in: there the switch to the worker and back costs a few
+// us, and several times that on a CPU that has to be woken up first. Bulk is copied side by side by all CPUs instead.
+class Place {
+ public:
+  Place(unsigned cpu, const cpu_set_t& anywhere) : cpu_(cpu), anywhere_(anywhere), near_(stay_on(cpu)) {}
+  void after(std::size_t bytes) {
+    if (bytes >= bulk_bytes) {
+      small_ = 0;
+      if (near_) near_ = sched_setaffinity(0, sizeof anywhere_, &anywhere_) != 0;
+    } else if (!near_ && ++small_ == small_in_a_row) {
+      small_ = 0;
+      near_ = stay_on(cpu_);
+    }
+  }
+
+ private:
+  static constexpr std::size_t bulk_bytes = 128 * 1024;
+  static constexpr unsigned small_in_a_row = 16;
+  const unsigned cpu_;
+  const cpu_set_t& anywhere_;
+  bool near_;
+  unsigned small_ = 0;
+};
+
 }  // namespace
 
 bool uring_available() {
@@ -112,6 +136,7 @@ UringTransport::UringTransport(int device, Handler& handler, unsigned threads_pe
       handler_(handler),
       threads_per_queue_(std::max(2U, threads_per_queue)),
       touch_(std::move(touch)) {
+  if (sched_getaffinity(0, sizeof anywhere_, &anywhere_) != 0) CPU_ZERO(&anywhere_);  // then nobody gets off its CPU
   for (unsigned i = 0; i < possible_cpus(); ++i) {
     queues_.push_back(std::make_unique<QueueLoad>());
     queues_.back()->most = std::max(most_threads, threads_per_queue_);
@@ -171,9 +196,7 @@ void UringTransport::bar_nudges(bool bar, std::chrono::milliseconds patience) {
 }
 
 void UringTransport::serve(unsigned queue, std::shared_ptr<Registration> registration, bool late) {
-  // Who asks waits, on the CPU whose queue this is: the switch to us and back costs a few us there, and several times that on a CPU that has to be
-  // woken up first. Elsewhere is no worse than where the scheduler would have put us.
-  (void)stay_on(queue);
+  Place place(queue, anywhere_);
   Ring ring;
   if (const int error = ring.init()) {
     registration->done(error);
@@ -194,12 +217,12 @@ void UringTransport::serve(unsigned queue, std::shared_ptr<Registration> registr
   else
     result = ring.wait();
   while (result == 0) {
-    if (!handle_entry(ring, queue)) return;
+    place.after(handle_entry(ring, queue));
     result = ring.wait();
   }
 }
 
-bool UringTransport::handle_entry(Ring& ring, unsigned queue) {
+std::size_t UringTransport::handle_entry(Ring& ring, unsigned queue) {
   fuse::UringHeader& head = ring.head();
   Request request;
   std::memcpy(&request.head, head.in_out, sizeof request.head);
@@ -211,6 +234,7 @@ bool UringTransport::handle_entry(Ring& ring, unsigned queue) {
   request.queue = queue;
   request.transport = this;
   const std::uint64_t commit_id = head.entry.commit_id;
+  const std::size_t bytes = request.args.size();
   const Answer answer = handler_.handle(request);
   fuse::OutHeader out{sizeof out, 0, request.head.unique};
   if (answer < 0 && answer != no_answer) out.error = static_cast<std::int32_t>(answer);
@@ -220,7 +244,7 @@ bool UringTransport::handle_entry(Ring& ring, unsigned queue) {
   std::memset(head.op_in, 0, std::max<std::size_t>(fixed_bytes, 8));
   head.entry.payload_size = body;
   ring.prepare(device_, fuse::uring_commit_and_fetch, queue, commit_id);
-  return true;
+  return std::max<std::size_t>(bytes, body);
 }
 
 }  // namespace holdfast::capture

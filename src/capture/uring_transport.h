@@ -3,6 +3,8 @@
 // one entry. So an entry is free exactly when its thread is, and a thread that blocks holds up nobody else.
 #pragma once
 
+#include <sched.h>
+
 #include <chrono>
 #include <condition_variable>
 #include <functional>
@@ -40,12 +42,13 @@ class UringTransport : public Transport {
   struct Registration;
   void serve(unsigned queue, std::shared_ptr<Registration> registration, bool late);
   void nudge(unsigned queue);
-  bool handle_entry(Ring& ring, unsigned queue);
+  std::size_t handle_entry(Ring& ring, unsigned queue);  // bytes that went to or fro
 
   const int device_;
   Handler& handler_;
   const unsigned threads_per_queue_;
   const std::function<void()> touch_;
+  cpu_set_t anywhere_;  // the CPUs that workers may use, before they choose one
   std::vector<std::unique_ptr<QueueLoad>> queues_;
   std::mutex nudges_mutex_;
   std::condition_variable nudges_ended_;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "mirror/member_limits.h"
 
+#include "base/log.h"
+
 namespace holdfast::mirror {
 namespace {
 
@@ -123,7 +125,12 @@ Status MemberLimits::told(const std::vector<ToldLimits>& all) {
     ++version_;
     refresh_locked();
   }
-  return changed || unstored_ ? store_locked() : Status{};
+  if (!changed && !unstored_) return {};
+  const bool told_before = unstored_;
+  Status stored = store_locked();
+  if (stored || stored.error().code != ErrorCode::no_space) return stored;
+  if (!told_before) log_warning("what other nodes' file systems can hold is not kept: {}", stored.error().to_string());
+  return {};
 }
 
 Status MemberLimits::told_by(NodeId node, std::vector<ToldLimits> its) {

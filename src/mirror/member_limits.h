@@ -44,7 +44,8 @@ class MemberLimits {
   void set_own(SetNumber set, const ports::TreeLimits& limits);
   void set_members(std::set<NodeId> others);  // whose limits count
   Status forget(SetNumber set);
-  // Durable when it returns; what is said of this node itself is left out. On an error it counts all the same.
+  // Durable when it returns, unless there is no space for that: then it is stored with the next one. What is said of this node itself is left
+  // out. It counts in any case.
   Status told(const std::vector<ToldLimits>& all);
   Status told_by(NodeId node, std::vector<ToldLimits> its);  // whatever it says, it says of itself
 

@@ -15,12 +15,13 @@ class Cell final : public ports::DurableCell {
   Status store(ByteView next) override {
     ++stores;
     if (broken) return fail(ErrorCode::io, "the disk is gone");
+    if (full) return fail(ErrorCode::no_space, "no space");
     value.assign(next.begin(), next.end());
     return {};
   }
   Bytes value;
   int stores = 0;
-  bool broken = false;
+  bool broken = false, full = false;
 };
 
 TreeLimits limits(std::initializer_list<std::pair<Limit, std::uint64_t>> all) {
@@ -106,6 +107,9 @@ TEST(MemberLimits, ADamagedValueIsSaidAgainAndADiskThatFailsIsToldOf) {
     ASSERT_FALSE(again.load()) << i;
     EXPECT_TRUE(again.known().empty());
   }
+  cell.full = true;
+  EXPECT_TRUE(all.told({{other, 1, {}}})) << "no reason to end a session";
+  cell.full = false;
   cell.broken = true;
   EXPECT_FALSE(all.told({{other, 1, like_ext4}}));
   EXPECT_EQ(all.others(1), like_ext4) << "it counts all the same";

@@ -88,13 +88,17 @@ Status NodeLog::add_tree_while_active(std::shared_ptr<ports::Tree> tree) {
                                   "put the folder back that was there, or unprotect it, and protect it anew", 0});
   }
   HF_TRY(tree->adopt_root());  // what the index may know of an earlier cluster's set is about another folder
-  if (hot_) {
-    const HotMark mark = hot_->mark_now();
-    const Status marked = mark.drawn != 0 ? tree->set_mark(ports::Mark::hot, encode(mark)) : Status{};
-    if (!marked && marked.error().code != ErrorCode::no_space) return marked;  // without one: copied anew after a death
-    HF_TRY(tree->sync());
-  }
+  HF_TRY(mark_hot(*tree));
   return applier_.add_tree(std::move(tree));
+}
+
+// A tree of this epoch, or of the one that this node led last.
+Status NodeLog::mark_hot(ports::Tree& tree) {
+  if (!hot_) return {};
+  const HotMark mark = hot_->mark_now();
+  const Status marked = mark.drawn != 0 ? tree.set_mark(ports::Mark::hot, encode(mark)) : Status{};
+  if (!marked && marked.error().code != ErrorCode::no_space) return marked;  // without one: copied anew after a death
+  return tree.sync();
 }
 
 Status NodeLog::add_tree_at_rest(std::shared_ptr<ports::Tree> tree) {

@@ -330,6 +330,7 @@ void NodeLog::wait_for_change(int timeout_ms, std::uint64_t& seen) {
 Status NodeLog::add_set(std::shared_ptr<ports::Tree> tree, Epoch protected_in) {
   const std::lock_guard one(transition_mutex_);
   const SetNumber number = tree->set();
+  const std::shared_ptr<ports::Tree> own = tree;
   bool is_active = false;
   {
     const std::lock_guard lock(mutex_);
@@ -347,6 +348,7 @@ Status NodeLog::add_set(std::shared_ptr<ports::Tree> tree, Epoch protected_in) {
   const NodeState state = snapshot();
   const bool content_is_here = !is_active && protected_in != Epoch(0) && state.active_epoch == protected_in &&
                                !state.rewind && !state.speaks_of(number);
+  if (content_is_here) HF_TRY(mark_hot(*own));  // else the next start takes it for an older state
   if (is_active || content_is_here) HF_TRY(update_state([&](NodeState& s) { s.complete.insert(number); }));
   if (content_is_here)
     log_info("set {}: it was protected in epoch {}, which this node led", number, protected_in.value);

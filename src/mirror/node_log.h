@@ -300,6 +300,7 @@ class NodeLog {
   Status begin_hot(Epoch epoch, Position base);
   Result<bool> mark_trees(const HotMark& mark);
   Status mark_trees_locked(const HotMark& mark);
+  Status mark_hot(ports::Tree& tree);
   Status add_tree_while_active(std::shared_ptr<ports::Tree> tree);
   Status add_tree_at_rest(std::shared_ptr<ports::Tree> tree);
   Status doubt_if_not_ours(ports::Tree& tree);

@@ -3,6 +3,7 @@
 #include "mirror/resync.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "base/check.h"
 
@@ -10,6 +11,12 @@ namespace holdfast::mirror {
 
 using log::Kind;
 using log::Record;
+
+namespace {
+
+constexpr std::chrono::seconds files_stay_open{2};  // while nothing is read
+
+}  // namespace
 
 Resync::Resync(ActiveLog& log, ports::LiveTree& tree, NodeId peer, SetNumber set, std::unique_ptr<ResyncPlan> plan,
                ResyncChunks chunks)
@@ -76,13 +83,22 @@ std::vector<Resync::Doubt> Resync::unsettled() const {
   return all;
 }
 
+// A peer may be away for days: nothing that is deleted meanwhile may keep its space because it was about to be read.
+void Resync::wait_until(std::unique_lock<std::mutex>& lock, const std::function<bool()>& condition) {
+  if (changed_.wait_for(lock, files_stay_open, condition)) return;
+  lock.unlock();
+  tree_.reads_end(set_);
+  lock.lock();
+  changed_.wait(lock, condition);
+}
+
 Status Resync::reserve(std::vector<std::size_t> pieces) {
   CHECK(pieces_.empty(), "space of an earlier step is left");
   std::size_t sum = 0;
   for (const std::size_t p : pieces) sum += p;
   const std::size_t window = std::min(resync_window_bytes, log_.ring().size_bytes() / 4);
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return cancelled_ || outstanding_bytes_ == 0 || outstanding_bytes_ + sum <= window; });
+  wait_until(lock, [&] { return cancelled_ || outstanding_bytes_ == 0 || outstanding_bytes_ + sum <= window; });
   while (!cancelled_) {
     lock.unlock();
     if (log_.try_reserve_all(pieces)) {
@@ -92,7 +108,7 @@ Status Resync::reserve(std::vector<std::size_t> pieces) {
     // Applications come first: bulk asks again when peers have moved on.
     lock.lock();
     const std::uint64_t seen = acks_;  // heartbeats carry acks too, so this never waits for ever
-    changed_.wait(lock, [&] { return cancelled_ || acks_ != seen; });
+    wait_until(lock, [&] { return cancelled_ || acks_ != seen; });
   }
   return fail(ErrorCode::unavailable, "the resynchronization was interrupted");
 }
@@ -131,7 +147,7 @@ Status Resync::run() {
     if (turn == Turn::ended) return {};
     if (turn == Turn::more) continue;
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return cancelled_ || has_news(); });
+    wait_until(lock, [&] { return cancelled_ || has_news(); });
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <unordered_set>
@@ -102,6 +103,7 @@ class Resync {
   bool has_news() const;
   // Space for one step, before any lock (R22): what append_* use comes out of it; the rest is given back when the step ends.
   Status reserve(std::vector<std::size_t> pieces);
+  void wait_until(std::unique_lock<std::mutex>& lock, const std::function<bool()>& condition);
   void append(log::Record& record, std::size_t piece);
   void give_back_rest();
 

@@ -61,8 +61,10 @@ class Walk {
 
   Status step() {
     const Level& at = levels_.back();
+    errno = 0;
     const dirent* entry = ::readdir(at.folder.get());
     if (!entry) {
+      if (errno != 0) return fail_errno(errno, "cannot read the folder {}", at.path);
       levels_.pop_back();
       return {};
     }

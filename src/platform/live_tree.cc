@@ -187,26 +187,37 @@ std::shared_ptr<UniqueFd> PosixLiveTree::root_of(SetNumber set) const {
   return it == roots_.end() ? nullptr : it->second;
 }
 
+// Files are closed after the lock is released: the last descriptor of one that was deleted frees all of it.
 void PosixLiveTree::reads_end(SetNumber set) {
+  std::vector<Kept> closed;
   const std::lock_guard lock(kept_mutex_);
-  for (auto* kept : {&soon_, &begun_}) std::erase_if(*kept, [&](const Kept& k) { return k.set == set; });
+  for (auto* kept : {&soon_, &begun_})
+    std::erase_if(*kept, [&](Kept& k) {
+      if (k.set != set) return false;
+      closed.push_back(std::move(k));
+      return true;
+    });
 }
 
 void PosixLiveTree::keep(std::deque<Kept>& where, std::size_t most, Kept what) {
+  Kept closed;
   const std::lock_guard lock(kept_mutex_);
   if (!root_of(what.set)) return;  // removed meanwhile
-  if (where.size() == most) where.pop_front();
+  if (where.size() == most) {
+    closed = std::move(where.front());
+    where.pop_front();
+  }
   where.push_back(std::move(what));
 }
 
-std::shared_ptr<PosixLiveTree::Opened> PosixLiveTree::take(SetNumber set, const FileId& id, const FileHandle& handle) {
+std::shared_ptr<PosixLiveTree::Opened> PosixLiveTree::take(SetNumber set, const FileId& id) {
   const std::lock_guard lock(kept_mutex_);
   for (auto* kept : {&begun_, &soon_}) {
     const auto it = std::find_if(kept->begin(), kept->end(), [&](const Kept& k) { return k.id == id && k.set == set; });
     if (it == kept->end()) continue;
     std::shared_ptr<Opened> opened = std::move(it->opened);
     kept->erase(it);
-    if (opened->handle == handle) return opened;
+    return opened;
   }
   return nullptr;
 }
@@ -225,9 +236,10 @@ Status PosixLiveTree::with_object(SetNumber set, const FileId& id,
                                   const std::function<Status(ports::LiveObject&)>& body) {
   const auto root = root_of(set);
   if (!root) return fail(ErrorCode::unavailable, "set {} is not here", set);
+  std::shared_ptr<Opened> opened = take(set, id);  // first: of what is gone nothing stays open
   HF_ASSIGN(const std::optional<FileHandle> handle, index_.find(id));
   if (!handle) return fail(ErrorCode::not_found, "{} is gone", id.to_hex());
-  std::shared_ptr<Opened> opened = take(set, id, *handle);
+  if (opened && opened->handle != *handle) opened = nullptr;
   Status status;
   with_locked_(set, id, [&] {
     if (!opened) {

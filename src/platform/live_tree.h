@@ -37,7 +37,7 @@ class PosixLiveTree final : public ports::LiveTree {
     std::shared_ptr<Opened> opened;
   };
   void keep(std::deque<Kept>& where, std::size_t most, Kept what);
-  std::shared_ptr<Opened> take(SetNumber set, const FileId& id, const FileHandle& handle);
+  std::shared_ptr<Opened> take(SetNumber set, const FileId& id);
   std::shared_ptr<UniqueFd> root_of(SetNumber set) const;  // null: not here
 
   FileIndex& index_;

@@ -124,5 +124,20 @@ TEST_F(LiveTreeTest, NothingStaysOpenWhenTheReadsEndOrTheSetGoes) {
   EXPECT_EQ(open_files(), before - 1);
 }
 
+// Its space would not come back for as long as the peer that it was read for is away.
+TEST_F(LiveTreeTest, OfWhatIsGoneNothingStaysOpen) {
+  const FileId one = make("one", std::string(read_once_least_bytes, 'a')), two = make("two", "x");
+  const std::size_t before = open_files();
+  EXPECT_EQ(read(one, 0, 1), "a");
+  live->will_read(set, two);
+  EXPECT_GT(open_files(), before);
+  for (const FileId& id : {one, two}) index->forget(id);
+  std::filesystem::remove(path("one"));
+  std::filesystem::remove(path("two"));
+  EXPECT_EQ(read(one, 1, 1), "");
+  EXPECT_EQ(read(two, 0, 1), "");
+  EXPECT_EQ(open_files(), before);
+}
+
 }  // namespace
 }  // namespace holdfast::platform

@@ -198,6 +198,10 @@ TEST_F(MirrorMarks, WhatWasProtectedInTheLastMomentsIsHere) {
   ASSERT_TRUE(a.start(false));
   ASSERT_TRUE(a.add_set(1, Epoch(1)));
   EXPECT_TRUE(complete(a));
+  a.stop();
+  ASSERT_TRUE(a.start(false));
+  ASSERT_TRUE(a.add_set(1, Epoch(1)));
+  EXPECT_TRUE(complete(a)) << "it carries the mark of the epoch";
   // Nobody waited for it. What it alone had is displaced now, and can be looked at.
   ASSERT_TRUE(b.log->promote(Epoch(2), true));
   follow(a, b, 2);

@@ -121,9 +121,7 @@ Result<apps::Application> ApiHandlers::application_for(const control::ProtectReq
 Result<ApiHandlers::Sizes> ApiHandlers::check_protect_here(const apps::Application& application,
                                                            const ClusterConfig& config) const {
   Sizes sizes;
-  HF_TRY(apps::check_against(application, config.applications));
   for (const std::string& path : application.data_paths) {
-    HF_TRY(check_not_ours(path, d_.paths().state));
     HF_ASSIGN(sizes[path], platform::check_protectable(path, set_paths(config)));
   }
   if (!application.resources.empty()) return sizes;
@@ -267,6 +265,8 @@ Result<control::ProtectReply> ApiHandlers::protect(const Caller& caller, const c
   if (policy != "write-back" && policy != "write-through")
     return fail(ErrorCode::invalid, "write policy '{}' is neither write-back nor write-through", policy);
   HF_ASSIGN(const apps::Application application, application_for(r));
+  HF_TRY(apps::check_against(application, s.config.applications));
+  for (const std::string& path : application.data_paths) HF_TRY(check_not_ours(path, d_.paths().state));
   // All nodes look at the same time: each reads every folder.
   std::vector<std::pair<const cluster::Member*, std::future<Result<std::string>>>> asked;
   for (const cluster::Member& m : s.value->members)
