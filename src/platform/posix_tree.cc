@@ -157,7 +157,11 @@ Result<PosixTree::Node*> PosixTree::find(const FileId& id) {
   const int flags = handle->type_bits == S_IFREG   ? O_RDWR | O_NOATIME | O_LARGEFILE
                     : handle->type_bits == S_IFDIR ? O_RDONLY | O_DIRECTORY | O_NOATIME
                                                    : O_PATH | O_NOFOLLOW;
-  HF_ASSIGN(UniqueFd fd, open_by_handle(root_.get(), *handle, flags));
+  auto found = open_by_handle(root_.get(), *handle, flags);
+  const bool runs =
+      !found && found.error().sys_errno == ETXTBSY;  // somebody started it here: a passive's folder can be read
+  if (runs) found = open_by_handle(root_.get(), *handle, O_RDONLY | O_NOATIME | O_LARGEFILE);
+  HF_ASSIGN(UniqueFd fd, std::move(found));
   if (!fd) return nullptr;
   // Index and tree are not made durable together: one that is ahead of the tree (an adoption which a crash undid) says nothing (R25).
   HF_ASSIGN(const FileId carried, FileIndex::carried_id(fd.get()));
@@ -170,6 +174,7 @@ Result<PosixTree::Node*> PosixTree::find(const FileId& id) {
   node.fd = std::move(fd);
   node.type = st.st_mode & S_IFMT;
   node.ino = st.st_ino;
+  node.read_only = runs;
   return &remember(id, std::move(node));
 }
 
@@ -177,6 +182,18 @@ Result<PosixTree::Node*> PosixTree::need(const FileId& id) {
   HF_ASSIGN(Node * node, find(id));
   if (!node) return fail(ErrorCode::corrupt, "set {}: the object {} is not in the tree", set_, id.to_hex());
   return node;
+}
+
+Result<PosixTree::Node*> PosixTree::need_writable(const FileId& id) {
+  HF_ASSIGN(Node * node, need(id));
+  if (!node->read_only) return node;
+  drop(id);
+  HF_ASSIGN(node, need(id));
+  if (!node->read_only) return node;
+  return tl::unexpected(Error{
+      ErrorCode::busy,
+      fmt::format("set {}: the file {} is to be written, and is a program that runs on this node", set_, id.to_hex()),
+      "end what was started from the protected folder here (fuser -v shows it)", ETXTBSY});
 }
 
 // `made`: as the kernel made it. What is so already is left alone: each change costs the file system a journal entry.

@@ -86,9 +86,10 @@ class PosixTree final : public ports::Tree {
 
  private:
   struct Node {
-    UniqueFd fd;             // regular: read and write; folder: read; others: O_PATH
+    UniqueFd fd;             // regular: read and write, but of a program that runs; folder: read; others: O_PATH
     std::uint32_t type = 0;  // S_IFMT
     std::uint64_t ino = 0;
+    bool read_only = false;    // a program that ran when it was opened
     bool staged_file = false;  // O_TMPFILE without a name yet: must not be dropped from the cache
     std::list<FileId>::iterator place;
   };
@@ -105,6 +106,7 @@ class PosixTree final : public ports::Tree {
   Node* opened(const FileId& id);        // nullptr: not open; may have lost its last name since
   Result<Node*> find(const FileId& id);  // nullptr: absent
   Result<Node*> need(const FileId& id);  // absent is an error
+  Result<Node*> need_writable(const FileId& id);
   Node& remember(const FileId& id, Node node);
   void drop(const FileId& id);
   Status stage_file(const FileId& id, const ports::NewNode& node);

@@ -98,7 +98,7 @@ Result<std::string> PosixTree::read_target(const FileId& id) {
 
 Status PosixTree::write(const FileId& id, std::uint64_t offset, std::span<const ByteView> pieces) {
   ahead_.forget(id);
-  HF_ASSIGN(Node * node, need(id));
+  HF_ASSIGN(Node * node, need_writable(id));
   while (!pieces.empty()) {
     std::array<iovec, max_pieces> vectors;
     std::size_t count = 0, total = 0;
@@ -129,7 +129,7 @@ Status PosixTree::write(const FileId& id, std::uint64_t offset, std::span<const 
 
 Status PosixTree::truncate(const FileId& id, std::uint64_t size) {
   ahead_.forget(id);
-  HF_ASSIGN(Node * node, need(id));
+  HF_ASSIGN(Node * node, need_writable(id));
   if (::ftruncate(node->fd.get(), static_cast<off_t>(size)) == 0) return {};
   if (errno == EFBIG) return not_held(limits_, ports::Limit::file_bytes, id.to_hex());
   return fail_errno(errno, "set {}: cannot truncate {}", set_, id.to_hex());
@@ -137,7 +137,7 @@ Status PosixTree::truncate(const FileId& id, std::uint64_t size) {
 
 Status PosixTree::fallocate(const FileId& id, std::uint32_t mode_flags, std::uint64_t offset, std::uint64_t length) {
   ahead_.forget(id);
-  HF_ASSIGN(Node * node, need(id));
+  HF_ASSIGN(Node * node, need_writable(id));
   int rc = 0;
   do
     rc = ::fallocate(node->fd.get(), static_cast<int>(mode_flags), static_cast<off_t>(offset),

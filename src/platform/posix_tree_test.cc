@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -388,6 +389,47 @@ TEST_F(PosixTreeTest, AFileThatWasLookedAtAndAdoptedIsOpenForWhatFollows) {
 
 // The kernel takes a file's capabilities away when its owner or its size changes.
 // As an application does while this node is the active: the tree is then changed past this object, which had files open before.
+// On a passive anybody may start one from the protected folder. All but its bytes can be changed meanwhile.
+TEST_F(PosixTreeTest, AProgramThatRunsStopsOnlyWhoWritesIt) {
+  const FileId id = make(5, "program", S_IFREG | 0755);
+  std::ifstream in("/bin/cat", std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(in), {}};
+  write(id, 0, bytes);
+  tree.reset();  // what writes it would keep it from being started
+  int pipe[2];
+  ASSERT_EQ(::pipe2(pipe, 0), 0);
+  const pid_t runs = ::fork();
+  if (runs == 0) {
+    ::dup2(pipe[0], 0);
+    ::close(pipe[0]);
+    ::close(pipe[1]);
+    do ::execl(at("program").c_str(), "program", nullptr);
+    while (errno == ETXTBSY);  // whoever looks if it runs had it open for writing
+    ::_exit(1);
+  }
+  ::close(pipe[0]);
+  const auto is_started = [&] {
+    const int fd = ::open(at("program").c_str(), O_WRONLY | O_CLOEXEC);
+    if (fd >= 0) ::close(fd);
+    return fd < 0 && errno == ETXTBSY;
+  };
+  while (!is_started()) ASSERT_EQ(::waitpid(runs, nullptr, WNOHANG), 0);
+  open();
+  ports::NodeAttributes as;
+  as.mode = 0700;
+  EXPECT_TRUE(tree->set_attributes(id, log::valid_mode, as));
+  EXPECT_TRUE(tree->rename(top, "program", top, "another", 0));
+  const ByteView piece = as_bytes("x");
+  const Status written = tree->write(id, 0, {&piece, 1});
+  ASSERT_FALSE(written);
+  EXPECT_EQ(written.error().code, ErrorCode::busy);
+  EXPECT_EQ(tree->truncate(id, 1).error().code, ErrorCode::busy);
+  ::close(pipe[1]);
+  ASSERT_EQ(::waitpid(runs, nullptr, 0), runs);
+  EXPECT_TRUE(tree->write(id, 0, {&piece, 1}));
+  EXPECT_TRUE(tree->bury(top, "another", id, Grave::deleted));
+}
+
 TEST_F(PosixTreeTest, WhatWasDeletedByOthersIsGoneAlthoughItWasOpenHere) {
   const FileId file = make(1, "f"), kept = make(2, "g"), dir = make(3, "d", S_IFDIR | 0750);
   write(file, 0, "still open here");
