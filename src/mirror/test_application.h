@@ -29,7 +29,7 @@ struct ModelNode {
 // What the application sees at one moment.
 class ModelTree {
  public:
-  explicit ModelTree(SetNumber set) : root_(FileId::root(set)) {
+  explicit ModelTree(SetNumber of) : root_(FileId::root(of)) {
     ModelNode& root = edit(root_);
     root.mode = type_folder | 0755;
     root.links = 1;
@@ -140,8 +140,8 @@ struct OwnedRecord {
 
 class RandomModelApplication {
  public:
-  RandomModelApplication(ModelTree& tree, std::mt19937& random, SetNumber set)
-      : tree_(tree), random_(random), set_(set) {}
+  RandomModelApplication(ModelTree& tree, std::mt19937& random, SetNumber of)
+      : tree_(tree), random_(random), set_(of) {}
   // Mostly folders that move about.
   void prefer_folders(bool so) { folders_ = so; }
   // Many files that are made without a name, and get one later.

@@ -77,7 +77,9 @@ TEST_F(ReadOnceTest, WhatWasNotCachedBeforeIsNotCachedAfterwardsAndTheRestIs) {
     }
     undisturbed = cached(witness, 0, others.size()) == all && before == all;
     EXPECT_EQ(cached(file, 0, others_from) + cached(file, others_to, size), 0U);
-    if (undisturbed) EXPECT_EQ(cached(file, others_from, others_to), all);
+    if (undisturbed) {
+      EXPECT_EQ(cached(file, others_from, others_to), all);
+    }
   }
 }
 

@@ -60,8 +60,12 @@ TEST_P(TreeProbe, LinksDevicesAndSizes) {
   const auto major = static_cast<unsigned>(std::min<std::uint64_t>(most(Limit::device_major), 4095));
   const auto minor = static_cast<unsigned>(std::min<std::uint64_t>(most(Limit::device_minor), 1048575));
   EXPECT_EQ(node_of(major, minor), 0);
-  if (most(Limit::device_major) != no_limit) EXPECT_EQ(node_of(major + 1, 0), EINVAL);
-  if (most(Limit::device_minor) != no_limit) EXPECT_EQ(node_of(1, minor + 1), EINVAL);
+  if (most(Limit::device_major) != no_limit) {
+    EXPECT_EQ(node_of(major + 1, 0), EINVAL);
+  }
+  if (most(Limit::device_minor) != no_limit) {
+    EXPECT_EQ(node_of(1, minor + 1), EINVAL);
+  }
   const UniqueFd fd(::open(at("file").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (const std::uint64_t size = most(Limit::file_bytes); size != no_limit) {
     EXPECT_EQ(::ftruncate(fd.get(), static_cast<off_t>(size)), 0);
