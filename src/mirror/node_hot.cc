@@ -76,63 +76,6 @@ Status NodeLog::mark_trees_locked(const HotMark& mark) {
   return {};
 }
 
-// A set that is protected from now on: what was done to it before is in no note, and everybody else copies it from here as it is.
-Status NodeLog::add_tree_while_active(std::shared_ptr<ports::Tree> tree) {
-  const SetNumber set = tree->set();
-  const std::lock_guard lock(marks_mutex_);
-  // Remembered: this node was elected while the folder was not here.
-  if (const NodeState state = snapshot(); state.marked.contains(set)) {
-    HF_ASSIGN(const std::string why, why_not_remembered(*tree, state, nullptr));
-    if (!why.empty())
-      return tl::unexpected(Error{ErrorCode::refused, fmt::format("set {}: {}, and this node leads", set, why),
-                                  "put the folder back that was there, or unprotect it, and protect it anew", 0});
-  }
-  HF_TRY(tree->adopt_root());  // what the index may know of an earlier cluster's set is about another folder
-  HF_TRY(mark_hot(*tree));
-  return applier_.add_tree(std::move(tree));
-}
-
-// A tree of this epoch, or of the one that this node led last.
-Status NodeLog::mark_hot(ports::Tree& tree) {
-  if (!hot_) return {};
-  const HotMark mark = hot_->mark_now();
-  const Status marked = mark.drawn != 0 ? tree.set_mark(ports::Mark::hot, encode(mark)) : Status{};
-  if (!marked && marked.error().code != ErrorCode::no_space) return marked;  // without one: copied anew after a death
-  return tree.sync();
-}
-
-Status NodeLog::add_tree_at_rest(std::shared_ptr<ports::Tree> tree) {
-  HF_TRY(doubt_if_not_ours(*tree));
-  HF_TRY(tree->adopt_root());
-  return applier_.add_tree(std::move(tree));
-}
-
-// What is remembered is believed only of the tree that it speaks of. What stands there instead is no copy, nor a way back to one; nothing that is in
-// it is touched before the active compares it.
-Status NodeLog::doubt_if_not_ours(ports::Tree& tree) {
-  const SetNumber set = tree.set();
-  const NodeState state = snapshot();
-  const bool in_point = state.point && state.point->complete.contains(set);
-  const bool known = state.complete.contains(set) || state.resyncing.contains(set) || state.marked.contains(set);
-  if (!known && !in_point && !state.rewind) return {};
-  const std::optional<HotHeader> hot = hot_ ? std::optional(hot_->header()) : std::nullopt;
-  HF_ASSIGN(const std::string why, why_not_remembered(tree, state, hot ? &*hot : nullptr));
-  if (why.empty()) return {};
-  if (state.rewind)
-    return tl::unexpected(
-        Error{ErrorCode::refused, fmt::format("set {}: {}, in the middle of a way back to an earlier point", set, why),
-              "put the folder back that was there, or remove the mirror's state, and this node is copied anew", 0});
-  log_warning("set {}: {}: it counts as no copy until it was compared with the active's as a whole", set, why);
-  HF_TRY(update_state([&](NodeState& s) {
-    s.forget(set);
-    s.lost.insert(set);
-    s.doubted.insert(set);
-  }));
-  applier_.doubt(set);
-  if (events_.doubted) events_.doubted(set, why);
-  return {};
-}
-
 Status NodeLog::end_hot(Position end) {
   if (!hot_) return {};
   Status done = hot_->end(end);

@@ -327,55 +327,6 @@ void NodeLog::wait_for_change(int timeout_ms, std::uint64_t& seen) {
   seen = changes_;
 }
 
-Status NodeLog::add_set(std::shared_ptr<ports::Tree> tree, Epoch protected_in) {
-  const std::lock_guard one(transition_mutex_);
-  const SetNumber number = tree->set();
-  const std::shared_ptr<ports::Tree> own = tree;
-  bool is_active = false;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!sets_.insert(number).second) return fail(ErrorCode::exists, "set {} is here already", number);
-    is_active = role_ == Role::active;
-  }
-  limits_.set_own(number, tree->limits());
-  if (Status added = is_active ? add_tree_while_active(std::move(tree)) : add_tree_at_rest(std::move(tree)); !added) {
-    const std::lock_guard lock(mutex_);
-    sets_.erase(number);
-    return added;
-  }
-  HF_TRY(resume_rewind());
-  // Nobody else can have its content: whoever led after this node took what it never had a copy of for empty.
-  const NodeState state = snapshot();
-  const bool content_is_here = !is_active && protected_in != Epoch(0) && state.active_epoch == protected_in &&
-                               !state.rewind && !state.speaks_of(number);
-  if (content_is_here) HF_TRY(mark_hot(*own));  // else the next start takes it for an older state
-  if (is_active || content_is_here) HF_TRY(update_state([&](NodeState& s) { s.complete.insert(number); }));
-  if (content_is_here)
-    log_info("set {}: it was protected in epoch {}, which this node led", number, protected_in.value);
-  if (is_active) {
-    for (const auto& s : senders()) s->set_added(number);
-  }
-  wake_applier();
-  changed();
-  return {};
-}
-
-Status NodeLog::remove_set(SetNumber set) {
-  const std::lock_guard one(transition_mutex_);
-  {
-    const std::lock_guard lock(mutex_);
-    sets_.erase(set);
-  }
-  for (const auto& s : senders()) s->set_removed(set);
-  applier_.remove_tree(set);
-  wake_applier();
-  HF_TRY(limits_.forget(set));
-  const NodeState state = snapshot();
-  if (!state.speaks_of(set)) return {};
-  HF_TRY(store_state([&](NodeState& s) { s.forget(set); }));
-  return state.rewind && state.rewind->complete.contains(set) ? resume_rewind() : Status{};  // it waited for this one
-}
-
 Epoch NodeLog::active_epoch() const {
   const std::lock_guard lock(mutex_);
   return role_ == Role::active ? epoch_ : Epoch(0);

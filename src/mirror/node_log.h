@@ -300,14 +300,15 @@ class NodeLog {
   Status begin_hot(Epoch epoch, Position base);
   Result<bool> mark_trees(const HotMark& mark);
   Status mark_trees_locked(const HotMark& mark);
-  Status mark_hot(ports::Tree& tree);
-  Status add_tree_while_active(std::shared_ptr<ports::Tree> tree);
-  Status add_tree_at_rest(std::shared_ptr<ports::Tree> tree);
-  Status doubt_if_not_ours(ports::Tree& tree);
   Status end_hot(Position end);
   Status turn_hot(Epoch epoch);
   bool leads(Epoch epoch) const;
   bool everybody_covers(Sequence end, bool but_who_is_away) const;
+  // --- node_sets.cc
+  Status mark_hot(ports::Tree& tree);
+  Status add_tree_while_active(std::shared_ptr<ports::Tree> tree);
+  Status add_tree_at_rest(std::shared_ptr<ports::Tree> tree);
+  Status doubt_if_not_ours(ports::Tree& tree);
   // --- node_peers.cc
   void look_for_shortages();
   void note_queue_age();
