@@ -53,6 +53,7 @@ TEST_F(ChangeModel, SomeRulesAreNeededRarely) {
   EXPECT_NE(run_changes({.seed = 15742, .flaw = Flaw::named_not_noted, .wide = false}).failure, "");
   EXPECT_NE(run_changes({.seed = 12165, .flaw = Flaw::named_not_noted, .wide = true}).failure, "");
   EXPECT_NE(run_changes({.seed = 256198, .flaw = Flaw::aside_not_asked, .wide = false}).failure, "");
+  EXPECT_NE(run_changes({.seed = 252881, .flaw = Flaw::unsettled_forgotten, .wide = true}).failure, "");
 }
 
 // Lives that end badly without a fix which this test brought about (when the generator changes, they are other lives).
