@@ -160,7 +160,7 @@ Result<PosixTree::Node*> PosixTree::find(const FileId& id) {
   auto found = open_by_handle(root_.get(), *handle, flags);
   const bool runs =
       !found && found.error().sys_errno == ETXTBSY;  // somebody started it here: a passive's folder can be read
-  if (runs) found = open_by_handle(root_.get(), *handle, O_RDONLY | O_NOATIME | O_LARGEFILE);
+  if (runs) found = open_by_handle(root_.get(), *handle, O_RDONLY | O_NOATIME);
   HF_ASSIGN(UniqueFd fd, std::move(found));
   if (!fd) return nullptr;
   // Index and tree are not made durable together: one that is ahead of the tree (an adoption which a crash undid) says nothing (R25).
