@@ -52,6 +52,23 @@ def test_unprotect_leaves_a_plain_folder_on_both_nodes(cluster, lab):
     assert postgres.psql(lab, active, "SELECT pg_postmaster_start_time()") == server, "PostgreSQL was not concerned"
 
 
+@pytest.mark.ci
+def test_a_folder_is_protected_again_at_once(cluster, lab):
+    """The mirror is still at work on what the first protection left on 20,000 files: it holds the folder, and is in nobody's way."""
+    active, _ = cluster.wait_synchronized()
+    lab.sh(active, 'mkdir -p "$1"; cd "$1"; seq 20000 | xargs touch; cp /bin/true program', PLAIN, timeout_s=120)
+    cluster.cli(active, "protect", PLAIN, timeout_s=120)
+    cluster.wait_synchronized(120)
+    cluster.cli(active, "unprotect", PLAIN, "--yes")
+    cluster.cli(active, "protect", PLAIN, timeout_s=120)
+    cluster.wait_synchronized(120)
+    trees.wait_equal(cluster, PLAIN)
+    cluster.cli(active, "unprotect", PLAIN, "--yes")
+    for node in cluster.nodes:
+        cluster.wait(lambda at=node: not mounted_at(lab, at, PLAIN), f"{node} has nothing over {PLAIN}", 20)
+        lab.sh(node, 'rm -rf "$1"', PLAIN, timeout_s=120)
+
+
 def test_a_node_that_was_down_when_a_protection_ended_lets_the_folder_go(cluster, lab):
     """Its mirror covers it as it starts, for all that it knows, and is then told better."""
     active, passive = cluster.wait_automatic_failover()

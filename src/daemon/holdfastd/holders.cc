@@ -37,6 +37,9 @@ std::vector<std::string> holders_of(const std::string& folder, std::size_t most)
        it.increment(gone)) {
     const std::string pid = it->path().filename().string();
     if (pid.find_first_not_of("0123456789") != std::string::npos || !holds(it->path(), folder)) continue;
+    // The mirror may still take its attributes off a folder that was unprotected: it stops that when the folder is protected again.
+    std::error_code unknown;
+    if (fs::read_symlink(it->path() / "exe", unknown).filename() == "holdfast-mirror") continue;
     std::string name;
     std::getline(std::ifstream(it->path() / "comm"), name);
     found.push_back(name + " (" + pid + ")");
