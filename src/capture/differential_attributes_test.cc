@@ -172,25 +172,15 @@ void extended_attributes(Trace& t) {
   });
 }
 
-// An ACL in the form of the kernel: version 2, then (tag, rights, id) each.
-std::string acl(std::initializer_list<std::array<unsigned, 3>> entries) {
-  std::string out("\x02\0\0\0", 4);
-  for (const auto& [tag, rights, id] : entries) {
-    const unsigned short head[2] = {static_cast<unsigned short>(tag), static_cast<unsigned short>(rights)};
-    out.append(reinterpret_cast<const char*>(head), 4);
-    out.append(reinterpret_cast<const char*>(&id), 4);
-  }
-  return out;
-}
 constexpr unsigned owner = 1, user = 2, group = 4, mask = 0x10, other = 0x20, none = ~0U;
 
 void access_lists(Trace& t) {
   t.call("mkdir", mkdir(t.at("d").c_str(), 0755));
   const std::string inherited =
-      acl({{owner, 7, none}, {user, 7, 1000}, {group, 5, none}, {mask, 7, none}, {other, 0, none}});
+      access_list({{owner, 7, none}, {user, 7, 1000}, {group, 5, none}, {mask, 7, none}, {other, 0, none}});
   t.call("default acl", setxattr(t.at("d").c_str(), "system.posix_acl_default", inherited.data(), inherited.size(), 0));
   const std::string access_acl =
-      acl({{owner, 7, none}, {user, 7, 1000}, {group, 5, none}, {mask, 7, none}, {other, 5, none}});
+      access_list({{owner, 7, none}, {user, 7, 1000}, {group, 5, none}, {mask, 7, none}, {other, 5, none}});
   t.call("access acl", setxattr(t.at("d").c_str(), "system.posix_acl_access", access_acl.data(), access_acl.size(), 0));
   t.stat("d");
   t.as_user(1000, 1000, {}, [](Trace& u) {
@@ -208,7 +198,7 @@ void access_lists(Trace& t) {
             [](Trace& u) { u.opened("no right", open(u.at("d/new").c_str(), O_CREAT | O_RDWR, 0666)); });
   touch(t.at("g"), 0640);
   const std::string wider =
-      acl({{owner, 6, none}, {user, 6, 1005}, {group, 4, none}, {mask, 6, none}, {other, 0, none}});
+      access_list({{owner, 6, none}, {user, 6, 1005}, {group, 4, none}, {mask, 6, none}, {other, 0, none}});
   t.call("acl changes the mode", setxattr(t.at("g").c_str(), "system.posix_acl_access", wider.data(), wider.size(), 0));
   t.stat("g");
   t.as_user(1005, 1005, {}, [](Trace& u) { u.opened("by acl", open(u.at("g").c_str(), O_RDWR)); });

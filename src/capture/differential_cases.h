@@ -2,7 +2,9 @@
 // Sequences of calls whose results must be the same on a mount and on the file system below it.
 #pragma once
 
+#include <array>
 #include <functional>
+#include <initializer_list>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -70,6 +72,10 @@ std::vector<Case> watch_cases();
 std::vector<Case> run_cases();
 
 std::string pattern(std::size_t bytes, unsigned seed);
+// All that comes until the other ends of the pipe are closed; then the child's status is waited for. Closes `end`.
+std::string text_of_child(int end, int child, int& status);
+// An access list in the form of the kernel: version 2, then (tag, rights, id) each.
+std::string access_list(std::initializer_list<std::array<unsigned, 3>> entries);
 
 // One line that is another on the mount. The only ones that may be; each has to be met.
 struct Difference {

@@ -60,6 +60,25 @@ void Trace::content(const std::string& name) {
   note("content {}: {} bytes, hash {:x}", name, text.str().size(), std::hash<std::string>{}(text.str()));
 }
 
+std::string text_of_child(int end, int child, int& status) {
+  std::string text;
+  char part[4096];
+  for (ssize_t n; (n = read(end, part, sizeof part)) > 0;) text.append(part, static_cast<std::size_t>(n));
+  close(end);
+  waitpid(child, &status, 0);
+  return text;
+}
+
+std::string access_list(std::initializer_list<std::array<unsigned, 3>> entries) {
+  std::string out("\x02\0\0\0", 4);
+  for (const auto& [tag, rights, id] : entries) {
+    const unsigned short head[2] = {static_cast<unsigned short>(tag), static_cast<unsigned short>(rights)};
+    out.append(reinterpret_cast<const char*>(head), 4);
+    out.append(reinterpret_cast<const char*>(&id), 4);
+  }
+  return out;
+}
+
 void Trace::as_user(unsigned uid, unsigned gid, const std::vector<unsigned>& groups,
                     const std::function<void(Trace&)>& body) {
   int ends[2];
@@ -81,12 +100,8 @@ void Trace::as_user(unsigned uid, unsigned gid, const std::vector<unsigned>& gro
     _exit(0);
   }
   close(ends[1]);
-  std::string text;
-  char part[4096];
-  for (ssize_t n; (n = read(ends[0], part, sizeof part)) > 0;) text.append(part, static_cast<std::size_t>(n));
-  close(ends[0]);
   int status = 0;
-  waitpid(child, &status, 0);
+  const std::string text = text_of_child(ends[0], child, status);
   std::istringstream in(text);
   for (std::string line; std::getline(in, line);) note("user {}: {}", uid, line);
   note("user {} ended with {}", uid, status);

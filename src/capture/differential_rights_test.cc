@@ -78,17 +78,6 @@ void set_group_id_folders(Trace& t) {
   }
 }
 
-// Access lists in the form of the kernel: version 2, then (tag, rights, id) each.
-std::string access_list(std::initializer_list<std::array<unsigned, 3>> entries) {
-  std::string out("\x02\0\0\0", 4);
-  for (const auto& [tag, rights, id] : entries) {
-    const unsigned short head[2] = {static_cast<unsigned short>(tag), static_cast<unsigned short>(rights)};
-    out.append(reinterpret_cast<const char*>(head), 4);
-    out.append(reinterpret_cast<const char*>(&id), 4);
-  }
-  return out;
-}
-
 void bind_socket(Trace& t, const std::string& name) {
   const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
   sockaddr_un address{AF_UNIX, {}};

@@ -46,12 +46,8 @@ void run(Trace& t, const std::string& what, const std::vector<std::string>& word
     _exit(98);
   }
   close(ends[1]);
-  std::string text;
-  char part[4096];
-  for (ssize_t n; (n = read(ends[0], part, sizeof part)) > 0;) text.append(part, static_cast<std::size_t>(n));
-  close(ends[0]);
   int status = 0;
-  waitpid(child, &status, 0);
+  std::string text = text_of_child(ends[0], child, status);
   while (!text.empty() && text.back() == '\n') text.pop_back();
   t.note("{}: {} ({})", what, text, WEXITSTATUS(status));
 }

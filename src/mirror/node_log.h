@@ -307,7 +307,8 @@ class NodeLog {
   // --- node_sets.cc
   Status mark_hot(ports::Tree& tree);
   Status add_tree_while_active(std::shared_ptr<ports::Tree> tree);
-  Status add_tree_at_rest(std::shared_ptr<ports::Tree> tree);
+  Status add_tree_at_rest(std::shared_ptr<ports::Tree> tree, bool whole);
+  bool has_content_of(SetNumber set, Epoch protected_in) const;
   Status doubt_if_not_ours(ports::Tree& tree);
   // --- node_peers.cc
   void look_for_shortages();

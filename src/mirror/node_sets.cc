@@ -11,7 +11,6 @@ namespace holdfast::mirror {
 Status NodeLog::add_set(std::shared_ptr<ports::Tree> tree, Epoch protected_in) {
   const std::lock_guard one(transition_mutex_);
   const SetNumber number = tree->set();
-  const std::shared_ptr<ports::Tree> own = tree;
   bool is_active = false;
   {
     const std::lock_guard lock(mutex_);
@@ -19,26 +18,31 @@ Status NodeLog::add_set(std::shared_ptr<ports::Tree> tree, Epoch protected_in) {
     is_active = role_ == Role::active;
   }
   limits_.set_own(number, tree->limits());
-  if (Status added = is_active ? add_tree_while_active(std::move(tree)) : add_tree_at_rest(std::move(tree)); !added) {
+  const bool whole = is_active || has_content_of(number, protected_in);
+  if (Status added = is_active ? add_tree_while_active(std::move(tree)) : add_tree_at_rest(std::move(tree), whole);
+      !added) {
     const std::lock_guard lock(mutex_);
     sets_.erase(number);
     return added;
   }
   HF_TRY(resume_rewind());
-  // Nobody else can have its content: whoever led after this node took what it never had a copy of for empty.
-  const NodeState state = snapshot();
-  const bool content_is_here = !is_active && protected_in != Epoch(0) && state.active_epoch == protected_in &&
-                               !state.rewind && !state.speaks_of(number);
-  if (content_is_here) HF_TRY(mark_hot(*own));  // else the next start takes it for an older state
-  if (is_active || content_is_here) HF_TRY(update_state([&](NodeState& s) { s.complete.insert(number); }));
-  if (content_is_here)
-    log_info("set {}: it was protected in epoch {}, which this node led", number, protected_in.value);
+  if (whole) HF_TRY(update_state([&](NodeState& s) { s.complete.insert(number); }));
   if (is_active) {
     for (const auto& s : senders()) s->set_added(number);
   }
   wake_applier();
   changed();
   return {};
+}
+
+// Protected in an epoch that this node led, and never handed over: nobody else can have its content. Whoever led after this node took what it never
+// had a copy of for empty.
+bool NodeLog::has_content_of(SetNumber set, Epoch protected_in) const {
+  const NodeState state = snapshot();
+  if (protected_in == Epoch(0) || state.active_epoch != protected_in || state.rewind || state.speaks_of(set))
+    return false;
+  log_info("set {}: it was protected in epoch {}, which this node led", set, protected_in.value);
+  return true;
 }
 
 Status NodeLog::remove_set(SetNumber set) {
@@ -82,9 +86,10 @@ Status NodeLog::mark_hot(ports::Tree& tree) {
   return tree.sync();
 }
 
-Status NodeLog::add_tree_at_rest(std::shared_ptr<ports::Tree> tree) {
+Status NodeLog::add_tree_at_rest(std::shared_ptr<ports::Tree> tree, bool whole) {
   HF_TRY(doubt_if_not_ours(*tree));
   HF_TRY(tree->adopt_root());
+  if (whole) HF_TRY(mark_hot(*tree));  // else the next start takes it for an older state
   return applier_.add_tree(std::move(tree));
 }
 

@@ -17,6 +17,7 @@
 #include "platform/open_child.h"
 #include "platform/read_aside.h"
 #include "platform/read_once.h"
+#include "platform/stat_attributes.h"
 
 namespace holdfast::platform {
 
@@ -32,26 +33,13 @@ namespace {
 constexpr off_t read_ahead_bytes = 128 * 1024;  // from there on the kernel does it by itself
 constexpr std::size_t most_soon = 256, most_begun = 4;
 
-std::int64_t nanoseconds(const timespec& t) { return t.tv_sec * 1'000'000'000LL + t.tv_nsec; }
-
 class Object final : public ports::LiveObject {
  public:
   // `st`: as it is, and stays while the object is locked.
   Object(PosixLiveTree::Opened& opened, const struct stat& st, SetNumber set, const FileId& id, FileIndex& index)
       : opened_(opened), st_(st), set_(set), id_(id), index_(index) {}
 
-  Result<ports::NodeAttributes> attributes() override {
-    ports::NodeAttributes a;
-    a.mode = st_.st_mode;
-    a.uid = st_.st_uid;
-    a.gid = st_.st_gid;
-    a.rdev = st_.st_rdev;
-    a.size = static_cast<std::uint64_t>(st_.st_size);
-    a.links = st_.st_nlink;
-    a.atime_ns = nanoseconds(st_.st_atim);
-    a.mtime_ns = nanoseconds(st_.st_mtim);
-    return a;
-  }
+  Result<ports::NodeAttributes> attributes() override { return attributes_of(st_); }
 
   Result<Bytes> xattrs() override { return read_all_xattrs(opened_.fd()); }
 

@@ -18,6 +18,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/utf8.h"
 #include "platform/flagged_files.h"
 #include "platform/ways_around.h"
 
@@ -48,32 +49,6 @@ bool has_option(std::string_view options, std::string_view has) {
     options = comma == std::string_view::npos ? std::string_view{} : options.substr(comma + 1);
   }
   return false;
-}
-
-// Names that a configuration, a log line and a terminal can carry: UTF-8 without control characters.
-bool is_text(std::string_view name) {
-  for (std::size_t i = 0; i < name.size();) {
-    const auto c = static_cast<unsigned char>(name[i]);
-    const std::size_t more = c < 0x80                ? 0
-                             : c >= 0xc2 && c < 0xe0 ? 1
-                             : c >= 0xe0 && c < 0xf0 ? 2
-                             : c >= 0xf0 && c < 0xf5 ? 3
-                                                     : 9;
-    if (c < 0x20 || c == 0x7f || i + more >= name.size()) return false;
-    for (std::size_t k = 1; k <= more; ++k)
-      if ((static_cast<unsigned char>(name[i + k]) & 0xc0) != 0x80) return false;
-    i += more + 1;
-  }
-  return true;
-}
-
-std::string printable(std::string_view name) {
-  std::string out;
-  for (const char c : name) {
-    const auto byte = static_cast<unsigned char>(c);
-    out += byte < 0x20 || byte >= 0x7f ? fmt::format("\\x{:02x}", byte) : std::string(1, c);
-  }
-  return out;
 }
 
 Result<Mount> parse_line(const std::string& line) {
@@ -111,9 +86,9 @@ Status set_mount_attributes(int detached, std::uint64_t set, std::string_view pa
 Result<std::string> checked_folder(const std::string& path) {
   if (path.empty() || path.front() != '/')
     return fail(ErrorCode::invalid, "{} is not an absolute path: give the full name of the folder", path);
-  if (!is_text(path))
+  if (!is_readable(path))
     return fail(ErrorCode::refused, "{} has control characters or bytes that are not UTF-8 in its name: rename it",
-                printable(path));
+                readable(path));
   struct stat st {};
   if (lstat(path.c_str(), &st) != 0) {
     if (errno == ENOENT)

@@ -17,6 +17,7 @@
 #include "platform/object_xattrs.h"
 #include "platform/posix_tree.h"
 #include "platform/read_aside.h"
+#include "platform/stat_attributes.h"
 #include "platform/tree_probe.h"
 
 namespace holdfast::platform {
@@ -30,7 +31,6 @@ constexpr const char* mark_attribute(ports::Mark which) {
   return which == ports::Mark::hot ? "trusted.holdfast.hot" : "trusted.holdfast.checkpoint";
 }
 
-std::int64_t nanoseconds(const timespec& t) { return t.tv_sec * 1'000'000'000LL + t.tv_nsec; }
 timespec to_timespec(std::int64_t ns) {
   timespec t{ns / 1'000'000'000, ns % 1'000'000'000};
   if (t.tv_nsec < 0) t.tv_nsec += 1'000'000'000, --t.tv_sec;
@@ -53,17 +53,7 @@ Result<std::optional<ports::NodeAttributes>> PosixTree::attributes(const FileId&
     drop(id);
     return std::optional<ports::NodeAttributes>{};
   }
-  ports::NodeAttributes a;
-  a.mode = st.st_mode;
-  a.uid = st.st_uid;
-  a.gid = st.st_gid;
-  a.rdev = st.st_rdev;
-  a.size = static_cast<std::uint64_t>(st.st_size);
-  a.links = st.st_nlink;
-  a.atime_ns = nanoseconds(st.st_atim);
-  a.mtime_ns = nanoseconds(st.st_mtim);
-  a.allocated_bytes = static_cast<std::uint64_t>(st.st_blocks) * 512;
-  return std::optional(a);
+  return std::optional(attributes_of(st));
 }
 
 Result<std::size_t> PosixTree::read(const FileId& id, std::uint64_t offset, std::span<std::uint8_t> into) {

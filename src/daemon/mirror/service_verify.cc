@@ -1,42 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Comparing the peers with this node, as the daemon sees it.
+#include "base/utf8.h"
 #include "daemon/mirror/service.h"
 
 namespace holdfast::mirror_process {
 namespace {
 
 constexpr std::uint64_t max_rate_mib_s = 1 << 20;
-
-// Names are any bytes; JSON wants UTF-8, and people want one line.
-std::string readable(const std::string& path) {
-  constexpr char digits[] = "0123456789abcdef";
-  std::string out;
-  for (std::size_t at = 0; at < path.size();) {
-    const auto c = static_cast<unsigned char>(path[at]);
-    const std::size_t length = c < 0x80                ? 1
-                               : c >= 0xc2 && c < 0xe0 ? 2
-                               : c >= 0xe0 && c < 0xf0 ? 3
-                               : c >= 0xf0 && c < 0xf5 ? 4
-                                                       : 0;
-    bool good = length != 0 && c >= 0x20 && c != 0x7f && c != '\\' && at + length <= path.size();
-    for (std::size_t i = 1; good && i < length; ++i) good = (static_cast<unsigned char>(path[at + i]) & 0xc0) == 0x80;
-    // Surrogates and overlong forms: rare enough to be shown as bytes.
-    if (good && length == 3) good = c != 0xed && !(c == 0xe0 && static_cast<unsigned char>(path[at + 1]) < 0xa0);
-    if (good && length == 4)
-      good = !(c == 0xf0 && static_cast<unsigned char>(path[at + 1]) < 0x90) &&
-             !(c == 0xf4 && static_cast<unsigned char>(path[at + 1]) > 0x8f);
-    if (good) {
-      out += path.substr(at, length);
-      at += length;
-      continue;
-    }
-    out += "\\x";
-    out += digits[c >> 4];
-    out += digits[c & 15];
-    ++at;
-  }
-  return out;
-}
 
 nlohmann::json to_json(const mirror::VerifyStatus& s) {
   nlohmann::json examples = nlohmann::json::array();
