@@ -39,7 +39,8 @@ def _dispatch(argv):
     if os.geteuid() != 0:
         raise LabError("the lab boots machines and needs root: use sudo")
     places = Places(lab_name())
-    for name in (getattr(options, key) for key in ("machine", "one", "other") if hasattr(options, key)):
+    named = [getattr(options, key) for key in ("machine", "one") if hasattr(options, key)]
+    for name in named + getattr(options, "others", []):
         if name not in state.load(places)["machines"]:
             raise LabError(f"there is no machine {name} in lab '{places.lab}': see 'lab/lab status'")
     return options.run(places, options)
@@ -93,15 +94,22 @@ def _add_machine(actions):
             action.add_argument("--json", action="store_true", help="print the time of the cut")
 
 
+def _machines(text):
+    names = text.split(",")
+    if unknown := [name for name in names if name not in HOSTS]:
+        raise argparse.ArgumentTypeError(f"there is no machine '{unknown[0]}': they are {', '.join(HOSTS)}")
+    return names
+
+
 def _add_network(actions):
     for name, text, run in (("cut", "drop all frames between two machines", network.cut),
                             ("heal", "end a cut", network.heal)):
         action = actions.add_parser(name, help=text)
         action.add_argument("one", choices=HOSTS, metavar="MACHINE")
-        action.add_argument("other", choices=HOSTS, metavar="MACHINE")
+        action.add_argument("others", type=_machines, metavar="MACHINE[,MACHINE...]")
         action.add_argument("--net", choices=NETWORKS, help="default: both")
         action.add_argument("--one-way", action="store_true", help="only frames from the first to the second")
-        action.set_defaults(run=lambda p, o, run=run: run(p, o.one, o.other, o.net, o.one_way))
+        action.set_defaults(run=lambda p, o, run=run: run(p, o.one, o.others, o.net, o.one_way))
 
 
 def _up(places, options):

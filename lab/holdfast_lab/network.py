@@ -63,16 +63,18 @@ def destroy(places):
             run(["ip", "netns", "delete", netns], check=False)
 
 
-def cut(places, one, other, net, one_way):
-    for pair in _pairs(one, other, net, one_way):
-        _filter(places, f"add element bridge lab cut {{ {pair} }}")
+def cut(places, one, others, net, one_way):
+    """All at the same moment."""
+    pairs = [pair for other in others for pair in _pairs(one, other, net, one_way)]
+    if pairs:
+        _filter(places, f"add element bridge lab cut {{ {', '.join(pairs)} }}")
 
 
-def heal(places, one, other, net, one_way):
+def heal(places, one, others, net, one_way):
     standing = {f'"{a}" . "{b}"' for a, b in _standing(places)}
-    for pair in _pairs(one, other, net, one_way):
-        if pair in standing:
-            _filter(places, f"delete element bridge lab cut {{ {pair} }}")
+    pairs = [pair for other in others for pair in _pairs(one, other, net, one_way) if pair in standing]
+    if pairs:
+        _filter(places, f"delete element bridge lab cut {{ {', '.join(pairs)} }}")
 
 
 def cuts(places):
