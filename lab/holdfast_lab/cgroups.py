@@ -6,6 +6,7 @@ starts in for the root of everything. The group's path carries the lab's name an
 it is joined before a machine's first program starts, so that a killed `lab` command leaves no process behind unfound.
 """
 
+import contextlib
 import functools
 import os
 import signal
@@ -150,11 +151,25 @@ def kill(path):
 
 
 def kill_and_wait(path, timeout_s=20):
+    """The machine's mounts outlive its processes by our descriptors. Otherwise the last one to die takes them down, and if
+    that is who served a FUSE mount over io_uring, it waits for ever for a request that only its own thread could end."""
     deadline = time.monotonic() + timeout_s
-    while kill(path):
-        if time.monotonic() > deadline:
-            raise LabError(f"processes {sorted(processes(path))} do not die: see /proc/PID/stack for what they wait for")
-        time.sleep(0.005)
+    with contextlib.ExitStack() as mounts:
+        seen = set()
+        for pid in processes(path):
+            try:
+                fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if os.fstat(fd).st_ino in seen:
+                os.close(fd)
+                continue
+            seen.add(os.fstat(fd).st_ino)
+            mounts.callback(os.close, fd)
+        while kill(path):
+            if time.monotonic() > deadline:
+                raise LabError(f"processes {sorted(processes(path))} do not die: see /proc/PID/stack for what they wait for")
+            time.sleep(0.005)
 
 
 def remove(path):
