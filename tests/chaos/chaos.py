@@ -68,7 +68,9 @@ class Scribes:
 
     def _follow(self, node):
         while not self.stopping.is_set():
-            process = self.lab.popen(node, "python3", f"{PLACE}/scribe.py", LINES, node, stdin=subprocess.PIPE,
+            # As whatever starts at boot must be: after the mirror, whose covers stand from then on.
+            process = self.lab.popen(node, "sh", "-c", "until systemctl -q is-active holdfast-mirror; do sleep 0.05; done;"
+                                     ' exec python3 "$@"', "sh", f"{PLACE}/scribe.py", LINES, node, stdin=subprocess.PIPE,
                                      stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
             ender = threading.Thread(target=lambda p=process: (self.stopping.wait(), p.stdin.close()), daemon=True)
             ender.start()
