@@ -132,9 +132,9 @@ void World::fault() {
       break;
     case 13:
       if (profile_.lags) {
-        Link& link = links_[{any.id, any_data().id}];
-        link.extra = random_.around(200 * ms);
-        at(time_ + random_.around(5 * second), [&link] { link.extra = 0; });
+        Link& slow = link(any.id, any_data().id);
+        slow.extra = random_.around(200 * ms);
+        at(time_ + random_.around(5 * second), [&slow] { slow.extra = 0; });
       } else if (profile_.admin || !profile_.witness) {
         admin_force();
       }
@@ -156,9 +156,9 @@ void World::partition() {
     if (!one_way) cut.emplace_back(m->id, lonely.id);
   }
   say(&lonely, fmt::format("{} links cut", cut.size()));
-  for (const auto& c : cut) links_[c].up = false;
+  for (const auto& c : cut) link(c.first, c.second).up = false;
   at(time_ + random_.around(6 * second), [this, cut] {
-    for (const auto& c : cut) links_[c].up = true;
+    for (const auto& c : cut) link(c.first, c.second).up = true;
     say(nullptr, "links back");
   });
 }
@@ -286,7 +286,7 @@ void World::admin_force() {
 
 void World::heal() {
   say(nullptr, "faults end");
-  for (auto& [ends, link] : links_) link = {};
+  links_ = {};
   profile_.loss = profile_.duplicate = 0;
   for (auto& m : machines_) {
     if (m->paused) thaw(*m);

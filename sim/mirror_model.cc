@@ -3,10 +3,9 @@
 
 namespace holdfast::sim {
 
-bool contains(const Log& log, const Log& record) {
-  const Record* at = log.get();
-  while (at != nullptr && at->length > record->length) at = at->before.get();
-  return at == record.get();
+bool contains(Log log, Log record) {
+  while (log != nullptr && log->length > record->length) log = log->before;
+  return log == record;
 }
 
 void MirrorModel::activate(Epoch e) {

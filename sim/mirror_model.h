@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <map>
-#include <memory>
 #include <set>
 #include <vector>
 
@@ -14,15 +13,15 @@ namespace holdfast::sim {
 
 // A log is its newest record; older ones hang behind it. Shared between nodes, so "the same prefix" is pointer equality.
 struct Record {
-  std::shared_ptr<const Record> before;
+  const Record* before = nullptr;
   std::uint64_t length = 1;
   Epoch epoch;
 };
-using Log = std::shared_ptr<const Record>;
+using Log = const Record*;
 
-inline std::uint64_t length(const Log& log) { return log ? log->length : 0; }
-inline Position position(const Log& log) { return log ? Position{log->epoch, Sequence(log->length)} : Position{}; }
-bool contains(const Log& log, const Log& record);
+inline std::uint64_t length(Log log) { return log ? log->length : 0; }
+inline Position position(Log log) { return log ? Position{log->epoch, Sequence(log->length)} : Position{}; }
+bool contains(Log log, Log record);
 
 struct MirrorModel {
   bool alive = true;
@@ -33,11 +32,11 @@ struct MirrorModel {
   Epoch following;
   Epoch received_in;  // the data channel is in order: within an epoch the active's log only grows
   std::uint64_t received_length = 0;
-  Log log;  // in memory
+  Log log = nullptr;  // in memory
   // Another past is being replaced by the active's: not complete, `log` is what it can go back to.
   bool complete = true;
   std::int64_t resync_ends = 0;  // true time
-  Log durable;
+  Log durable = nullptr;
   std::set<NodeId> wait;                    // fsyncs that begin now wait for these
   std::map<NodeId, std::uint64_t> acked;    // durable length at a peer, in this epoch
   std::map<NodeId, std::int64_t> acked_at;  // true time

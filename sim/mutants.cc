@@ -24,7 +24,7 @@ const std::vector<Mutant>& mutants() {
        [](Options& o) { o.mutation.propose_before_own_accept = true; }},
       {"a voter votes twice in an epoch", 75, [](Options& o) { o.mutation.votes_twice = true; }},
       {"a consistent point counts without force", 63, [](Options& o) { o.mutation.fallback_unforced = true; }},
-      {"a sole voter goes on without contact", 44, [](Options& o) { o.mutation.sole_voter_alone = true; }},
+      {"a sole voter goes on without contact", 109, [](Options& o) { o.mutation.sole_voter_alone = true; }},
   };
   return all;
 }

@@ -15,6 +15,23 @@ constexpr Time drive_every = 200 * ms;
 constexpr std::int64_t fence_grace = 500 * ms;
 }  // namespace
 
+template <class Deliver>
+void World::transmit(NodeId from, NodeId to, Deliver deliver) {
+  const Link& way = link(from, to);
+  if (!way.up || random_.chance(profile_.loss)) return;
+  const int copies = random_.chance(profile_.duplicate) ? 2 : 1;
+  for (int i = 0; i < copies; ++i) {
+    // A copy that took another path may come seconds later.
+    const Time detour = i > 0 && random_.chance(0.5) ? random_.between(0, 5 * second) : 0;
+    const Time delay = profile_.net_delay + random_.between(0, profile_.net_jitter) + way.extra + detour;
+    Machine& target = machine(to);
+    at(time_ + delay, [this, &target, life = target.life, from, deliver]() mutable {
+      // A connection ends with the process: nothing sent to an earlier life arrives.
+      if (target.life == life && target.powered && link(from, target.id).up) deliver(target);
+    });
+  }
+}
+
 World::World(Options options)
     : options_(options),
       profile_(draw_profile(options.seed)),
@@ -37,18 +54,10 @@ World::World(Options options)
   }
 }
 
-void World::at(Time when, std::function<void()> what) {
-  events_.push_back({std::max(when, time_), ++event_number_, std::move(what)});
-  std::push_heap(events_.begin(), events_.end());
-}
-
 void World::run_until(Time end) {
-  while (!events_.empty() && report_.violation.empty() && events_.front().at <= end) {
-    std::pop_heap(events_.begin(), events_.end());
-    Event e = std::move(events_.back());
-    events_.pop_back();
-    time_ = e.at;
-    e.what();
+  while (!events_.empty() && report_.violation.empty() && events_.next_at() <= end) {
+    time_ = events_.next_at();
+    events_.run_next();
   }
   time_ = end;
 }
@@ -160,7 +169,8 @@ void World::carry_out_one(Machine& m, Action& action) {
     const auto* vote = std::get_if<Vote>(&s->envelope.body);
     if (vote != nullptr && data(m) && m.mirror.sealed < vote->epoch)
       return violation(fmt::format("n{} votes and its mirror is not sealed", m.id.value));
-    transmit(m.id, s->envelope.to, [this, e = std::move(s->envelope)](Machine& to) { feed(to, in::Received{e}); });
+    transmit(m.id, s->envelope.to,
+             [this, e = std::move(s->envelope)](Machine& to) mutable { feed(to, in::Received{std::move(e)}); });
     return;
   }
   if (auto* s = std::get_if<out::SealMirror>(&action)) return seal(m, s->epoch);
@@ -221,22 +231,6 @@ void World::on_recorded(Machine& m, const Value& v) {
   const bool outdated = !epoch_owner_.empty() && v.epoch() < epoch_owner_.rbegin()->first;
   if (v.active != m.id || outdated || v.in_sync.size() < 2) return;
   for (const NodeId id : v.in_sync) check_nothing_lost(machine(id), "it stands in a recorded in-sync set");
-}
-
-void World::transmit(NodeId from, NodeId to, std::function<void(Machine&)> deliver) {
-  const Link& link = links_[{from, to}];
-  if (!link.up || random_.chance(profile_.loss)) return;
-  const int copies = random_.chance(profile_.duplicate) ? 2 : 1;
-  for (int i = 0; i < copies; ++i) {
-    // A copy that took another path may come seconds later.
-    const Time detour = i > 0 && random_.chance(0.5) ? random_.between(0, 5 * second) : 0;
-    const Time delay = profile_.net_delay + random_.between(0, profile_.net_jitter) + link.extra + detour;
-    Machine& target = machine(to);
-    at(time_ + delay, [this, &target, life = target.life, from, to, deliver] {
-      // A connection ends with the process: nothing sent to an earlier life arrives.
-      if (target.life == life && target.powered && links_[{from, to}].up) deliver(target);
-    });
-  }
 }
 
 void World::persist(Machine& m, const out::Persist& p) {
@@ -306,7 +300,8 @@ void World::activate(Machine& m, Epoch e) {
 void World::client_write(Machine& m) {
   if (!writable(m) || m.frozen) return;
   check_one_writer("a client wrote");
-  m.mirror.log = std::make_shared<const Record>(Record{m.mirror.log, length(m.mirror.log) + 1, m.mirror.epoch});
+  records_.push_back(Record{m.mirror.log, length(m.mirror.log) + 1, m.mirror.epoch});
+  m.mirror.log = &records_.back();
   m.mirror.unacknowledged.push_back(m.mirror.log);
   sync_local(m);
   for (auto& peer : machines_)
@@ -327,7 +322,7 @@ void World::ship(Machine& m, NodeId peer) {
            [this, from = m.id, e = m.mirror.epoch, log = m.mirror.log](Machine& to) { receive(to, from, e, log); });
 }
 
-void World::receive(Machine& m, NodeId from, Epoch e, const Log& log) {
+void World::receive(Machine& m, NodeId from, Epoch e, Log log) {
   MirrorModel& r = m.mirror;
   const auto refuses = [&m, &r, e] { return m.frozen || !r.alive || r.captures() || r.following != e || r.sealed > e; };
   if (refuses()) return;
@@ -360,7 +355,7 @@ void World::receive(Machine& m, NodeId from, Epoch e, const Log& log) {
 void World::acknowledge(Machine& m) {
   MirrorModel& a = m.mirror;
   if (!writable(m) || m.frozen) return;
-  std::erase_if(a.unacknowledged, [&](const Log& log) {
+  std::erase_if(a.unacknowledged, [&](Log log) {
     if (length(a.durable) < log->length) return false;
     for (const NodeId peer : a.wait)
       if (a.acked[peer] < log->length) return false;
@@ -390,7 +385,7 @@ void World::check_one_writer(const char* when) {
 void World::check_nothing_lost(Machine& m, const char* when) {
   if (!acknowledged_.empty() && !contains(m.mirror.durable, acknowledged_.back())) {
     if (loss_accepted_ && when == std::string("it may write in a new epoch")) {
-      std::erase_if(acknowledged_, [&](const Log& log) { return !contains(m.mirror.durable, log); });
+      std::erase_if(acknowledged_, [&](Log log) { return !contains(m.mirror.durable, log); });
       return;
     }
     violation(fmt::format("n{} lacks an acknowledged write when {}", m.id.value, when));

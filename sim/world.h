@@ -3,6 +3,7 @@
 // One seed decides everything; nothing here reads a real clock.
 #pragma once
 
+#include <array>
 #include <deque>
 #include <functional>
 #include <map>
@@ -12,13 +13,10 @@
 #include <vector>
 
 #include "cluster/core.h"
+#include "sim/event_queue.h"
 #include "sim/mirror_model.h"
 
 namespace holdfast::sim {
-
-using Time = std::int64_t;  // true time, ns
-constexpr Time ms = 1'000'000;
-constexpr Time second = 1'000 * ms;
 
 class Random {
  public:
@@ -128,19 +126,16 @@ class World {
     bool doomed = false;  // dies at the worst moment: with a state on its way to the disk
     bool frozen = false;  // the whole machine stands still, not only holdfastd
   };
-  struct Event {
-    Time at;
-    std::uint64_t number;
-    std::function<void()> what;
-    bool operator<(const Event& o) const { return at != o.at ? at > o.at : number > o.number; }
-  };
   struct Link {
     bool up = true;
     Time extra = 0;
   };
 
   // world.cc
-  void at(Time when, std::function<void()> what);
+  template <class What>
+  void at(Time when, What&& what) {
+    events_.push(std::max(when, time_), std::forward<What>(what));
+  }
   void run_until(Time end);
   Now now_of(const Machine& m) const;
   void set_clock(Machine& m, double holder_rate, double voter_rate, bool voter_stopped);
@@ -154,7 +149,9 @@ class World {
   void on_in_sync(Machine& m, const cluster::out::InSyncRecorded& i);
   void on_recorded(Machine& m, const cluster::Value& v);
   void schedule_wake(Machine& m);
-  void transmit(NodeId from, NodeId to, std::function<void(Machine&)> deliver);
+  // `deliver` is called once for each copy that arrives.
+  template <class Deliver>
+  void transmit(NodeId from, NodeId to, Deliver deliver);
   void persist(Machine& m, const cluster::out::Persist& p);
   void seal(Machine& m, Epoch e);
   void become_active(Machine& m, Epoch e);
@@ -166,12 +163,14 @@ class World {
   void client_write(Machine& m);
   void sync_local(Machine& m);
   void ship(Machine& m, NodeId peer);
-  void receive(Machine& m, NodeId from, Epoch e, const Log& log);
+  void receive(Machine& m, NodeId from, Epoch e, Log log);
   void acknowledge(Machine& m);
   bool word_valid(const Machine& m) const;
   bool writable(const Machine& m) const {
     return m.powered && m.mirror.captures() && !m.mirror.draining && word_valid(m) && m.word.epoch == m.mirror.epoch;
   }
+  static constexpr std::size_t most_machines = 8;
+  Link& link(NodeId from, NodeId to) { return links_[from.value - 1][to.value - 1]; }
   Machine& machine(NodeId id) { return *machines_[id.value - 1]; }
   bool data(const Machine& m) const { return !m.witness; }
   // faults.cc
@@ -207,10 +206,9 @@ class World {
   Random resyncs_;  // of its own: seeds that are known for something stay what they are
   bool slow_resyncs_ = false;
   Time time_ = 0;
-  std::vector<Event> events_;
-  std::uint64_t event_number_ = 0;
+  EventQueue events_;
   std::vector<std::unique_ptr<Machine>> machines_;
-  std::map<std::pair<NodeId, NodeId>, Link> links_;
+  std::array<std::array<Link, most_machines>, most_machines> links_;
   bool faults_on_ = true;
   std::uint64_t ticket_ = 0;
   std::map<std::uint64_t, std::function<void(bool, const std::string&)>> answers_;
@@ -219,6 +217,7 @@ class World {
   bool founded_ = false;
   Time without_active_since_ = 0;
   std::map<Epoch, NodeId> epoch_owner_;
+  std::deque<Record> records_;     // all that were ever written
   std::vector<Log> acknowledged_;  // fsyncs answered 0 that must not be lost
   std::uint64_t acknowledged_total_ = 0;
   Report report_;
