@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "capture/dev_transport.h"
 
+#include <signal.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -12,6 +13,27 @@
 #include "capture/buffers.h"
 
 namespace holdfast::capture {
+namespace {
+
+// Ends a read that waits. Only these threads take it, and it interrupts nothing else of theirs: system calls on local disks don't end for a signal.
+int stop_signal() {
+  static const int number = [] {
+    struct sigaction nothing {};
+    nothing.sa_handler = [](int) {};
+    sigaction(SIGRTMIN + 4, &nothing, nullptr);
+    return SIGRTMIN + 4;
+  }();
+  return number;
+}
+
+void take_stop_signal() {
+  sigset_t one;
+  sigemptyset(&one);
+  sigaddset(&one, stop_signal());
+  pthread_sigmask(SIG_UNBLOCK, &one, nullptr);
+}
+
+}  // namespace
 
 DevTransport::DevTransport(int device, Handler& handler, unsigned threads, unsigned most_threads)
     : device_(device), handler_(handler), threads_(threads) {
@@ -20,7 +42,19 @@ DevTransport::DevTransport(int device, Handler& handler, unsigned threads, unsig
 
 Status DevTransport::start() { return add_threads(threads_); }
 
+bool DevTransport::pause(std::chrono::milliseconds patience) {
+  constexpr std::chrono::milliseconds again{2};  // a thread may have been about to read
+  const auto until = std::chrono::steady_clock::now() + patience;
+  paused_ = true;
+  do workers_.interrupt(stop_signal());
+  while (!workers_.wait_idle(again) && std::chrono::steady_clock::now() < until);
+  if (!workers_.wait_idle({})) return false;
+  workers_.join();
+  return true;
+}
+
 Status DevTransport::add_threads(unsigned count) {
+  paused_ = false;
   load_.most = std::max(load_.most, load_.threads.load() + count);
   for (unsigned i = 0; i < count; ++i) {
     load_.threads.fetch_add(1);
@@ -43,13 +77,16 @@ void DevTransport::serve() {
   PageBuffer in(page_bytes + max_write_bytes + page_bytes), out(page_bytes + max_write_bytes);
   if (!in.data() || !out.data()) {
     log_error("no memory for a capture thread");
+    load_.threads.fetch_sub(1);
     return;
   }
   alignas(8) std::uint8_t fixed[128];
   std::uint8_t* const start = in.data() + page_bytes - headers;
   const std::size_t room = in.size() - (page_bytes - headers);
-  while (serve_one(start, room, fixed, {out.data() + page_bytes, out.size() - page_bytes})) {
+  take_stop_signal();
+  while (!paused_ && serve_one(start, room, fixed, {out.data() + page_bytes, out.size() - page_bytes})) {
   }
+  load_.threads.fetch_sub(1);
 }
 
 bool DevTransport::serve_one(std::uint8_t* in, std::size_t in_bytes, std::uint8_t* fixed, std::span<std::uint8_t> out) {

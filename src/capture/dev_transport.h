@@ -19,6 +19,8 @@ class DevTransport : public Transport {
   unsigned thread_count() const override { return workers_.running(); }
   // More threads, when it has to carry everything after all.
   Status add_threads(unsigned count);
+  // Every request that was read is answered, and no more are read: they wait in the kernel. False: not within `patience`. add_threads() goes on.
+  bool pause(std::chrono::milliseconds patience);
 
  private:
   void serve();
@@ -28,6 +30,7 @@ class DevTransport : public Transport {
   const int device_;
   Handler& handler_;
   const unsigned threads_;
+  std::atomic<bool> paused_{false};
   QueueLoad load_;
   WorkerThreads workers_;
 };

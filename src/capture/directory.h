@@ -21,6 +21,8 @@ struct DirectoryEntry {
 class DirectoryHandle {
  public:
   DirectoryHandle(InodePtr inode, Descriptor fd) : inode_(std::move(inode)), fd_(std::move(fd)) {}
+  // Opened by this process itself, only to be released (UringTransport::park).
+  bool to_park = false;
   std::mutex& mutex() { return mutex_; }  // hold it around everything below
   const InodePtr& inode() const { return inode_; }
   int fd() const { return fd_.get(); }

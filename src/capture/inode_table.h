@@ -13,6 +13,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/bytes.h"
+#include "base/result.h"
 #include "base/types.h"
 #include "capture/lower.h"
 #include "mirror/hot_gate.h"
@@ -97,8 +99,13 @@ class InodeTable {
   std::vector<InodePtr> open_for_write();
   std::size_t size() const { return size_.load(std::memory_order_relaxed); }
   void clear();
+  // All but the root, for the mirror that goes on with this connection, and back. Pinned ones: their descriptors, in that order. Nobody else is here.
+  void hand_over(ByteWriter& to, std::vector<Descriptor>& pins);
+  Status take_over(ByteReader& from, std::vector<Descriptor>& pins);
 
  private:
+  Status take_one(ByteReader& from, std::vector<Descriptor>& pins, std::size_t& pinned);
+
   static constexpr std::size_t shards = 64;
   struct Shard {
     std::mutex mutex;

@@ -67,12 +67,33 @@ Result<MountPoint> MountPoint::create(const std::string& path, mode_t root_mode,
   if (::mount("holdfast", path.c_str(), how.type, how.flags, data.c_str()) != 0)
     return fail_errno(errno, "cannot mount at {}", path);
   m.number_ = device_number(path);
-  ensure_connections();
-  const std::string minor = m.number_.substr(m.number_.find(':') + 1);
-  const std::string file = fmt::format("{}/{}/abort", connections, minor);
-  m.abort_fd_ = Descriptor(open(file.c_str(), O_WRONLY | O_CLOEXEC));
-  if (m.abort_fd_.get() >= 0) m.abort_path_ = file;
+  m.find_connection();
   return m;
+}
+
+Result<MountPoint> MountPoint::take_over(const std::string& path, const std::string& number, Descriptor device) {
+  MountPoint m;
+  m.path_ = path;
+  m.device_ = std::move(device);
+  m.number_ = number;
+  if (const std::string now = device_number(path); now != number)
+    return fail(ErrorCode::stale, "what is mounted at {} now is {}, not the capture {}", path, now, number);
+  m.find_connection();
+  return m;
+}
+
+void MountPoint::find_connection() {
+  ensure_connections();
+  const std::string file = fmt::format("{}/{}/abort", connections, number_.substr(number_.find(':') + 1));
+  abort_fd_ = Descriptor(open(file.c_str(), O_WRONLY | O_CLOEXEC));
+  if (abort_fd_.get() >= 0) abort_path_ = file;
+}
+
+bool MountPoint::set_background(unsigned most) const {
+  const std::string file = fmt::format("{}/{}/max_background", connections, number_.substr(number_.find(':') + 1));
+  const Descriptor fd(open(file.c_str(), O_WRONLY | O_CLOEXEC));
+  const std::string text = std::to_string(most);
+  return fd.get() >= 0 && write(fd.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
 }
 
 void MountPoint::tune(std::uint64_t max_dirty_bytes, unsigned read_ahead_kib) const {

@@ -21,6 +21,8 @@ class MountPoint {
     bool allow_other = true;  // false: only who mounts it gets in
   };
   static Result<MountPoint> create(const std::string& path, mode_t root_mode, const How& how);
+  // The mount of another mirror, by its device: still the one on top at `path`? Asks nothing of who serves it.
+  static Result<MountPoint> take_over(const std::string& path, const std::string& number, Descriptor device);
   int device() const { return device_.get(); }
   const std::string& path() const { return path_; }
   const std::string& number() const { return number_; }  // "0:47"
@@ -28,6 +30,8 @@ class MountPoint {
 
   // Limits of dirty pages and read-ahead. Needs the mount only, not its server. Best effort: containers may not show /sys/class/bdi.
   void tune(std::uint64_t max_dirty_bytes, unsigned read_ahead_kib) const;
+  // How many requests that nobody waits for the kernel sends at once. False: it can't be set here.
+  bool set_background(unsigned most) const;
   // errno of umount2(path, 0) when it is still ours that is on top, 0 = done.
   int unmount();
   // Ends the connection now; then leaves the path.
@@ -36,6 +40,7 @@ class MountPoint {
   void close_device() { device_ = Descriptor(); }
 
  private:
+  void find_connection();
   Descriptor device_, abort_fd_;
   std::string path_, number_, abort_path_;
 };

@@ -17,8 +17,6 @@ bool security_module_labels() {
   return in >> list && (list.find("selinux") != std::string::npos || list.find("smack") != std::string::npos);
 }
 
-constexpr std::uint16_t background_requests = 64;
-
 }  // namespace
 
 const std::array<Server::Operation, fuse::op_count>& Server::operations() {
@@ -85,11 +83,6 @@ Server::Server(const ServerOptions& options, mirror::CaptureLog& log, mirror::Le
       inodes_(options.root_fd, options.cached_descriptors),
       labels_(security_module_labels()) {}
 
-Server::~Server() {
-  for (void* file : files_) delete static_cast<FileHandle*>(file);
-  for (void* directory : directories_) delete static_cast<DirectoryHandle*>(directory);
-}
-
 Status Server::open_root() {
   struct stat st, inner;
   if (fstat(options_.root_fd, &st) != 0) return fail_errno(errno, "cannot look at the protected folder");
@@ -128,6 +121,18 @@ Answer Server::handle(Request& request) {
   return lease_.wait_valid() && !stopped_.load(std::memory_order_relaxed) ? answer : -EIO;
 }
 
+std::uint64_t Server::wanted_flags() const {
+  std::uint64_t wanted =
+      fuse::init_async_read | fuse::init_atomic_o_trunc | fuse::init_export_support | fuse::init_big_writes |
+      fuse::init_dont_mask | fuse::init_has_ioctl_dir | fuse::init_readdirplus | fuse::init_readdirplus_auto |
+      fuse::init_async_dio | fuse::init_parallel_dirops | fuse::init_posix_acl | fuse::init_abort_error |
+      fuse::init_max_pages | fuse::init_cache_symlinks | fuse::init_handle_killpriv_v2 | fuse::init_setxattr_ext |
+      fuse::init_ext | fuse::init_security_ctx | fuse::init_create_supp_group | fuse::init_direct_io_allow_mmap;
+  if (options_.write_back) wanted |= fuse::init_writeback_cache;
+  if (options_.over_uring) wanted |= fuse::init_over_io_uring;
+  return wanted;
+}
+
 Answer Server::init(Request& r) {
   const auto& in = r.in<fuse::InitIn>();
   fuse::InitOut out{};
@@ -139,18 +144,11 @@ Answer Server::init(Request& r) {
     return -EPROTO;
   }
   const std::uint64_t offered = in.flags | std::uint64_t{in.flags2} << 32;
-  std::uint64_t wanted =
-      fuse::init_async_read | fuse::init_atomic_o_trunc | fuse::init_export_support | fuse::init_big_writes |
-      fuse::init_dont_mask | fuse::init_has_ioctl_dir | fuse::init_readdirplus | fuse::init_readdirplus_auto |
-      fuse::init_async_dio | fuse::init_parallel_dirops | fuse::init_posix_acl | fuse::init_abort_error |
-      fuse::init_max_pages | fuse::init_cache_symlinks | fuse::init_handle_killpriv_v2 | fuse::init_setxattr_ext |
-      fuse::init_ext | fuse::init_security_ctx | fuse::init_create_supp_group | fuse::init_direct_io_allow_mmap;
-  if (options_.write_back) wanted |= fuse::init_writeback_cache;
-  if (options_.over_uring) wanted |= fuse::init_over_io_uring;
-  const std::uint64_t agreed = offered & wanted;
-  setxattr_ext_ = agreed & fuse::init_setxattr_ext;
-  out.flags = static_cast<std::uint32_t>(agreed);
-  out.flags2 = static_cast<std::uint32_t>(agreed >> 32);
+  offered_ = offered;
+  agreed_ = offered & wanted_flags();
+  setxattr_ext_ = agreed_ & fuse::init_setxattr_ext;
+  out.flags = static_cast<std::uint32_t>(agreed_);
+  out.flags2 = static_cast<std::uint32_t>(agreed_ >> 32);
   out.max_readahead = 4U << 20;  // the limit is read_ahead_kb of the mount
   out.max_background = background_requests;
   out.congestion_threshold = background_requests * 3 / 4;
@@ -252,16 +250,6 @@ Answer Server::syncfs(Request& r) {
   const bool durable = durable_.wait(wait);
   r.transport->wait_ends(r.queue);
   return durable ? 0 : -EIO;
-}
-
-void Server::remember_handle(void* handle, bool directory) {
-  const std::lock_guard guard(handles_mutex_);
-  (directory ? directories_ : files_).insert(handle);
-}
-
-void Server::drop_handle(void* handle, bool directory) {
-  const std::lock_guard guard(handles_mutex_);
-  (directory ? directories_ : files_).erase(handle);
 }
 
 }  // namespace holdfast::capture

@@ -8,11 +8,11 @@
 #include <atomic>
 #include <functional>
 #include <mutex>
-#include <unordered_set>
 
 #include "capture/directory.h"
 #include "capture/durable_wait.h"
 #include "capture/file_ids.h"
+#include "capture/handle_table.h"
 #include "capture/held_by_peers.h"
 #include "capture/inode_table.h"
 #include "capture/object_locks.h"
@@ -24,6 +24,8 @@
 #include "mirror/capture_log.h"
 
 namespace holdfast::capture {
+
+constexpr std::uint16_t background_requests = 64;
 
 struct ServerOptions {
   int root_fd = -1;  // owned by the caller, outlives the server
@@ -39,16 +41,32 @@ struct ServerCounters {
   std::atomic<std::uint64_t> operations{0}, bytes_read{0}, bytes_written{0}, records{0}, syncs{0};
 };
 
+// An open file of the kernel.
+struct FileHandle {
+  FileHandle(InodePtr of, SharedDescriptor opened, bool for_write)
+      : inode(std::move(of)), data(std::move(opened)), write(for_write) {}
+  InodePtr inode;
+  SharedDescriptor data;
+  bool write;
+};
+
 class Server : public Handler {
  public:
   Server(const ServerOptions& options, mirror::CaptureLog& log, mirror::LeaseGate& lease, FileIds& ids,
          std::function<void(const Error&)> on_fault);
-  ~Server() override;
   Status open_root();
 
   Answer handle(Request& request) override;
   void initialized() override { on_initialized(); }
   void connection_ended(bool aborted) override { on_ended(aborted); }
+  // --- server_handover.cc: to another mirror, and from it
+  // Folders that this thread (its number) opens from now on are there to be released while hold_releases() is in force; 0: nobody's.
+  void to_park_of(std::int32_t thread) { parker_ = thread; }
+  void hold_releases(bool hold) { hold_releases_ = hold; }
+  // No request is under way, and none comes. Everything below is durable.
+  void hand_over(ByteWriter& to, std::vector<Descriptor>& pins);
+  // Instead of INIT, after open_root().
+  Status take_over(ByteReader& from, std::vector<Descriptor>& pins);
   // Releases every wait; nothing that is answered afterwards says success.
   void stop();
 
@@ -70,6 +88,7 @@ class Server : public Handler {
 
   // server.cc
   Answer init(Request& r);
+  std::uint64_t wanted_flags() const;
   Answer statfs(Request& r);
   Answer syncfs(Request& r);
   using HotGuard = mirror::HotGate::Guard;
@@ -188,9 +207,6 @@ class Server : public Handler {
                    std::size_t room);
   std::uint64_t shown_ino_of(DirectoryHandle& dir, const DirectoryEntry& entry);
 
-  void remember_handle(void* handle, bool directory);
-  void drop_handle(void* handle, bool directory);
-
   const ServerOptions options_;
   mirror::CaptureLog& log_;
   mirror::HotGate* const hot_;
@@ -209,17 +225,13 @@ class Server : public Handler {
   dev_t device_ = 0;
   bool labels_ = false;  // a security module labels new objects
   bool setxattr_ext_ = false;
+  std::uint64_t offered_ = 0, agreed_ = 0;  // flags of INIT
+  std::atomic<std::int32_t> parker_{0};
+  std::atomic<bool> hold_releases_{false};
   std::uint32_t root_hidden_links_ = 0;
   std::atomic<bool> stopped_{false}, faulted_{false};
-  std::mutex handles_mutex_;
-  std::unordered_set<void*> files_, directories_;  // open in the kernel; freed here when a connection dies
-};
-
-// An open file of the kernel.
-struct FileHandle {
-  InodePtr inode;
-  SharedDescriptor data;
-  bool write;
+  HandleTable<FileHandle> files_;  // open in the kernel; freed here when a connection dies
+  HandleTable<DirectoryHandle> directories_;
 };
 
 }  // namespace holdfast::capture

@@ -170,11 +170,10 @@ Answer Server::make(Request& r, NewObject& object) {
   fill_entry(*inode, object.st, entry);
   Answer size = put(r, entry);
   if (regular) {
-    auto* handle = new FileHandle{inode, std::make_shared<Descriptor>(std::move(object.fd)),
-                                  (object.flags & O_ACCMODE) != O_RDONLY};
+    auto handle = std::make_unique<FileHandle>(inode, std::make_shared<Descriptor>(std::move(object.fd)),
+                                               (object.flags & O_ACCMODE) != O_RDONLY);
     inodes_.adopt_data(*inode, handle->data, handle->write);
-    remember_handle(handle, false);
-    const fuse::OpenOut opened{reinterpret_cast<std::uint64_t>(handle), fuse::fopen_keep_cache, 0};
+    const fuse::OpenOut opened{files_.add(std::move(handle)), fuse::fopen_keep_cache, 0};
     std::memcpy(r.reply.data() + size, &opened, sizeof opened);
     size += static_cast<Answer>(sizeof opened);
   }

@@ -12,8 +12,6 @@
 namespace holdfast::capture {
 namespace {
 
-FileHandle& handle_of_fh(std::uint64_t fh) { return *reinterpret_cast<FileHandle*>(fh); }
-
 // All of it, or the errno with how much was done.
 std::size_t write_all(int fd, ByteView data, std::uint64_t offset, int& error) {
   std::size_t done = 0;
@@ -112,22 +110,19 @@ Answer Server::open(Request& r) {
       return -EIO;
     }
   }
-  auto* handle = new FileHandle{inode, std::move(data), write};
-  remember_handle(handle, false);
-  return put(r, fuse::OpenOut{reinterpret_cast<std::uint64_t>(handle), fuse::fopen_keep_cache, 0});
+  const std::uint64_t fh = files_.add(std::make_unique<FileHandle>(inode, std::move(data), write));
+  return put(r, fuse::OpenOut{fh, fuse::fopen_keep_cache, 0});
 }
 
 Answer Server::release(Request& r) {
-  auto* handle = &handle_of_fh(r.in<fuse::ReleaseIn>().fh);
-  drop_handle(handle, false);
+  const auto handle = files_.take(r.in<fuse::ReleaseIn>().fh);
   inodes_.close_data(*handle->inode, handle->write);
-  delete handle;
   return 0;
 }
 
 Answer Server::read(Request& r) {
   const auto& in = r.in<fuse::ReadIn>();
-  const int fd = handle_of_fh(in.fh).data->get();
+  const int fd = files_.at(in.fh).data->get();
   const std::size_t wanted = std::min<std::size_t>(in.size, r.reply.size());
   std::size_t done = 0;
   while (done < wanted) {
@@ -143,7 +138,7 @@ Answer Server::read(Request& r) {
 
 Answer Server::write(Request& r) {
   const auto in = r.in<fuse::WriteIn>();
-  const FileHandle& handle = handle_of_fh(in.fh);
+  const FileHandle& handle = files_.at(in.fh);
   Inode& inode = *handle.inode;
   const SharedDescriptor shared =
       handle.write ? nullptr : inodes_.data(inode, true);  // write-back names any handle of the file
@@ -230,14 +225,14 @@ Answer Server::make_durable(Request& r, bool data_only, const std::function<int(
 
 Answer Server::fsync(Request& r) {
   const auto& in = r.in<fuse::FsyncIn>();
-  const FileHandle& handle = handle_of_fh(in.fh);
+  const FileHandle& handle = files_.at(in.fh);
   handle.inode->sync_habit.store(most_hurried_writes, std::memory_order_relaxed);
   return make_durable(r, *handle.inode, handle.data->get(), in.flags & fuse::fsync_data_only);
 }
 
 Answer Server::fallocate(Request& r) {
   const auto in = r.in<fuse::FallocateIn>();
-  const FileHandle& handle = handle_of_fh(in.fh);
+  const FileHandle& handle = files_.at(in.fh);
   Inode& inode = *handle.inode;
   const int fd = handle.data->get();
   if (const int error = peers_.file_end(in.offset + in.length)) return -error;
@@ -274,7 +269,7 @@ Answer Server::fallocate(Request& r) {
 
 Answer Server::lseek(Request& r) {
   const auto in = r.in<fuse::LseekIn>();
-  const FileHandle& handle = handle_of_fh(in.fh);
+  const FileHandle& handle = files_.at(in.fh);
   if (options_.write_back && options_.device >= 0 && inodes_.has_writers(*handle.inode)) {
     // Dirty pages the kernel still has are holes down here: have them written first. Other threads serve those writes.
     const fuse::NotifyInvalInode note{r.head.nodeid, 0, 0};

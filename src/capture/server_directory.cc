@@ -7,7 +7,6 @@
 namespace holdfast::capture {
 namespace {
 
-DirectoryHandle& directory_of(std::uint64_t fh) { return *reinterpret_cast<DirectoryHandle*>(fh); }
 bool is_dots(std::string_view name) { return name == "." || name == ".."; }
 
 }  // namespace
@@ -19,22 +18,22 @@ Answer Server::opendir(Request& r) {
   Descriptor fd(
       with_descriptors([&] { return openat(path->get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOATIME); }));
   if (fd.get() < 0) return failed(errno, "opening a folder below failed");
-  auto* directory = new DirectoryHandle(std::move(inode), std::move(fd));
-  remember_handle(directory, true);
-  return put(
-      r, fuse::OpenOut{reinterpret_cast<std::uint64_t>(directory), fuse::fopen_keep_cache | fuse::fopen_cache_dir, 0});
+  auto directory = std::make_unique<DirectoryHandle>(std::move(inode), std::move(fd));
+  directory->to_park = parker_ != 0 && static_cast<std::int32_t>(r.head.pid) == parker_;
+  const std::uint64_t fh = directories_.add(std::move(directory));
+  return put(r, fuse::OpenOut{fh, fuse::fopen_keep_cache | fuse::fopen_cache_dir, 0});
 }
 
 Answer Server::releasedir(Request& r) {
-  auto* directory = &directory_of(r.in<fuse::ReleaseIn>().fh);
-  drop_handle(directory, true);
-  delete directory;
+  const std::uint64_t fh = r.in<fuse::ReleaseIn>().fh;
+  if (hold_releases_ && directories_.at(fh).to_park) return held_answer;
+  (void)directories_.take(fh);
   return 0;
 }
 
 Answer Server::fsyncdir(Request& r) {
   const auto& in = r.in<fuse::FsyncIn>();
-  return make_durable(r, directory_of(in.fh).fd(), in.flags & fuse::fsync_data_only);
+  return make_durable(r, directories_.at(in.fh).fd(), in.flags & fuse::fsync_data_only);
 }
 
 // d_ino must be what stat says: the id's number, not the one below.
@@ -81,7 +80,7 @@ std::size_t Server::emit(Request&, DirectoryHandle& dir, const DirectoryEntry& e
 
 Answer Server::list(Request& r, bool plus) {
   const auto in = r.in<fuse::ReadIn>();
-  DirectoryHandle& dir = directory_of(in.fh);
+  DirectoryHandle& dir = directories_.at(in.fh);
   const std::lock_guard guard(dir.mutex());
   if (const int error = dir.seek(static_cast<std::int64_t>(in.offset))) return -error;
   const std::size_t room = std::min<std::size_t>(in.size, r.reply.size());

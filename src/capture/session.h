@@ -13,6 +13,7 @@
 #include "base/result.h"
 #include "base/types.h"
 #include "capture/file_ids.h"
+#include "capture/handover.h"
 #include "capture/holders.h"
 #include "capture/object_locks.h"
 #include "mirror/capture_log.h"
@@ -55,6 +56,11 @@ class Session {
   static Result<std::unique_ptr<Session>> mount(const SessionOptions& options, mirror::CaptureLog& log,
                                                 mirror::LeaseGate& lease, FileIds& ids,
                                                 std::function<void(const Error&)> on_fault);
+  // Goes on with a mount that another process left (hand_over), of the same options; there must be nobody left of that one who could touch the tree.
+  // Applications notice nothing. An error ends the connection, and with it what they have open.
+  static Result<std::unique_ptr<Session>> take_over(const SessionOptions& options, Handover from,
+                                                    mirror::CaptureLog& log, mirror::LeaseGate& lease, FileIds& ids,
+                                                    std::function<void(const Error&)> on_fault);
   // Aborts if still mounted, and waits for the threads.
   virtual ~Session() = default;
 
@@ -63,6 +69,10 @@ class Session {
   // Busy: someone holds it; `holders` says who; the mount is as before, unless error code is `timeout`: then it is no longer at its path,
   // but something unseen keeps it alive, and only abort() ends it.
   virtual Status unmount_and_wait(std::chrono::milliseconds patience, std::vector<Holder>* holders) = 0;
+  // For a successor on this machine: every request that was read is answered, the tree below synced, the threads end, and what comes then waits in
+  // the kernel. Success: this object is done; destroying it leaves the mount alone. An error leaves everything as it was, but after `io`: then it is
+  // aborted. `most_inodes`: more known to the kernel would take too long. ErrorCode::refused: this mount can't be handed over at all.
+  virtual Result<Handover> hand_over(std::chrono::milliseconds patience, std::size_t most_inodes) = 0;
   // Fence: no request is answered from now on, blocked callers get an error. Then the mount leaves its path (lazily). Doesn't wait.
   virtual void abort() = 0;
   // The connection is over, whoever ended it (the watchdog, `umount -f`): nothing is captured any more.

@@ -35,6 +35,8 @@ struct Request {
 // Bytes of the answer, or a negative errno, or no_answer (FORGET and the like).
 using Answer = std::int64_t;
 constexpr Answer no_answer = std::numeric_limits<Answer>::min();
+// Only over io_uring: the request stays unanswered, and its entry with it, until somebody handles it again (UringTransport::park).
+constexpr Answer held_answer = no_answer + 1;
 
 class Handler {
  public:

@@ -31,9 +31,27 @@ bool stay_on(unsigned cpu) {
   return sched_setaffinity(0, sizeof one, &one) == 0;
 }
 
+}  // namespace
+
+namespace {
+
+bool is_online(unsigned cpu) {
+  std::ifstream file("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/online");
+  char value = '1';  // the first one may have no such file
+  return !(file >> value) || value == '1';
+}
+
+}  // namespace
+
+bool uring_available() {
+  std::ifstream parameter("/sys/module/fuse/parameters/enable_uring");
+  std::string value;
+  return parameter >> value && (value == "Y" || value == "1");
+}
+
 // Where a worker runs. Who makes a small request waits for it, on the CPU whose queue it is in: there the switch to the worker and back costs a few
 // us, and several times that on a CPU that has to be woken up first. Bulk is copied side by side by all CPUs instead.
-class Place {
+class UringTransport::Place {
  public:
   Place(unsigned cpu, const cpu_set_t& anywhere) : cpu_(cpu), anywhere_(anywhere), near_(stay_on(cpu)) {}
   void after(std::size_t bytes) {
@@ -55,14 +73,6 @@ class Place {
   unsigned small_ = 0;
 };
 
-}  // namespace
-
-bool uring_available() {
-  std::ifstream parameter("/sys/module/fuse/parameters/enable_uring");
-  std::string value;
-  return parameter >> value && (value == "Y" || value == "1");
-}
-
 // Who starts threads learns here how registering went.
 struct UringTransport::Registration {
   std::mutex mutex;
@@ -79,25 +89,29 @@ struct UringTransport::Registration {
 
 // A thread's own ring with its one entry.
 struct UringTransport::Ring {
+  explicit Ring(EntryBuffers& all) : buffers(all) {}
+  EntryBuffers& buffers;
+  std::optional<unsigned> slot;  // owned, unless its request is held
   io_uring ring{};
-  PageBuffer header{sizeof(fuse::UringHeader)}, payload{max_write_bytes};
   iovec parts[2];
   bool open = false;
 
   ~Ring() {
     if (open) io_uring_queue_exit(&ring);
+    if (slot) buffers.give_back(*slot);
   }
-  fuse::UringHeader& head() { return *reinterpret_cast<fuse::UringHeader*>(header.data()); }
+  fuse::UringHeader& head() { return *buffers.header(*slot); }
+  std::span<std::uint8_t> payload() { return buffers.payload(*slot); }
 
   int init() {
-    if (!header.data() || !payload.data()) return ENOMEM;
+    if (!slot) return ENOMEM;
     io_uring_params params{};
     params.flags = IORING_SETUP_SQE128 | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
     if (const int error = io_uring_queue_init_params(1, &ring, &params); error < 0) return -error;
     open = true;
     io_uring_register_ring_fd(&ring);
-    parts[0] = {header.data(), sizeof(fuse::UringHeader)};
-    parts[1] = {payload.data(), payload.size()};
+    parts[0] = {&head(), sizeof(fuse::UringHeader)};
+    parts[1] = {payload().data(), payload().size()};
     return 0;
   }
 
@@ -131,10 +145,11 @@ struct UringTransport::Ring {
 };
 
 UringTransport::UringTransport(int device, Handler& handler, unsigned threads_per_queue, unsigned most_threads,
-                               std::function<void()> touch)
+                               std::unique_ptr<EntryBuffers> buffers, std::function<void()> touch)
     : device_(device),
       handler_(handler),
       threads_per_queue_(std::max(2U, threads_per_queue)),
+      buffers_(std::move(buffers)),
       touch_(std::move(touch)) {
   if (sched_getaffinity(0, sizeof anywhere_, &anywhere_) != 0) CPU_ZERO(&anywhere_);  // then nobody gets off its CPU
   for (unsigned i = 0; i < possible_cpus(); ++i) {
@@ -145,18 +160,91 @@ UringTransport::UringTransport(int device, Handler& handler, unsigned threads_pe
 
 UringTransport::~UringTransport() { join(); }
 
-Status UringTransport::start() {
+std::size_t UringTransport::buffers_needed(unsigned threads_per_queue, unsigned most_threads) {
+  return std::size_t{possible_cpus()} * std::max({2U, threads_per_queue, most_threads});
+}
+
+Status UringTransport::start(const std::vector<Parked>& parked) {
+  bar_nudges(false, {});
   auto registration = std::make_shared<Registration>();
+  const bool late = !parked.empty();
   unsigned wanted = 0;
+  {
+    const std::lock_guard guard(parked_mutex_);
+    parked_.clear();
+  }
+  for (const Parked& one : parked) {
+    if (one.queue >= queues_.size()) return fail(ErrorCode::corrupt, "there is no queue {} here", one.queue);
+    queues_[one.queue]->threads.fetch_add(1);
+    HF_TRY(workers_.add("hf-fuse-" + std::to_string(one.queue),
+                        [this, one, registration] { go_on(one.queue, one.slot, registration); }));
+    ++wanted;
+  }
   for (unsigned q = 0; q < queues_.size(); ++q)
-    for (unsigned t = 0; t < threads_per_queue_; ++t) {
+    for (unsigned t = queues_[q]->threads; t < threads_per_queue_; ++t) {
       queues_[q]->threads.fetch_add(1);
-      HF_TRY(workers_.add("hf-fuse-" + std::to_string(q), [this, q, registration] { serve(q, registration, false); }));
+      HF_TRY(workers_.add("hf-fuse-" + std::to_string(q),
+                          [this, q, registration, late] { serve(q, registration, late); }));
       ++wanted;
     }
-  std::unique_lock lock(registration->mutex);
-  registration->changed.wait(lock, [&] { return registration->started == wanted || registration->error; });
-  if (registration->error) return fail_errno(registration->error, "the kernel refused FUSE over io_uring");
+  return wait_registered(*registration, wanted);
+}
+
+std::vector<UringTransport::Parked> UringTransport::parked() const {
+  const std::lock_guard guard(parked_mutex_);
+  return parked_;
+}
+
+std::vector<unsigned> UringTransport::unparked() const {
+  std::vector<unsigned> count;
+  for (unsigned q = 0; q < queues_.size(); ++q) count.push_back(is_online(q) ? queues_[q]->threads.load() : 0);
+  return count;
+}
+
+// Some more: workers are added when others wait.
+std::size_t UringTransport::folders_to_park() const {
+  constexpr std::size_t more_a_queue = 4;
+  std::size_t all = 0;
+  for (const unsigned threads : unparked()) all += threads ? threads + more_a_queue : 0;
+  return all;
+}
+
+Status UringTransport::park(std::vector<Descriptor> folders, std::chrono::milliseconds patience) {
+  constexpr std::chrono::milliseconds look_again{5};
+  const auto until = std::chrono::steady_clock::now() + patience;
+  bar_nudges(true, patience);
+  std::vector<unsigned> sent(queues_.size());
+  for (;;) {
+    bool all = true;
+    const std::vector<unsigned> left = unparked();
+    for (unsigned q = 0; q < queues_.size(); ++q) {
+      if (left[q] == 0) continue;
+      all = false;
+      const auto ended = [&](const Parked& one) { return one.queue == q; };
+      const std::vector<Parked> now = parked();
+      const auto arrived = static_cast<unsigned>(std::count_if(now.begin(), now.end(), ended));
+      for (; sent[q] < arrived + left[q] && !folders.empty(); ++sent[q]) {
+        // The release goes to the queue of the CPU that it is made on.
+        bool there = false;
+        std::thread([&] {
+          if (there = stay_on(q); there) folders.back() = Descriptor();
+        }).join();
+        if (!there) return fail(ErrorCode::busy, "capture may not use CPU {}", q);
+        folders.pop_back();
+      }
+    }
+    if (all) return {};
+    if (std::chrono::steady_clock::now() > until)
+      return fail(ErrorCode::busy, "requests are under way for longer than {} ms", patience.count());
+    std::unique_lock lock(parked_mutex_);
+    parked_changed_.wait_for(lock, look_again);
+  }
+}
+
+Status UringTransport::wait_registered(Registration& registration, unsigned wanted) {
+  std::unique_lock lock(registration.mutex);
+  registration.changed.wait(lock, [&] { return registration.started == wanted || registration.error; });
+  if (registration.error) return fail_errno(registration.error, "the kernel refused FUSE over io_uring");
   return {};
 }
 
@@ -197,10 +285,28 @@ void UringTransport::bar_nudges(bool bar, std::chrono::milliseconds patience) {
 
 void UringTransport::serve(unsigned queue, std::shared_ptr<Registration> registration, bool late) {
   Place place(queue, anywhere_);
-  Ring ring;
+  Ring ring(*buffers_);
+  ring.slot = buffers_->take();
+  if (open_entry(ring, queue, *registration, late)) serve_entry(ring, queue, place);
+  queues_[queue]->threads.fetch_sub(1);
+}
+
+// With an entry that is there already: the request in it is the first one.
+void UringTransport::go_on(unsigned queue, unsigned slot, std::shared_ptr<Registration> registration) {
+  Place place(queue, anywhere_);
+  Ring ring(*buffers_);
+  ring.slot = slot;
+  const int error = ring.init();
+  registration->done(error);
+  if (!error) serve_entry(ring, queue, place);
+  queues_[queue]->threads.fetch_sub(1);
+}
+
+// True: a request stands in the entry.
+bool UringTransport::open_entry(Ring& ring, unsigned queue, Registration& registration, bool late) {
   if (const int error = ring.init()) {
-    registration->done(error);
-    return;
+    registration.done(error);
+    return false;
   }
   ring.prepare(device_, fuse::uring_register, queue, 0);
   // With deferred completions a refusal shows in the completion queue after the submission, an acceptance shows nothing.
@@ -208,34 +314,43 @@ void UringTransport::serve(unsigned queue, std::shared_ptr<Registration> registr
   io_uring_cqe* cqe = nullptr;
   int refusal = submitted < 0 ? -submitted : 0;
   if (!refusal && io_uring_peek_cqe(&ring.ring, &cqe) == 0 && cqe->res < 0) refusal = -cqe->res;
-  registration->done(refusal);
-  if (refusal) return;
+  registration.done(refusal);
+  if (refusal) return false;
   if (late && !cqe) nudge(queue);
-  int result = 0;
-  if (cqe)
-    io_uring_cqe_seen(&ring.ring, cqe);  // a request was there at once
-  else
-    result = ring.wait();
-  while (result == 0) {
-    place.after(handle_entry(ring, queue));
-    result = ring.wait();
-  }
+  if (!cqe) return ring.wait() == 0;
+  io_uring_cqe_seen(&ring.ring, cqe);  // a request was there at once
+  return true;
 }
 
-std::size_t UringTransport::handle_entry(Ring& ring, unsigned queue) {
+void UringTransport::serve_entry(Ring& ring, unsigned queue, Place& place) {
+  do {
+    std::size_t bytes = 0;
+    if (!handle_entry(ring, queue, bytes)) {
+      const std::lock_guard guard(parked_mutex_);
+      parked_.push_back({*ring.slot, static_cast<std::uint16_t>(queue)});
+      ring.slot.reset();  // it stays taken
+      parked_changed_.notify_all();
+      return;
+    }
+    place.after(bytes);
+  } while (ring.wait() == 0);
+}
+
+bool UringTransport::handle_entry(Ring& ring, unsigned queue, std::size_t& bytes) {
   fuse::UringHeader& head = ring.head();
   Request request;
   std::memcpy(&request.head, head.in_out, sizeof request.head);
   const std::size_t fixed_bytes = fuse::fixed_size(request.op());
   // The kernel copies what it has of the fixed argument; stale bytes of the request before must not show behind it.
   request.fixed = head.op_in;
-  request.args = {ring.payload.data(), std::min<std::size_t>(head.entry.payload_size, ring.payload.size())};
-  request.reply = {ring.payload.data(), ring.payload.size()};
+  request.args = ring.payload().subspan(0, std::min<std::size_t>(head.entry.payload_size, ring.payload().size()));
+  request.reply = ring.payload();
   request.queue = queue;
   request.transport = this;
   const std::uint64_t commit_id = head.entry.commit_id;
-  const std::size_t bytes = request.args.size();
+  bytes = request.args.size();
   const Answer answer = handler_.handle(request);
+  if (answer == held_answer) return false;
   fuse::OutHeader out{sizeof out, 0, request.head.unique};
   if (answer < 0 && answer != no_answer) out.error = static_cast<std::int32_t>(answer);
   const std::uint32_t body = answer > 0 ? static_cast<std::uint32_t>(answer) : 0;
@@ -244,7 +359,8 @@ std::size_t UringTransport::handle_entry(Ring& ring, unsigned queue) {
   std::memset(head.op_in, 0, std::max<std::size_t>(fixed_bytes, 8));
   head.entry.payload_size = body;
   ring.prepare(device_, fuse::uring_commit_and_fetch, queue, commit_id);
-  return std::max<std::size_t>(bytes, body);
+  bytes = std::max<std::size_t>(bytes, body);
+  return true;
 }
 
 }  // namespace holdfast::capture

@@ -36,6 +36,11 @@ bool WorkerThreads::wait_idle(std::chrono::milliseconds patience) {
   return idle_.wait_for(lock, patience, [this] { return running_ == 0; });
 }
 
+void WorkerThreads::interrupt(int signal) {
+  const std::lock_guard guard(mutex_);
+  for (const pthread_t thread : threads_) pthread_kill(thread, signal);
+}
+
 Status WorkerThreads::add(std::string name, std::function<void()> body) {
   auto start = std::make_unique<Start>(Start{this, std::move(name), std::move(body)});
   pthread_attr_t attributes;

@@ -24,6 +24,8 @@ class WorkerThreads {
   void join();  // also threads added while joining
   // True when all have ended, false when patience ends first. Doesn't join them.
   bool wait_idle(std::chrono::milliseconds patience);
+  // A signal to all of them: it ends the system calls that wait.
+  void interrupt(int signal);
   unsigned running() const { return running_.load(std::memory_order_relaxed); }
 
  private:
