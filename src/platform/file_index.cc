@@ -157,6 +157,19 @@ Result<FileId> FileIndex::unused_block() {
   }
 }
 
+// One after the other, so that what a first copy gives ids lies together in the index: else each of them is a page of its own that is written anew.
+Result<FileId> FileIndex::next_in_block() {
+  const std::lock_guard lock(block_mutex_);
+  if (block_next_ == ids_in_block) {
+    HF_ASSIGN(block_, unused_block());
+    block_next_ = 0;
+  }
+  FileId id = block_;
+  id.bytes[6] = static_cast<std::uint8_t>(block_next_ >> 8);
+  id.bytes[7] = static_cast<std::uint8_t>(block_next_++);
+  return id;
+}
+
 Result<bool> FileIndex::knows_prefix(ByteView prefix) {
   const auto begins = [&](const void* id) { return std::memcmp(id, prefix.data(), prefix.size()) == 0; };
   {
@@ -230,7 +243,7 @@ Result<FileId> FileIndex::identify(int fd, const struct stat& st, SetNumber set)
   const std::lock_guard lock(inode_mutexes_[(st.st_ino * 0x9E3779B97F4A7C15ULL) >> 58]);
   HF_ASSIGN(FileId id, id_of(fd));
   if (!id.is_none()) return id;
-  id = fresh();
+  HF_ASSIGN(id, next_in_block());
   const auto give = [&] { return bind(fd, set, id, st.st_mode & S_IFMT); };
   if (around_)
     HF_TRY(around_(set, give));

@@ -93,6 +93,7 @@ class FileIndex final : public ports::IdBarrier {
   // What is durable, from this id on, in ascending order, until it says false.
   using Seen = std::function<bool(const FileId&, SetNumber, const FileHandle&)>;
   Status each_stored(const FileId& from, const Seen& see);
+  Result<FileId> next_in_block();
   Result<bool> knows_prefix(ByteView prefix);
   Status write_committing();
 
@@ -101,6 +102,10 @@ class FileIndex final : public ports::IdBarrier {
   unsigned dbi_ = 0;
   std::mutex pending_mutex_, commit_mutex_;
   std::unordered_map<FileId, Value> pending_, committing_;
+  static constexpr std::uint32_t ids_in_block = 65536;
+  std::mutex block_mutex_;  // taken before pending_mutex_
+  FileId block_;            // of identify(), in this process
+  std::uint32_t block_next_ = ids_in_block;
   std::array<std::mutex, 64> inode_mutexes_;  // identify of one inode by two threads
 };
 

@@ -72,6 +72,27 @@ class LiveTreeTest : public ::testing::Test {
   std::unique_ptr<PosixLiveTree> live;
 };
 
+// So that what is given together lies together in the index. Another process has others.
+TEST_F(LiveTreeTest, IdsAreGivenOneAfterTheOther) {
+  FileId last = make("0", "");
+  for (int i = 1; i < 300; ++i) {
+    const FileId next = make(std::to_string(i), "");
+    FileId expected = last;
+    if (++expected.bytes[7] == 0) ++expected.bytes[6];
+    ASSERT_EQ(next, expected);
+    last = next;
+  }
+  EXPECT_EQ(id_of("299"), last);
+  live.reset();
+  index.reset();
+  auto again = FileIndex::open(top + "/index");
+  ASSERT_TRUE(again);
+  index = std::move(*again);
+  std::ofstream(path("other")) << "";
+  const FileId other = id_of("other");
+  EXPECT_FALSE(std::equal(other.bytes.begin(), other.bytes.begin() + 6, last.bytes.begin()));
+}
+
 TEST_F(LiveTreeTest, AHintIsNoPromise) {
   const FileId written = make("written", "old"), removed = make("removed", "x"), replaced = make("replaced", "old");
   for (const FileId& id : {written, removed, replaced}) live->will_read(set, id);
