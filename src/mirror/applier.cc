@@ -331,6 +331,8 @@ Status Applier::stage(std::span<const log::Record> slice) {
 }
 
 Status Applier::apply_slice(std::span<const log::Record> slice) {
+  if (slice.front().kind == Kind::resync_end)
+    if (SetState* set = find(slice.front().set)) HF_TRY(set->tree->commit_ids());
   if (stands_alone(slice.front())) HF_TRY(checkpoint_now());
   HF_TRY(open_batch(slice));
   Status executed = execute(slice);
@@ -377,7 +379,7 @@ Status Applier::execute(std::span<const log::Record> slice) {
       HF_TRY(verify(r, set, batch.get()));
     else if (set->resync) {
       Staged& staged = staged_[r.set];
-      staged.ids_at_end = true;
+      staged.ids_later = !set->memory.partial && !captured(r.set, *set);
       if (r.kind == Kind::ship_dir && !batch->names_done(r.sequence))
         HF_TRY(stage_ahead(slice.subspan(at), *set->tree, set->memory, staged));
       HF_TRY(ResyncApply(*batch, set->memory, staged, hooks_.nak).apply(r));
@@ -393,7 +395,6 @@ Status Applier::execute(std::span<const log::Record> slice) {
   for (auto& [number, batch] : batches) HF_TRY(batch->flush());
   for (const auto& [number, staged] : staged_) {
     CHECK(staged.ahead.empty(), "a listing named less than it said");
-    if (staged.any_adopted) HF_TRY(find(number)->tree->commit_ids());
   }
   return {};
 }

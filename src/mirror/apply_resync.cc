@@ -41,6 +41,8 @@ Result<bool> ResyncApply::clear(const FileId& dir, std::string_view name, const 
   HF_ASSIGN(const auto found, tree_.lookup(dir, name));
   if (!found) return false;
   if (!keep.is_none() && found->id == keep) return true;
+  // In limbo nobody finds what has no durable id.
+  if (staged_.ids_later) HF_TRY(tree_.commit_ids());
   if (!found->id.is_none() && !is_folder(found->mode)) {
     HF_ASSIGN(const auto there, tree_.attributes(found->id));
     if (there && there->links > 1) {  // it stays reachable by another name, in the tree or in limbo
@@ -56,6 +58,7 @@ Status ResyncApply::bring(const FileId& id, const FileId& dir, std::string_view 
   Status done = tree_.bring(id, dir, name);
   if (done || done.error().code != ErrorCode::invalid) return done;
   // `dir` still lies below the folder that must come into it: in this tree only. Its own place is asked for: it may have been said already.
+  if (staged_.ids_later) HF_TRY(tree_.commit_ids());
   HF_TRY(tree_.set_aside(dir));
   ask(dir, nak_with_parent);
   return tree_.bring(id, dir, name);
@@ -311,7 +314,7 @@ Status ResyncApply::name_all(const log::Record& r) {
   auto& listing = memory_.listings[r.file];
   const bool bare = memory_.bare.contains(r.file);
   std::vector<log::ShipEntry> to_place;
-  bool any_staged = false;
+  bool any_new = false;
   log::ShipEntryReader reader(r.payload);
   for (std::size_t count = 0;; ++count) {
     HF_ASSIGN(const auto entry, reader.next());
@@ -335,7 +338,7 @@ Status ResyncApply::name_all(const log::Record& r) {
       if (found && found->id.is_none() && !is_known && found->mode == entry->mode && can_be_filled) {
         HF_TRY(tree_.adopt(r.file, entry->name, entry->id));
         if (memory_.partial) ask_for_contents(entry->id);
-        (staged_.ids_at_end ? staged_.any_adopted : any_staged) = true;
+        any_new = true;
         continue;
       }
     }
@@ -348,7 +351,7 @@ Status ResyncApply::name_all(const log::Record& r) {
     }
     if (!is_known) {
       HF_TRY(tree_.stage(entry->id, placeholder(entry->mode)));
-      any_staged = true;
+      any_new = true;
     }
     if (!again) {
       if (is_folder(entry->mode)) memory_.bare.insert(entry->id);
@@ -356,7 +359,7 @@ Status ResyncApply::name_all(const log::Record& r) {
     }
     to_place.push_back(*entry);
   }
-  if (any_staged) HF_TRY(tree_.commit_ids());
+  if (any_new && !staged_.ids_later) HF_TRY(tree_.commit_ids());
   std::unordered_set<FileId> placed;
   for (const auto& entry : to_place)
     HF_TRY(placed.insert(entry.id).second ? tree_.place(entry.id, r.file, entry.name)

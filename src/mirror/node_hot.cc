@@ -13,6 +13,15 @@ constexpr int hot_look_ms = 1000;
 // While a set is noted as a whole (its first copy gave ids to all of it, or too much was changed at once) this active's return would cost a
 // comparison of all of it: such notes go the sooner.
 constexpr int coarse_generations_are_shorter = 12;
+constexpr std::uint64_t sync_ahead_bytes = std::uint64_t{32} << 20;
+
+// Of a copy under way: what it wrote goes to the disk while it goes on, and the next checkpoint, which it does wait for, finds little to write.
+Status sync_ahead(const Applier& applier, ports::IdBarrier& ids) {
+  if (!applier.resyncing() || applier.unsynced_bytes() < sync_ahead_bytes) return {};
+  if (Status done = ids.make_ids_durable(); !done && done.error().code != ErrorCode::no_space) return done;
+  for (const auto& tree : applier.trees()) HF_TRY(tree->sync());
+  return {};
+}
 
 }  // namespace
 
@@ -137,11 +146,16 @@ void NodeLog::run_hot() {
   Epoch epoch;
   for (;;) {
     const bool scarce = hot_->wait_due(hot_look_ms);
+    bool leads = false;
     {
       const std::lock_guard lock(mutex_);
       if (stopped_ || !fault_.empty()) return;
-      if (role_ != Role::active || ended_) continue;
-      if (std::exchange(epoch, epoch_) != epoch_) turned_ns = ports_.times.steady_ns();
+      leads = role_ == Role::active && !ended_;
+      if (leads && std::exchange(epoch, epoch_) != epoch_) turned_ns = ports_.times.steady_ns();
+    }
+    if (!leads) {
+      if (Status synced = sync_ahead(applier_, ports_.ids); !synced) return fault(synced.error());
+      continue;
     }
     Status done = hot_->prepare_block();
     const HotStatus hot = hot_->status();

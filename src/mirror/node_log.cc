@@ -375,6 +375,9 @@ void NodeLog::run_applier() {
     if (applier_.dirty() && (now - last_checkpoint_ns >= config_.checkpoint_ms * 1'000'000 ||
                              applier_.unsynced_bytes() >= checkpoint_after_bytes)) {
       if (Status done = applier_.checkpoint(); !done) return fault(done.error());
+      // Those of a copy, so that they don't gather in memory: they have time until its end.
+      if (Status ids = ports_.ids.make_ids_durable(); !ids && ids.error().code != ErrorCode::no_space)
+        return fault(ids.error());
       last_checkpoint_ns = ports_.times.steady_ns();
     }
     const auto swept = sweep();

@@ -106,7 +106,7 @@ Status stage_ahead(std::span<const log::Record> rest, ports::Tree& tree, const R
     }
     staged.ahead.insert(id);
   }
-  return tree.commit_ids();
+  return staged.ids_later ? Status{} : tree.commit_ids();
 }
 
 }  // namespace holdfast::mirror

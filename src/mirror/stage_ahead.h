@@ -18,8 +18,10 @@ struct Staged {
 
   std::unordered_set<FileId> ahead;  // what listings will name, as long as they have not
   Sequence ahead_to;                 // listings up to here were looked at
-  // A resynchronization that a crash broke is done anew: the ids of what it adopted are made durable with the batch. Those of a repair at once.
-  bool ids_at_end = false, any_adopted = false;
+  // A first copy that a crash broke is done anew, and what has a name but no durable id is adopted then: its ids need to be durable when it is
+  // complete (applier.cc), or one of the names is taken away. All others at once: what changed only is not looked for elsewhere, and a history speaks
+  // of what it knows by id.
+  bool ids_later = false;
   // Made with the attributes that a ship_node of this batch says, which finds nothing left to do then; nothing else was said about them since.
   struct Dressed {
     Sequence by;

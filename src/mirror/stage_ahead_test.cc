@@ -74,6 +74,7 @@ class StageAhead : public ::testing::Test {
   void apply() {
     TreeBatch batch(tree_, names_);
     Staged staged;
+    staged.ids_later = ids_later_;
     for (std::size_t at = 0; at < batch_.size(); ++at) {
       if (batch_[at].kind == Kind::ship_dir) {
         const Status made = stage_ahead(std::span(batch_).subspan(at), tree_, memory_, staged);
@@ -95,6 +96,7 @@ class StageAhead : public ::testing::Test {
 
   Fuse fuse_;
   CountingTree tree_{set, fuse_};
+  bool ids_later_ = false;
   Sequence last_;
   NamesProgress names_;
   ResyncMemory memory_;
@@ -123,6 +125,18 @@ TEST_F(StageAhead, TheFilesOfManyFoldersCostOneCommitAndNoLookUp) {
     EXPECT_EQ((*attributes)->uid, 7U);
     EXPECT_EQ((*attributes)->size, 100U);
   }
+}
+
+// Whoever copies all of it looks at its names again after a crash, and makes the ids durable at the end.
+TEST_F(StageAhead, InAWholeCopyNoIdIsWaitedFor) {
+  const FileId a = id_of(10), file = id_of(11);
+  ids_later_ = true;
+  listing(root, {{a, "a", type_folder}});
+  listing(a, {{file, "file"}});
+  node(file, type_regular | 0644);
+  apply();
+  EXPECT_EQ(tree_.commits, 0);
+  EXPECT_EQ(named(a, "file"), file);
 }
 
 TEST_F(StageAhead, AFileWhoseBytesDoNotReachItsEndHasItsSize) {
