@@ -47,10 +47,17 @@ bool NodeLog::has_content_of(SetNumber set, Epoch protected_in) const {
 
 Status NodeLog::remove_set(SetNumber set) {
   const std::lock_guard one(transition_mutex_);
+  bool leaves_epoch = false;
   {
     const std::lock_guard lock(mutex_);
-    sets_.erase(set);
+    leaves_epoch = sets_.erase(set) != 0 && role_ == Role::active && hot_;
   }
+  // It may be here again after this node's end, should what this is about not be recorded then (a capture that could not be mounted): peers may
+  // have a copy of before, and what is done to the folder from now on is in no log.
+  if (leaves_epoch)
+    if (Status noted = hot_->with_whole_set(set, [] { return Status{}; });
+        !noted && noted.error().code != ErrorCode::stale)
+      return noted;
   for (const auto& s : senders()) s->set_removed(set);
   applier_.remove_tree(set);
   wake_applier();
@@ -67,7 +74,7 @@ Status NodeLog::add_tree_while_active(std::shared_ptr<ports::Tree> tree) {
   const std::lock_guard lock(marks_mutex_);
   // Remembered: this node was elected while the folder was not here.
   if (const NodeState state = snapshot(); state.marked.contains(set)) {
-    HF_ASSIGN(const std::string why, why_not_remembered(*tree, state, nullptr));
+    HF_ASSIGN(const std::string why, why_not_remembered(*tree, state, log_.durable(), nullptr));
     if (!why.empty())
       return tl::unexpected(Error{ErrorCode::refused, fmt::format("set {}: {}, and this node leads", set, why),
                                   "put the folder back that was there, or unprotect it, and protect it anew", 0});
@@ -102,7 +109,7 @@ Status NodeLog::doubt_if_not_ours(ports::Tree& tree) {
   const bool known = state.complete.contains(set) || state.resyncing.contains(set) || state.marked.contains(set);
   if (!known && !in_point && !state.rewind) return {};
   const std::optional<HotHeader> hot = hot_ ? std::optional(hot_->header()) : std::nullopt;
-  HF_ASSIGN(const std::string why, why_not_remembered(tree, state, hot ? &*hot : nullptr));
+  HF_ASSIGN(const std::string why, why_not_remembered(tree, state, log_.durable(), hot ? &*hot : nullptr));
   if (why.empty()) return {};
   if (state.rewind)
     return tl::unexpected(

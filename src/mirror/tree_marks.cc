@@ -54,9 +54,11 @@ std::optional<HotMark> decode_hot_mark(ByteView bytes) {
 
 // Truth table, of what is known:
 //   another root                                          another folder, whatever it carries
-//   the state says what the tree carries                  that, or a later one
+//   the state says what the tree carries                  that, or a later one, as far as a crash of this node can explain: nothing is applied that
+//                                                         is not in the log, and a log that begins anew is said to before anything of it is
 //   it led and did not hand over, notes of that epoch     their mark, at least as far as what was dropped
-Result<std::string> why_not_remembered(ports::Tree& tree, const NodeState& state, const HotHeader* hot) {
+Result<std::string> why_not_remembered(ports::Tree& tree, const NodeState& state, Sequence log_end,
+                                       const HotHeader* hot) {
   if (tree.is_another()) return std::string("another folder stands where the protected one was");
   if (const auto known = state.marked.find(tree.set()); known != state.marked.end()) {
     HF_ASSIGN(const Bytes bytes, tree.mark(ports::Mark::checkpoint));
@@ -64,6 +66,12 @@ Result<std::string> why_not_remembered(ports::Tree& tree, const NodeState& state
     if (!mark || *mark < known->second)
       return fmt::format("the folder is older than what this node remembers of it (sequence {} instead of {})",
                          mark ? mark->applied.value : 0, known->second.applied.value);
+    const bool same_log = mark->log_life == state.log_life;
+    const CheckpointMark furthest =
+        same_log ? CheckpointMark{state.log_life, log_end} : CheckpointMark{state.log_life + 1, Sequence(0)};
+    if (*mark > furthest)
+      return fmt::format("the folder is further than what this node has of its log (sequence {} instead of {})",
+                         mark->applied.value, same_log ? log_end.value : 0);
   }
   if (state.active_epoch == Epoch(0) || !hot || hot->epoch != state.active_epoch || hot->drawn == 0)
     return std::string();

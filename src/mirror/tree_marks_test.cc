@@ -18,7 +18,7 @@ class TreeMarks : public ::testing::Test {
     hot_.released = 4;
   }
   std::string why(const HotHeader* hot = nullptr) {
-    const auto told = why_not_remembered(tree_, state_, hot);
+    const auto told = why_not_remembered(tree_, state_, log_end_, hot);
     EXPECT_TRUE(told);
     return told.value_or("an error");
   }
@@ -28,6 +28,7 @@ class TreeMarks : public ::testing::Test {
   testing::Fuse fuse_;
   testing::MemoryTree tree_{1, fuse_};
   NodeState state_;
+  Sequence log_end_{90};
   HotHeader hot_;
 };
 
@@ -45,6 +46,22 @@ TEST_F(TreeMarks, APassivesTreeIsAtLeastAsFarAsItsState) {
   EXPECT_NE(why(), "");
   mark(CheckpointMark{2, Sequence(900)});
   EXPECT_NE(why(), "") << "before the log began anew";
+}
+
+// The disk of the state was put back to an older one: from there on the log would be applied to a tree that has had it.
+TEST_F(TreeMarks, APassivesTreeIsNoFurtherThanItsLog) {
+  state_.marked[1] = {3, Sequence(70)};
+  mark(CheckpointMark{3, Sequence(90)});
+  EXPECT_EQ(why(), "");
+  mark(CheckpointMark{3, Sequence(91)});
+  EXPECT_NE(why(), "");
+  mark(CheckpointMark{4, Sequence(1)});
+  EXPECT_NE(why(), "") << "the state said that the log began anew before anything was applied of it";
+  mark(CheckpointMark{5, Sequence(0)});
+  EXPECT_NE(why(), "");
+  state_.marked[1] = {2, Sequence(70)};
+  mark(CheckpointMark{2, Sequence(900)});
+  EXPECT_EQ(why(), "") << "it was not here when the log began anew, and nothing is known of the one of before";
 }
 
 TEST_F(TreeMarks, NotesSpeakOfATreeThatIsAtLeastAsFar) {

@@ -216,6 +216,31 @@ TEST_F(MirrorMarks, WhatWasProtectedInTheLastMomentsIsHere) {
   EXPECT_TRUE(*found);
 }
 
+// It was taken by a peer, and then could not be captured: what was done to the folder afterwards is in no log.
+TEST_F(MirrorMarks, WhatLeftTheEpochIsComparedAsAWhole) {
+  make_tree(a, 20);
+  ASSERT_TRUE(a.start(false) && b.start());
+  ASSERT_TRUE(a.log->promote(Epoch(1), true));
+  ASSERT_TRUE(b.log->follow(Epoch(1), a.id()));
+  ASSERT_TRUE(a.add_set(1, Epoch(1)));
+  connect(a, b);
+  ASSERT_TRUE(synchronized(a));
+  ASSERT_NO_FATAL_FAILURE(settle(a));  // that it gave ids to all of it is noted no more
+  ASSERT_TRUE(equal(a, b));
+  ASSERT_TRUE(a.log->remove_set(1));
+  const std::string file = a.tree_path() + "/t0/f7";
+  const auto when = std::filesystem::last_write_time(file);
+  std::fstream(file, std::ios::in | std::ios::out).put('?');
+  std::filesystem::last_write_time(file, when);
+  a.stop();
+  take_over(b, 2);
+  ASSERT_TRUE(a.start(false));
+  ASSERT_TRUE(a.add_set(1, Epoch(1)));
+  follow(a, b, 2);
+  ASSERT_TRUE(synchronized(b));
+  EXPECT_TRUE(equal(b, a));
+}
+
 TEST_F(MirrorMarks, ASetAddedToAnEpochIsMarkedBeforeItCounts) {
   make_tree(a);
   ASSERT_TRUE(a.start(false) && b.start());
