@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "daemon/holdfastd/json_read.h"
+
 namespace holdfast::daemon {
 namespace {
 
@@ -82,6 +84,17 @@ TEST(ClusterSettings, ShownValueCanBeSetAgain) {
     ASSERT_TRUE(again) << item.key << ": " << again.error().to_string();
     EXPECT_EQ(to_text(*again), to_text(c)) << item.key;
   }
+}
+
+// A passive is told of a new folder a moment before its mirror is.
+TEST(ClusterConfig, AMirrorThatDoesNotKnowAFolderIsNotWhole) {
+  ClusterConfig c;
+  EXPECT_TRUE(knows_every_set({{"sets", nlohmann::json::array()}}, c));
+  c.sets = {{1, "/srv/a", "", "write-back", 1}, {3, "/srv/b", "", "write-back", 2}};
+  EXPECT_TRUE(knows_every_set({{"sets", {{{"set", 3}}, {{"set", 1}, {"path", "/srv/a"}}}}}, c));
+  EXPECT_FALSE(knows_every_set({{"sets", {{{"set", 1}}}}}, c));
+  EXPECT_FALSE(knows_every_set({{"sets", nlohmann::json::array()}}, c));
+  EXPECT_TRUE(knows_every_set({{"complete", true}}, c)) << "an older one does not say";
 }
 
 TEST(ClusterSettings, ProfileDecidesTheLeaseUnlessSet) {

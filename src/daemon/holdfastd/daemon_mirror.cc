@@ -185,7 +185,8 @@ void Daemon::take_mirror_status(const nlohmann::json& status) {
   if (!engine_started_) return;
   const bool active = text_of(status, "role") == "active";
   if (const auto position = position_from(status, "position")) {
-    const bool complete = active || flag_of(status, "complete") || flag_of(member_of(status, "receive"), "complete");
+    const bool whole = flag_of(status, "complete") || flag_of(member_of(status, "receive"), "complete");
+    const bool complete = active || (whole && knows_every_set(status, config_));
     engine_->feed(cluster::in::MirrorState{*position, complete, Epoch(number_of(status, "sealed")),
                                            has_consistent_point(status), why_it_cant_lead(status)});
   }

@@ -172,7 +172,8 @@ void Daemon::send_seal(Epoch epoch, bool look_back) {
             log_warning("the mirror was not sealed for epoch {}: {}", epoch.value, position.error().to_string());
             return engine_->feed(cluster::in::SealFailed{epoch, position.error().to_string()});
           }
-          const bool complete = flag_of(*reply, "complete");
+          // A folder that it was not told of yet it would take for empty.
+          const bool complete = flag_of(*reply, "complete") && knows_every_set(*reply, config_);
           const bool fallback = flag_of(*reply, "fallback");
           engine_->feed(cluster::in::MirrorState{*position, complete, epoch, has_consistent_point(mirror_status_),
                                                  why_it_cant_lead(mirror_status_)});

@@ -2,10 +2,13 @@
 // Members of JSON that came from another process: a wrong type reads as absent, it never throws.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
 #include <nlohmann/json.hpp>
+
+#include "daemon/holdfastd/cluster_config.h"
 
 namespace holdfast::daemon {
 
@@ -42,6 +45,16 @@ inline const nlohmann::json& list_of(const nlohmann::json& json, const char* nam
   static const nlohmann::json none = nlohmann::json::array();
   const nlohmann::json& v = member_of(json, name);
   return v.is_array() ? v : none;
+}
+
+// Of the mirror's status, or its seal: it knows every protected folder that is recorded. An older one does not say.
+inline bool knows_every_set(const nlohmann::json& mirror, const ClusterConfig& config) {
+  if (!member_of(mirror, "sets").is_array()) return true;
+  const nlohmann::json& known = list_of(mirror, "sets");
+  return std::all_of(config.sets.begin(), config.sets.end(), [&](const SetConfig& recorded) {
+    return std::any_of(known.begin(), known.end(),
+                       [&](const nlohmann::json& one) { return number_of(one, "set") == recorded.set; });
+  });
 }
 
 // Of the mirror's status: not complete, but it could be promoted by force at a consistent point (I6).

@@ -44,6 +44,8 @@ Result<nlohmann::json> Service::seal(const Json& request) {
   HF_TRY(reap_sessions());
   HF_ASSIGN(auto sealed, log_->seal(epoch, request.value("look_back", false)));
   Json reply = {{"position", to_json(sealed.position)}, {"complete", sealed.complete}, {"clean", sealed.clean}};
+  reply["sets"] = Json::array();
+  for (const auto& set : sets()) reply["sets"].push_back({{"set", set->config().set}});
   if (sealed.fallback) reply["fallback"] = true;
   if (!sealed.no_fallback.empty()) reply["no_fallback"] = sealed.no_fallback;
   return reply;
