@@ -126,8 +126,9 @@ Status check_held(int folder, const std::string& path, const TreeLimits& limits,
 Status check_held_by(const std::string& path, const TreeLimits& told, const std::string& node) {
   if (!told.any()) return {};
   HF_ASSIGN(const UniqueFd tree, clone_tree(path));
-  HF_ASSIGN(const TreeLimits own, probe_limits(tree.get()));
-  return check_held(tree.get(), path, told.narrower_than(own), node);
+  HF_ASSIGN(const Probed own, probe_limits(tree.get()));
+  // What this node's own can hold is no reason to look at nothing, if it is not known.
+  return check_held(tree.get(), path, own.sure ? told.narrower_than(own.limits) : told, node);
 }
 
 }  // namespace holdfast::platform

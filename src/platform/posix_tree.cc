@@ -72,7 +72,7 @@ Status PosixTree::prepare() {
   HF_ASSIGN(grave_, make_folder(hidden_.get(), "grave"));
   HF_ASSIGN(staging_, make_folder(hidden_.get(), "new"));
   HF_TRY(dead_.empty(staging_.get()));
-  HF_ASSIGN(limits_, probe_limits(staging_.get()));
+  HF_ASSIGN(limits_, limits_of_tree(hidden_.get(), staging_.get()));
   for (const ports::Mark which : {ports::Mark::checkpoint, ports::Mark::hot}) {
     HF_ASSIGN(const Bytes there, mark(which));
     if (!there.empty()) continue;
@@ -221,7 +221,8 @@ Status PosixTree::dress(int fd, const struct stat& made, const ports::NewNode& n
 }
 
 Status PosixTree::stage_file(const FileId& id, const ports::NewNode& node) {
-  UniqueFd fd(::openat(staging_.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC | O_NOATIME, 0600));
+  // Nobody can open it as long as it has no name: most have their mode from the start.
+  UniqueFd fd(::openat(staging_.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC | O_NOATIME, node.mode & 0777));
   if (!fd) return fail_errno(errno, "cannot make a file (file system without O_TMPFILE?)");
   HF_TRY(index_.bind(fd.get(), set_, id, S_IFREG));
   struct stat st {};

@@ -37,11 +37,24 @@ constexpr const char* trial = "trusted.holdfast.trial";
 constexpr std::uint64_t ext4_block_head = 32 + 4;
 constexpr std::uint64_t own_room = ports::xattr_room(std::string_view(id_attribute).size(), 16);
 
-bool fits(int fd, std::size_t bytes) {
+constexpr const char* limits_attribute = "trusted.holdfast.limits";  // of the hidden folder
+constexpr std::uint8_t limits_version = 1;
+constexpr std::uint64_t nearly_full_bytes = std::uint64_t{64} << 20;
+
+// `sure`: false from the first thing on that did not fit, perhaps because nothing does now.
+bool fits(int fd, std::size_t bytes, bool& sure) {
   const std::vector<char> value(bytes, 'x');
   const bool done = ::fsetxattr(fd, trial, value.data(), value.size(), 0) == 0;
-  if (done) ::fremovexattr(fd, trial);
-  return done;
+  if (done) {
+    ::fremovexattr(fd, trial);
+    return true;
+  }
+  struct statfs now {};
+  const int error = errno;
+  const bool full = error == EDQUOT || ::fstatfs(fd, &now) != 0 ||
+                    now.f_bavail * static_cast<std::uint64_t>(now.f_bsize) < nearly_full_bytes || now.f_ffree == 0;
+  if (full) sure = false;
+  return false;
 }
 
 // The greatest value that is fine, if `least` is and all below a fine one are.
@@ -76,19 +89,19 @@ void set_by_kind(const struct statfs& fs, TreeLimits& out) {
   }
 }
 
-void try_xattrs(int fd, const struct statfs& fs, TreeLimits& out) {
+void try_xattrs(int fd, const struct statfs& fs, TreeLimits& out, bool& sure) {
   const auto block = static_cast<std::uint64_t>(fs.f_bsize);
   switch (static_cast<unsigned long>(fs.f_type)) {
     case EXT4_SUPER_MAGIC: {
       // With the feature ea_inode values are kept in inodes of their own.
-      const bool apart = fits(fd, std::min<std::size_t>(block, longest_value));
+      const bool apart = fits(fd, std::min<std::size_t>(block, longest_value), sure);
       out.set(apart ? Limit::xattr_names_bytes : Limit::xattrs_bytes, block - ext4_block_head - own_room);
       break;
     }
     case BTRFS_SUPER_MAGIC: {
       const std::size_t name = std::strlen(trial);
       constexpr std::uint64_t least = 2048;  // of its smallest nodes
-      const std::uint64_t value = greatest(least, longest_value, [&](std::uint64_t n) { return fits(fd, n); });
+      const std::uint64_t value = greatest(least, longest_value, [&](std::uint64_t n) { return fits(fd, n, sure); });
       if (value < longest_value) out.set(Limit::xattr_bytes, value + name);
       break;
     }
@@ -131,20 +144,59 @@ bool has_access_lists(int fd) {
 
 }  // namespace
 
-Result<TreeLimits> probe_limits(int folder) {
-  TreeLimits out;
+Result<Probed> probe_limits(int folder) {
+  Probed told;
+  TreeLimits& out = told.limits;
   struct statfs fs {};
   if (::fstatfs(folder, &fs) != 0) return fail_errno(errno, "cannot ask for the kind of a file system");
   set_by_kind(fs, out);
   const UniqueFd fd(::openat(folder, ".", O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600));
   if (!fd && errno != ENOSPC && errno != EDQUOT && errno != EOPNOTSUPP)
     return fail_errno(errno, "cannot make a file to try what its file system can hold");
-  try_xattrs(fd.get(), fs, out);
-  if (!fd) return out;
+  if (!fd) told.sure = false;
+  try_xattrs(fd.get(), fs, out, told.sure);
+  if (!fd) return told;
   try_size(fd.get(), out);
   try_times(fd.get(), out);
   if (!has_access_lists(fd.get())) out.set(Limit::access_list_bytes, 0);
-  return out;
+  return told;
+}
+
+//   value: version u8, kind of the file system u64, its id u64, then of each limit: which u8, most u64
+Result<TreeLimits> limits_of_tree(int hidden_folder, int folder) {
+  HF_ASSIGN(const Probed now, probe_limits(folder));
+  struct statfs fs {};
+  if (::fstatfs(folder, &fs) != 0) return fail_errno(errno, "cannot ask for the kind of a file system");
+  std::uint64_t fs_id = 0;
+  std::memcpy(&fs_id, &fs.f_fsid, std::min(sizeof fs_id, sizeof fs.f_fsid));
+  Bytes stored(256);
+  const ssize_t n = ::fgetxattr(hidden_folder, limits_attribute, stored.data(), stored.size());
+  stored.resize(n < 0 ? 0 : static_cast<std::size_t>(n));
+  if (now.sure) {
+    Bytes value;
+    ByteWriter w(value);
+    w.u8(limits_version);
+    w.u64(static_cast<std::uint64_t>(fs.f_type));
+    w.u64(fs_id);
+    for (std::size_t f = 0; f < ports::limit_count; ++f) {
+      const Limit what = TreeLimits::at(f);
+      if (now.limits.most(what) == ports::no_limit) continue;
+      w.u8(static_cast<std::uint8_t>(what));
+      w.u64(now.limits.most(what));
+    }
+    // Without space for it, or for want of anything else: it is asked anew each time, and only then matters that it was not kept.
+    if (value != stored) (void)::fsetxattr(hidden_folder, limits_attribute, value.data(), value.size(), 0);
+    return now.limits;
+  }
+  ByteReader r(stored);
+  const bool known = r.u8() == limits_version && r.u64() == static_cast<std::uint64_t>(fs.f_type) && r.u64() == fs_id;
+  TreeLimits before;
+  while (known && r.ok() && r.left() != 0) {
+    const std::uint8_t what = r.u8();
+    const std::uint64_t most = r.u64();
+    if (what >= 1 && what <= ports::limit_count) before.set(static_cast<Limit>(what), most);
+  }
+  return known && r.ok() ? before : now.limits;
 }
 
 std::string describe(Limit what, std::uint64_t most) {

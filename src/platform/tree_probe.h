@@ -11,9 +11,15 @@
 
 namespace holdfast::platform {
 
-// `folder`: a folder of our own, or any that may be written to; nothing stays in it. What can't be tried now (the disk is full) is given as the least
-// that this kind of file system holds.
-Result<ports::TreeLimits> probe_limits(int folder);
+struct Probed {
+  ports::TreeLimits limits;
+  bool sure =
+      true;  // false: something could not be tried for want of space, and is given as the least that this kind of file system holds
+};
+// `folder`: a folder of our own, or any that may be written to; nothing stays in it.
+Result<Probed> probe_limits(int folder);
+// The same, for a folder that is ours: what is sure is kept with it, and taken from there while the disk is full.
+Result<ports::TreeLimits> limits_of_tree(int hidden_folder, int folder);
 
 // A limit for people: "a symbolic link of more than 1023 bytes".
 std::string describe(ports::Limit what, std::uint64_t most);

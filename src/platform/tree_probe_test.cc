@@ -34,7 +34,8 @@ class TreeProbe : public ::testing::TestWithParam<Kind> {
     dir = UniqueFd(::open((folder / "disk").c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     const auto told = probe_limits(dir.get());
     ASSERT_TRUE(told) << told.error().to_string();
-    limits = *told;
+    limits = told->limits;
+    EXPECT_TRUE(told->sure);
   }
   std::uint64_t most(Limit what) const { return limits.most(what); }
   std::string at(const std::string& name) const { return folder / ("disk/" + name); }
@@ -138,6 +139,28 @@ TEST_P(TreeProbe, NothingStaysOfIt) {
   const auto names = std::distance(std::filesystem::directory_iterator(folder / "disk"), {});
   ASSERT_TRUE(probe_limits(dir.get()));
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder / "disk"), {}), names);
+}
+
+// Nothing more can be tried then, and what is said counts on all nodes.
+TEST_P(TreeProbe, AFullDiskHoldsWhatItHeldBefore) {
+  const UniqueFd hidden(::openat(dir.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const auto before = limits_of_tree(hidden.get(), dir.get());
+  ASSERT_TRUE(before);
+  EXPECT_EQ(*before, limits);
+  const UniqueFd fd(::open(at("big").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+  off_t end = 0;
+  for (off_t bytes = 64 << 20; bytes > 0;)
+    if (::fallocate(fd.get(), 0, end, bytes) == 0)
+      end += bytes;
+    else
+      bytes /= 2;
+  const auto full = limits_of_tree(hidden.get(), dir.get());
+  ASSERT_TRUE(full) << full.error().to_string();
+  EXPECT_EQ(*full, limits);
+  ::fremovexattr(hidden.get(), "trusted.holdfast.limits");
+  const auto unknown = probe_limits(dir.get());
+  ASSERT_TRUE(unknown);
+  if (unknown->limits != limits) EXPECT_FALSE(unknown->sure);
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -51,11 +51,11 @@ std::uint64_t bytes_free(const std::string& path) {
 json limits_of(const std::string& path) {
   json all = json::array();
   const auto fd = platform::open_file(there_of(path), O_RDONLY | O_DIRECTORY);
-  const auto limits = fd ? platform::probe_limits(fd->get()) : tl::unexpected(fd.error());
-  if (!limits) log_warning("what {} can hold is not known: {}", path, limits.error().to_string());
-  for (std::size_t i = 0; limits && i < ports::limit_count; ++i)
-    if (const auto what = ports::TreeLimits::at(i); limits->most(what) != ports::no_limit)
-      all.push_back({static_cast<unsigned>(what), limits->most(what)});
+  const auto told = fd ? platform::probe_limits(fd->get()) : tl::unexpected(fd.error());
+  if (!told) log_warning("what {} can hold is not known: {}", path, told.error().to_string());
+  for (std::size_t i = 0; told && i < ports::limit_count; ++i)
+    if (const auto what = ports::TreeLimits::at(i); told->limits.most(what) != ports::no_limit)
+      all.push_back({static_cast<unsigned>(what), told->limits.most(what)});
   return all;
 }
 
