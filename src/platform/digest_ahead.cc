@@ -81,6 +81,7 @@ std::optional<ports::Digest> DigestAhead::take(const FileId& id, std::uint64_t o
 }
 
 void DigestAhead::forget(const FileId& id) {
+  if (big_id_ == id) big_ = nullptr;
   const std::lock_guard lock(mutex_);
   std::erase_if(jobs_, [&](const auto& job) { return job->id == id; });
 }

@@ -59,6 +59,30 @@ TEST(DigestAhead, WhatChangesIsForgottenAndWhatWasNeverTakenGoes) {
   EXPECT_FALSE(ahead.take(id_of(3), 1, 1)) << "another part";
 }
 
+// It may be another inode that has the id next.
+TEST(DigestAhead, ABigFileThatChangedIsOpenedAnew) {
+  DigestAhead ahead;
+  int opened = 0;
+  const auto ask = [&](std::uint64_t offset) {
+    ahead.ask_big(
+        id_of(1),
+        [&] {
+          ++opened;
+          return std::make_shared<ReadOnce>(file_with("0123456789"), 10);
+        },
+        offset, 2);
+  };
+  ask(0);
+  ask(2);
+  EXPECT_EQ(opened, 1);
+  ahead.forget(id_of(2));
+  ask(4);
+  EXPECT_EQ(opened, 1);
+  ahead.forget(id_of(1));
+  ask(6);
+  EXPECT_EQ(opened, 2);
+}
+
 TEST(DigestAhead, ManyFilesInOrder) {
   DigestAhead ahead;
   std::size_t ready = 0;

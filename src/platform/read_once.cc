@@ -16,8 +16,9 @@ namespace {
 constexpr std::uint64_t piece_bytes = std::uint64_t{4} << 20;
 // Looked at ahead of what is read: more than the kernel reads ahead, or its pages would be taken for others'.
 constexpr std::uint64_t pieces_ahead = 16, pieces_at_once = 16;
-// The last ones stay for a moment: another thread may be reading there.
-constexpr std::uint64_t pieces_behind = 1;
+// The last ones stay for a moment: another thread may be reading there, and pages that were just read still wait in the CPUs' own lists: to drop
+// such the kernel asks all CPUs.
+constexpr std::uint64_t pieces_behind = 2;
 
 }  // namespace
 

@@ -16,7 +16,7 @@ namespace holdfast::platform {
 namespace {
 
 constexpr std::string_view own_attributes = "trusted.holdfast.";
-constexpr std::uint64_t ask_every = 256;
+constexpr std::uint64_t ask_every = 256, commit_every = 8192;
 
 class Walk {
  public:
@@ -32,13 +32,13 @@ class Walk {
     unmark(root.get(), st);
     levels_.push_back(read_folder(std::move(root)));
     if (!levels_.back()) return fail_errno(errno, "cannot read {}", path);
-    while (!levels_.empty()) {
-      if (done_.objects % ask_every == 0 && stop_()) {
+    while (!levels_.empty() && done_.to_the_end) {
+      if (done_.objects % ask_every == 0 && stop_())
         done_.to_the_end = false;
-        return done_;
-      }
-      step();
+      else
+        step();
     }
+    if (others_.index) HF_TRY(others_.index->commit());
     return done_;
   }
 
@@ -88,6 +88,8 @@ class Walk {
       ++done_.shared;
       return;
     }
+    // Found by nobody any more. A root's id may be another folder's by now (ports/tree.h).
+    const auto id = others_.index ? others_.index->id_of(fd) : Result<FileId>(FileId{});
     std::vector<std::string> names;
     Status did = for_each_xattr_name(fd, [&](const std::string& name) -> Status {
       if (name.starts_with(own_attributes)) names.push_back(name);
@@ -96,6 +98,8 @@ class Walk {
     for (const std::string& name : names)
       if (did && remove_xattr(fd, name.c_str()) != 0 && errno != ENODATA)
         did = fail_errno(errno, "cannot remove the attribute {}", name);
+    if (did && id && !id->is_none() && !id->is_root()) others_.index->forget(*id);
+    if (did && others_.index && done_.objects % commit_every == 0) did = others_.index->commit();
     if (did) return;
     if (done_.kept++ == 0) done_.why_kept = did.error().to_string();
   }

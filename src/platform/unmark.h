@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Takes Holdfast's own attributes (trusted.holdfast.*) off a folder that is not protected any more.
+// Takes Holdfast's own attributes (trusted.holdfast.*) off a folder that is not protected any more, and what it holds out of the index.
 #pragma once
 
 #include <sys/types.h>

@@ -119,9 +119,12 @@ TEST_F(UnmarkTest, AFileWithANameInAProtectedFolderKeepsItsId) {
   EXPECT_EQ(done->shared, 1U);
   EXPECT_EQ(id_of(other / "f"), id) << "a passive would find its object gone";
   EXPECT_FALSE(marked(at("d/e/g")));
+  EXPECT_FALSE((*index)->find(alone).value()) << "an index of all that was ever protected would only grow";
+  EXPECT_TRUE((*index)->find(id).value());
   others.folders.clear();
   ASSERT_TRUE(remove_marks(base_.path(), others, [] { return false; }));
   EXPECT_FALSE(marked(at("f"))) << "nothing else is protected in its file system";
+  EXPECT_FALSE((*index)->find(id).value());
 }
 
 // A folder is a protected one, in one or around one whatever the path is called.

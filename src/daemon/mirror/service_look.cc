@@ -10,6 +10,7 @@
 namespace holdfast::mirror_process {
 namespace {
 
+constexpr std::size_t most_looks = 8;  // each may hold some hundred MiB of old values in memory, which is locked
 constexpr std::uint64_t mib = 1ULL << 20;
 constexpr std::uint64_t most_by_itself = 1024 * mib, part_of_free = 10;  // a tenth
 constexpr std::uint64_t least_scratch = 16 * mib, most_asked_mib = 1ULL << 30;
@@ -56,6 +57,14 @@ Result<Service::AskedFor> Service::asked_for(const Json& request) {
   asked.look.batch = request.at("batch").get<std::uint64_t>();
   if (!log_) return fail(ErrorCode::unavailable, "not configured yet");
   drop_ended_looks();
+  {
+    const std::lock_guard lock(looks_mutex_);
+    if (looks_.size() >= most_looks)
+      return tl::unexpected(
+          Error{ErrorCode::refused,
+                fmt::format("{} views of the past are mounted on this node, and it takes no more", looks_.size()),
+                "holdfast look --list shows them, holdfast look --end DIR ends one", 0});
+  }
   std::vector<std::string> taken = {paths_.state_dir};
   for (const auto& set : sets()) taken.push_back(set->config().path);
   HF_TRY(check_place(asked.dir, taken));
