@@ -91,7 +91,8 @@ def _cached(name, build, say, what):
         finished = scratch / "finished"
         finished.mkdir()
         (scratch / "root").rename(finished / "root")
-        os.sync()               # the rename must not reach the disk before the contents
+        # The rename must not reach the disk before the contents. Not sync(): it waits for every file system of the host.
+        run(["sync", "--file-system", str(scratch)])
         finished.rename(CACHE / name)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
