@@ -31,13 +31,14 @@ struct PosixLiveTree::Opened {
 namespace {
 
 constexpr off_t read_ahead_bytes = 128 * 1024;  // from there on the kernel does it by itself
-constexpr std::size_t most_soon = 256, most_begun = 4;
+constexpr std::size_t most_soon = 256, most_begun = 4, most_listed = 128;
 
 class Object final : public ports::LiveObject {
  public:
   // `st`: as it is, and stays while the object is locked.
   Object(PosixLiveTree::Opened& opened, const struct stat& st, SetNumber set, const FileId& id, FileIndex& index)
       : opened_(opened), st_(st), set_(set), id_(id), index_(index) {}
+  std::vector<std::pair<FileId, UniqueFd>> listed;  // the first of the files that were opened for a listing
 
   Result<ports::NodeAttributes> attributes() override { return attributes_of(st_); }
 
@@ -79,12 +80,13 @@ class Object final : public ports::LiveObject {
     std::sort(names.begin(), names.end());
     for (auto& [ino, name, type] : names) {
       note_object_opened();
-      const UniqueFd child = open_child(opened_.fd(), name.c_str(), type);
+      UniqueFd child = open_child(opened_.fd(), name.c_str(), type);
       if (!child && errno == ENOENT) continue;
       struct stat st {};
       if (!child || ::fstatat(child.get(), "", &st, AT_EMPTY_PATH) != 0)
         return fail_errno(errno, "cannot open \"{}\"", name);
       HF_ASSIGN(const FileId id, index_.identify(child.get(), st, set_));
+      if (S_ISREG(st.st_mode) && listed.size() < most_listed) listed.emplace_back(id, std::move(child));
       listing.entries.push_back({std::move(name), id, st.st_mode & S_IFMT});
     }
     return listing;
@@ -178,7 +180,12 @@ std::shared_ptr<UniqueFd> PosixLiveTree::root_of(SetNumber set) const {
 // Files are closed after the lock is released: the last descriptor of one that was deleted frees all of it.
 void PosixLiveTree::reads_end(SetNumber set) {
   std::vector<Kept> closed;
+  Listed listed;
   const std::lock_guard lock(kept_mutex_);
+  if (const auto it = listed_.find(set); it != listed_.end()) {
+    listed = std::move(it->second);
+    listed_.erase(it);
+  }
   for (auto* kept : {&soon_, &begun_})
     std::erase_if(*kept, [&](Kept& k) {
       if (k.set != set) return false;
@@ -210,11 +217,19 @@ std::shared_ptr<PosixLiveTree::Opened> PosixLiveTree::take(SetNumber set, const 
   return nullptr;
 }
 
+UniqueFd PosixLiveTree::take_listed(SetNumber set, const FileId& id) {
+  const std::lock_guard lock(kept_mutex_);
+  Listed& listed = listed_[set];  // from now on those of this set are kept
+  const auto it = std::find_if(listed.begin(), listed.end(), [&](const auto& one) { return one.first == id; });
+  return it == listed.end() ? UniqueFd() : std::move(it->second);
+}
+
 void PosixLiveTree::will_read(SetNumber set, const FileId& id) {
   const auto root = root_of(set);
   const auto handle = root ? index_.find(id) : Result<std::optional<FileHandle>>{};
   if (!handle || !*handle || (*handle)->type_bits != S_IFREG) return;
-  auto fd = open_by_handle(root->get(), **handle, O_RDONLY | O_NOATIME);
+  Result<UniqueFd> fd = take_listed(set, id);
+  if (!*fd) fd = open_by_handle(root->get(), **handle, O_RDONLY | O_NOATIME);
   if (!fd || !*fd) return;
   ::posix_fadvise(fd->get(), 0, read_ahead_bytes, POSIX_FADV_WILLNEED);
   keep(soon_, most_soon, {set, id, std::make_shared<Opened>(Opened{**handle, std::move(*fd), nullptr})});
@@ -229,6 +244,7 @@ Status PosixLiveTree::with_object(SetNumber set, const FileId& id,
   if (!handle) return fail(ErrorCode::not_found, "{} is gone", id.to_hex());
   if (opened && opened->handle != *handle) opened = nullptr;
   Status status;
+  Listed listed;
   with_locked_(set, id, [&] {
     if (!opened) {
       const int flags = handle->type_bits == S_IFREG   ? O_RDONLY | O_NOATIME
@@ -249,7 +265,12 @@ Status PosixLiveTree::with_object(SetNumber set, const FileId& id,
     }
     Object object(*opened, st, set, id, index_);
     status = body(object);
+    listed = std::move(object.listed);
   });
+  if (!listed.empty()) {
+    const std::lock_guard lock(kept_mutex_);
+    if (const auto it = listed_.find(set); it != listed_.end()) it->second.swap(listed);
+  }
   if (opened && opened->once) keep(begun_, most_begun, {set, id, std::move(opened)});
   return status;
 }

@@ -9,6 +9,8 @@
 #include <memory>
 #include <mutex>
 #include <shared_mutex>
+#include <utility>
+#include <vector>
 
 #include "platform/file_index.h"
 #include "platform/unique_fd.h"
@@ -36,6 +38,8 @@ class PosixLiveTree final : public ports::LiveTree {
     FileId id;
     std::shared_ptr<Opened> opened;
   };
+  using Listed = std::vector<std::pair<FileId, UniqueFd>>;
+  UniqueFd take_listed(SetNumber set, const FileId& id);
   void keep(std::deque<Kept>& where, std::size_t most, Kept what);
   std::shared_ptr<Opened> take(SetNumber set, const FileId& id);
   std::shared_ptr<UniqueFd> root_of(SetNumber set) const;  // null: not here
@@ -46,6 +50,8 @@ class PosixLiveTree final : public ports::LiveTree {
   std::map<SetNumber, std::shared_ptr<UniqueFd>> roots_;
   std::mutex kept_mutex_;
   std::deque<Kept> soon_, begun_;  // to be read soon; big ones, read in part
+  // Files of the folder that was listed last, as they were opened for it: of a set of which anything is said to be read soon.
+  std::map<SetNumber, Listed> listed_;
 };
 
 }  // namespace holdfast::platform

@@ -93,6 +93,30 @@ TEST_F(LiveTreeTest, IdsAreGivenOneAfterTheOther) {
   EXPECT_FALSE(std::equal(other.bytes.begin(), other.bytes.begin() + 6, last.bytes.begin()));
 }
 
+TEST_F(LiveTreeTest, AFileThatWasListedIsNotOpenedAgain) {
+  const FileId file = make("file", "text"), other = make("other", "x");
+  const auto list = [&] {
+    ASSERT_TRUE(live->with_object(set, FileId::root(set), [](ports::LiveObject& object) -> Status {
+      HF_ASSIGN(const auto listing, object.list(0, 100, 100'000));
+      EXPECT_EQ(listing.entries.size(), 2U);
+      return {};
+    }));
+  };
+  const std::size_t before = open_files();
+  list();
+  EXPECT_EQ(open_files(), before) << "nothing is said to be read soon";
+  live->will_read(set, other);
+  list();
+  const std::uint64_t opened = objects_opened();
+  live->will_read(set, file);
+  EXPECT_EQ(objects_opened(), opened);
+  EXPECT_EQ(read(file, 0, 10), "text");
+  std::filesystem::remove(path("file"));
+  EXPECT_EQ(read(file, 0, 10), "");
+  live->reads_end(set);
+  EXPECT_EQ(open_files(), before);
+}
+
 TEST_F(LiveTreeTest, AHintIsNoPromise) {
   const FileId written = make("written", "old"), removed = make("removed", "x"), replaced = make("replaced", "old");
   for (const FileId& id : {written, removed, replaced}) live->will_read(set, id);

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 #include <vector>
 
 namespace holdfast::platform {
@@ -16,6 +17,8 @@ namespace {
 constexpr std::uint64_t piece_bytes = std::uint64_t{4} << 20;
 // Looked at ahead of what is read: more than the kernel reads ahead, or its pages would be taken for others'.
 constexpr std::uint64_t pieces_ahead = 16, pieces_at_once = 16;
+// Less than what is looked at ahead; and not more at once than the kernel takes.
+constexpr std::uint64_t asked_ahead_bytes = 2 * piece_bytes, asked_at_once_bytes = std::uint64_t{1} << 20;
 // The last ones stay for a moment: another thread may be reading there, and pages that were just read still wait in the CPUs' own lists: to drop
 // such the kernel asks all CPUs.
 constexpr std::uint64_t pieces_behind = 2;
@@ -23,17 +26,21 @@ constexpr std::uint64_t pieces_behind = 2;
 }  // namespace
 
 ReadOnce::ReadOnce(UniqueFd file, std::uint64_t size)
-    : file_(std::move(file)), pieces_((size + piece_bytes - 1) / piece_bytes) {
+    : file_(std::move(file)), size_(size), pieces_((size + piece_bytes - 1) / piece_bytes) {
   ::posix_fadvise(file_.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
 }
 
 ReadOnce::~ReadOnce() { drop_until(~std::uint64_t{0}); }
 
 std::int64_t ReadOnce::read(std::uint64_t offset, std::span<std::uint8_t> into) {
+  std::uint64_t ask = 0, ask_to = 0;
   {
     const std::lock_guard lock(mutex_);
     look_ahead(offset / piece_bytes);
+    ask = std::exchange(asked_to_, ask_to = ask_until(offset + into.size()));
   }
+  for (; ask < ask_to; ask += asked_at_once_bytes)
+    ::posix_fadvise(file_.get(), static_cast<off_t>(ask), asked_at_once_bytes, POSIX_FADV_WILLNEED);
   std::size_t done = 0;
   while (done < into.size()) {
     const ssize_t n = ::pread(file_.get(), into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
@@ -68,6 +75,13 @@ void ReadOnce::look_ahead(std::uint64_t piece) {
                                          [](unsigned char one) { return (one & 1) != 0; });
   }
   looked_to_ += count;
+}
+
+// What the kernel reads ahead by itself is too little to keep a fast disk busy while one reader computes.
+std::uint64_t ReadOnce::ask_until(std::uint64_t end) {
+  if (end > asked_to_ || end + 2 * asked_ahead_bytes < asked_to_) asked_to_ = end;  // it begins, or jumps
+  const std::uint64_t to = std::min(end + asked_ahead_bytes, size_);
+  return to < asked_to_ ? asked_to_ : to - (to - asked_to_) % asked_at_once_bytes;
 }
 
 void ReadOnce::drop_until(std::uint64_t piece) {

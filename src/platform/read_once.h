@@ -30,11 +30,13 @@ class ReadOnce {
 
  private:
   void look_ahead(std::uint64_t piece);
+  std::uint64_t ask_until(std::uint64_t end);
   void drop_until(std::uint64_t piece);
 
   const UniqueFd file_;
-  const std::uint64_t pieces_;
+  const std::uint64_t size_, pieces_;
   std::mutex mutex_;
+  std::uint64_t asked_to_ = 0;                     // bytes that the disk was asked for
   std::uint64_t looked_from_ = 0, looked_to_ = 0;  // pieces
   std::map<std::uint64_t, bool>
       ours_;  // pieces that were looked at and not passed: nothing of it was in the page cache
