@@ -32,7 +32,7 @@ CUT_S = 60
 
 # Small files of 1 to 8 KiB that no two are alike; arguments: folder, number.
 MAKE_TREE = r"""
-import os, random, sys
+import os, random, subprocess, sys
 root, count = sys.argv[1], int(sys.argv[2])
 chance = random.Random(1)
 pool = chance.randbytes(1 << 20)
@@ -43,7 +43,7 @@ for n in range(count):
     with open(f"{folder}/{n:07}", "wb", buffering=0) as file:
         at = chance.randrange(len(pool) - 8192)
         file.write(n.to_bytes(8, "little") + pool[at:at + chance.randrange(1024, 8192)])
-os.sync()
+subprocess.run(["sync", "-f", root], check=True)
 """
 MAKE_BIG = 'mkdir -p "$1"; head -c "$2" /dev/urandom > "$1/big"; sync -f "$1"'
 # The application that goes on: overwrites and syncs, some hundred times a second, until it is killed.
@@ -60,14 +60,14 @@ while True:
 """
 # One byte of every tenth folder's first file and so on: CHANGED files, one page each.
 CHANGE = r"""
-import os, sys
+import os, subprocess, sys
 root, count, changed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 for k in range(changed):
     n = k * (count // changed)
     fd = os.open(f"{root}/{n // 100:05}/{n:07}", os.O_RDWR)
     os.pwrite(fd, os.urandom(1024), 0)
     os.close(fd)
-os.sync()
+subprocess.run(["sync", "-f", root], check=True)
 """
 
 
@@ -89,9 +89,15 @@ class Ground:
         self.lab.sh(SOURCE, 'ssh-keyscan -H "$1" > /root/.ssh/known_hosts 2>/dev/null', CHANNEL[TARGET])
 
     def settle(self):
-        """Caches empty, disks quiet: every copy starts from the disk."""
+        """Caches empty, disks quiet: every copy starts from the disk. Only the two machines' own caches, where they can be told."""
         for node in (SOURCE, TARGET):
-            self.lab.sh(node, "sync; echo 3 > /proc/sys/vm/drop_caches", timeout_s=300)
+            self.lab.sh(node, "sync -f /srv; sync -f /var/lib", timeout_s=300)
+        groups = [Path("/sys/fs/cgroup/memory/holdfast-lab") / self.lab.name / node for node in (SOURCE, TARGET)]
+        if all((group / "memory.force_empty").exists() for group in groups):
+            for group in groups:
+                (group / "memory.force_empty").write_text("0")
+        else:
+            Path("/proc/sys/vm/drop_caches").write_text("3")
 
     @contextlib.contextmanager
     def application(self, root):
