@@ -129,6 +129,14 @@ TEST(Health, RestartsTwiceThenOnlyAlertsByDefault) {
   EXPECT_EQ(p.health.state(), HealthState::starting);
 }
 
+TEST(Health, WhatDoesNotRunHasNoGrace) {
+  Patient p;  // a supervisor that has just begun to look, at an application that died before
+  EXPECT_EQ(p.feed(Kind::gone, 2), "");
+  EXPECT_EQ(p.feed(Kind::gone), "alert restart");
+  EXPECT_EQ(p.feed(Kind::restart_done), "");
+  EXPECT_EQ(p.feed(Kind::probe_failed, 10), "") << "now it recovers";
+}
+
 TEST(Health, AsksForASwitchoverWhenTurnedOn) {
   HealthConfig config;
   config.rules[2].enabled = true;

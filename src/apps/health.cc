@@ -75,9 +75,9 @@ std::vector<HealthAction> Health::on_failure(std::int64_t now_ms, const std::str
                                              to_string(rule.action))}};
 }
 
-std::vector<HealthAction> Health::on_probe_failed(std::int64_t now_ms, const std::string& reason) {
+std::vector<HealthAction> Health::on_probe_failed(std::int64_t now_ms, const std::string& reason, bool gone) {
   reason_ = reason;
-  if (state_ == HealthState::starting && now_ms - since_ms_ < config_.start_grace_ms) return {};
+  if (!gone && state_ == HealthState::starting && now_ms - since_ms_ < config_.start_grace_ms) return {};
   ++failed_probes_;
   if (state_ == HealthState::healthy) enter(HealthState::suspect, now_ms);
   if (failed_probes_ < config_.probes_to_fail) return {};
@@ -103,7 +103,8 @@ std::vector<HealthAction> Health::step(std::int64_t now_ms, const HealthInput& i
     case Kind::probe_ok:
       return probed || state_ == HealthState::failed ? on_probe_ok(now_ms) : std::vector<HealthAction>{};
     case Kind::probe_failed:
-      return probed ? on_probe_failed(now_ms, input.reason) : std::vector<HealthAction>{};
+    case Kind::gone:
+      return probed ? on_probe_failed(now_ms, input.reason, input.kind == Kind::gone) : std::vector<HealthAction>{};
     case Kind::restart_done:
       // The grace of a start applies again: crash recovery takes its time.
       if (state_ == HealthState::restarting) enter(HealthState::starting, now_ms);

@@ -37,9 +37,10 @@ struct HealthConfig {
 };
 
 struct HealthInput {
-  enum class Kind { started, stopped, probe_ok, probe_failed, restart_done, restart_failed, cleared };
+  // `gone`: a failed probe, because nothing of it runs any more; then there is no recovery to wait for either.
+  enum class Kind { started, stopped, probe_ok, probe_failed, gone, restart_done, restart_failed, cleared };
   Kind kind = Kind::probe_ok;
-  std::string reason;  // one line, with probe_failed and restart_failed
+  std::string reason;  // one line, with probe_failed, gone and restart_failed
 };
 
 struct HealthAction {
@@ -63,7 +64,7 @@ class Health {
  private:
   void enter(HealthState state, std::int64_t now_ms);
   std::vector<HealthAction> on_probe_ok(std::int64_t now_ms);
-  std::vector<HealthAction> on_probe_failed(std::int64_t now_ms, const std::string& reason);
+  std::vector<HealthAction> on_probe_failed(std::int64_t now_ms, const std::string& reason, bool gone);
   std::vector<HealthAction> on_failure(std::int64_t now_ms, const std::string& reason);
 
   HealthConfig config_;

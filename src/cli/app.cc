@@ -32,7 +32,7 @@ struct Options {
   RollbackOptions rollback;
   LookOptions look;
   VerifyOptions verify;
-  std::string unprotect, make_active, member, key, value;
+  std::string unprotect, make_active, release, member, key, value;
   std::function<int(Session&)> run;
 };
 
@@ -146,14 +146,21 @@ void add_roles(CLI::App& app, Options& o) {
   failover->add_option("node", o.failover.node, "Node that takes over (default: this one)")->type_name("NODE");
   failover->add_flag("--force", o.failover.force,
                      "Also when changes are lost that only the old active has; asks first");
+  failover->add_flag("--although-it-answers", o.failover.although_it_answers,
+                     "With --force: the active still answers its clients: you end it in some other way");
   failover->add_option("--to", o.failover.to, "Take over as it was at this time or shadow; asks first")
       ->type_name("TIME|SHADOW");
   failover->add_flag("--yes", o.yes, "Don't ask");
   follows(failover, o);
 
-  CLI::App* release = command(app, o, "release", "End the hold after an automatic switchover", help::release,
-                              [](Session& s) { return release_command(s); });
+  CLI::App* release = command(app, o, "release", "Let a held node take over by itself again", help::release,
+                              [&o](Session& s) { return release_command(s, o.release); });
+  release->add_option("node", o.release, "The held node (default: the one there is)")->type_name("NODE");
   follows(release, o);
+
+  CLI::App* revert = command(app, o, "revert", "Move the role back to the node that gave it away by itself",
+                             help::revert, [](Session& s) { return revert_command(s); });
+  follows(revert, o);
 
   CLI::App* plan = command(app, o, "plan", "Show a plan with its steps (default: the running or last one)", help::plan,
                            [&o](Session& s) { return plan_command(s, o.plan); });

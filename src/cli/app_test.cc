@@ -421,9 +421,9 @@ TEST_F(Cli, MetricsAreText) {
 }
 
 TEST_F(Cli, HelpOfEveryCommandHasExamples) {
-  for (const char* name : {"init",        "token",    "join",     "protect", "unprotect", "status",  "wait",
-                           "make-active", "failover", "release",  "events",  "config",    "metrics", "plan",
-                           "timeline",    "shadow",   "rollback", "look",    "verify",    "member"}) {
+  for (const char* name : {"init",        "token",    "join",    "protect",  "unprotect", "status", "wait",
+                           "make-active", "failover", "release", "revert",   "events",    "config", "metrics",
+                           "plan",        "timeline", "shadow",  "rollback", "look",      "verify", "member"}) {
     const Outcome o = run({name, "--help"});
     EXPECT_EQ(o.status, exit_ok) << name;
     EXPECT_NE(o.out.find("Example"), std::string::npos) << name;

@@ -27,6 +27,7 @@ struct ProtectOptions {
 };
 struct FailoverOptions {
   bool force = false;
+  bool although_it_answers = false;
   std::string node, to;
 };
 struct TimelineOptions {
@@ -71,7 +72,8 @@ int protect_command(Session& session, const ProtectOptions& options);
 int unprotect_command(Session& session, const std::string& what);
 int make_active_command(Session& session, const std::string& node);
 int failover_command(Session& session, const FailoverOptions& options);
-int release_command(Session& session);
+int release_command(Session& session, const std::string& node);
+int revert_command(Session& session);
 int member_remove_command(Session& session, const std::string& name);
 int status_command(Session& session, const StatusOptions& options);
 int metrics_command(Session& session);

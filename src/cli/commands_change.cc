@@ -169,7 +169,7 @@ int failover_command(Session& session, const FailoverOptions& o) {
     const auto confirmed = session.confirm("A forced failover gives up changes that only the lost active has");
     if (!confirmed) return session.failure(confirmed.error());
   }
-  FailoverRequest request{o.force, o.node, ""};
+  FailoverRequest request{o.force, o.node, "", o.although_it_answers};
   if (!o.to.empty()) {
     const auto now = std::chrono::system_clock::now().time_since_epoch();
     const auto to = parse_when(o.to, std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());
@@ -189,9 +189,29 @@ int member_remove_command(Session& session, const std::string& name) {
                          name + " is no member any more");
 }
 
-int release_command(Session& session) {
-  return finish_accepted(session, session.send("POST", "/v1/release", json::object()),
-                         "released: the held node applies again and is a target");
+int release_command(Session& session, const std::string& node) {
+  return finish_accepted(session, session.send("POST", "/v1/release", to_json(ReleaseRequest{node})),
+                         "released: it may take over by itself again");
+}
+
+// The role goes back to who gave it away by itself.
+int revert_command(Session& session) {
+  const auto answer = session.get("/v1/status");
+  const auto status =
+      answer ? cluster_status_from_json(*answer) : Result<ClusterStatus>(tl::unexpected(answer.error()));
+  if (!status) return session.failure(status.error());
+  std::string held;
+  for (const NodeStatus& n : status->nodes)
+    if (n.held && n.role != "active") held = held.empty() ? n.name : held + ", " + n.name;
+  if (held.empty() || held.find(',') != std::string::npos)
+    return session.failure(Error{ErrorCode::refused,
+                                 held.empty() ? "no node is held, so there is nothing to revert" : held + " are held",
+                                 held.empty() ? "holdfast make-active NODE moves the role"
+                                              : "holdfast release NODE, then holdfast make-active NODE",
+                                 0});
+  const auto released = session.send("POST", "/v1/release", to_json(ReleaseRequest{held}));
+  if (!released) return session.failure(released.error());
+  return make_active_command(session, held);
 }
 
 int config_set_command(Session& session, const std::string& key, const std::string& value) {

@@ -172,12 +172,20 @@ Examples
   holdfast verify --stop)";
 
 inline constexpr const char* release = R"(
-After an automatic switchover the old active is held: it receives and votes, but applies nothing, so that its
-files stay as the failure left them. When you have looked at it, this lets it apply and be a target again.
-This version never holds a node, so there is nothing to release yet and the command says so.
+A node is held when it failed as the active too often in a short time (failures_limit, failures_minutes), or gave
+its role away by itself because an application failed there. It receives, applies and votes, but does not take over
+by itself, and make-active refuses it, until you have looked at it and release it. holdfast failover takes it as it is.
+
+Examples
+  holdfast release
+  holdfast release n1)";
+
+inline constexpr const char* revert = R"(
+After an automatic switchover: releases the node that gave its role away and makes it the active again, as
+holdfast release NODE and holdfast make-active NODE would.
 
 Example
-  holdfast release)";
+  holdfast revert)";
 
 inline constexpr const char* plan = R"(
 Examples

@@ -84,8 +84,7 @@ void add_node(Page& page, const NodeStatus& n, const Columns& c, std::int64_t no
   }
   page.add(line);
   if (n.held)
-    page.wrapped("held: receives and votes, but applies nothing and is no target; end it with: holdfast release", 5,
-                 Style::warn);
+    page.wrapped("held: does not take over by itself; end it with: holdfast release " + n.name, 5, Style::warn);
   if (n.sync_progress && !n.synchronized) {
     const control::SyncProgress& p = *n.sync_progress;
     Line bar(look, 5);

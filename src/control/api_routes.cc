@@ -126,8 +126,8 @@ Result<json> post_member_remove(ApiCall& c) {
 }
 
 Result<json> post_release(ApiCall& c) {
-  if (!c.body.empty()) return fail(ErrorCode::invalid, "release takes no members but actor");
-  return answer(c.handlers.release(c.caller));
+  HF_ASSIGN(const ReleaseRequest request, release_request_from_json(c.body));
+  return answer(c.handlers.release(c.caller, request));
 }
 
 Result<json> post_skip(ApiCall& c) {

@@ -62,7 +62,7 @@ class Handlers {
   virtual Result<Accepted> failover(const Caller&, const FailoverRequest&) = 0;
   // One that is dead, expired or not wanted: it has no vote and no copy any more.
   virtual Result<Accepted> member_remove(const Caller&, const MemberRemoveRequest&) = 0;
-  virtual Result<Accepted> release(const Caller&) = 0;
+  virtual Result<Accepted> release(const Caller&, const ReleaseRequest&) = 0;
   // An administrator gives up on a step that is being retried (PlanRunner::skip).
   virtual Result<Accepted> skip_step(const Caller&, const SkipStepRequest&) = 0;
   virtual Result<Accepted> config_set(const Caller&, const ConfigSetRequest&) = 0;

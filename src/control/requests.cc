@@ -71,7 +71,11 @@ void fields(V& v, MakeActiveRequest& t) {
 }
 template <class V>
 void fields(V& v, FailoverRequest& t) {
-  v("force", t.force), v("node", t.node), v("to", t.to);
+  v("force", t.force), v("node", t.node), v("to", t.to), v("although_it_answers", t.although_it_answers);
+}
+template <class V>
+void fields(V& v, ReleaseRequest& t) {
+  v("node", t.node);
 }
 template <class V>
 void fields(V& v, MemberRemoveRequest& t) {
@@ -124,11 +128,13 @@ HF_JSON_BOTH(AdmitReply, admit_reply_from_json, "answer to join", Unknown::ignor
 HF_JSON_BOTH(ProtectRequest, protect_request_from_json, "protect", Unknown::refused)
 HF_JSON_BOTH(ProtectReply, protect_reply_from_json, "answer to protect", Unknown::ignored)
 HF_JSON_BOTH(UnprotectRequest, unprotect_request_from_json, "unprotect", Unknown::refused)
+HF_JSON_BOTH(ReleaseRequest, release_request_from_json, "release", Unknown::refused)
 HF_JSON_BOTH(MakeActiveRequest, make_active_request_from_json, "make-active", Unknown::refused)
 // A node that knows of no points must not be told of none.
 nlohmann::json to_json(const FailoverRequest& value) {
   nlohmann::json json = write_fields(value);
   if (value.to.empty()) json.erase("to");
+  if (!value.although_it_answers) json.erase("although_it_answers");
   return json;
 }
 Result<FailoverRequest> failover_request_from_json(const nlohmann::json& json) {

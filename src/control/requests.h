@@ -111,6 +111,12 @@ struct FailoverRequest {
   bool force = false;  // accept the loss that the refusal names
   std::string node;    // empty = this node
   std::string to;      // take over at this point of its history (control/when.h); empty = with all it has
+  bool although_it_answers =
+      false;  // with force: the active still answers at a public address, and is to be ended some other way
+};
+
+struct ReleaseRequest {
+  std::string node;  // empty = the one that is held
 };
 
 struct MemberRemoveRequest {
@@ -170,6 +176,7 @@ HF_JSON_REQUEST(ProtectReply, protect_reply_from_json);
 HF_JSON_REQUEST(UnprotectRequest, unprotect_request_from_json);
 HF_JSON_REQUEST(MakeActiveRequest, make_active_request_from_json);
 HF_JSON_REQUEST(FailoverRequest, failover_request_from_json);
+HF_JSON_REQUEST(ReleaseRequest, release_request_from_json);
 HF_JSON_REQUEST(MemberRemoveRequest, member_remove_request_from_json);
 HF_JSON_REQUEST(SkipStepRequest, skip_step_request_from_json);
 HF_JSON_REQUEST(ConfigSetRequest, config_set_request_from_json);

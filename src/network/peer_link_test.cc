@@ -2,7 +2,10 @@
 // Real links over loopback with real certificates.
 #include "network/peer_link.h"
 
+#include "network/who_answers.h"
+
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
@@ -244,6 +247,31 @@ TEST_F(PeerLinkTest, ARenewedCertificateIsUsedWithoutARestart) {
   }));
   a.issue(node->dir, cluster_a, NodeId(1), PeerKind::node);
   EXPECT_TRUE(node->wait([&] { return node->ups.size() == 1; }));
+}
+
+TEST_F(PeerLinkTest, WhoAnswersIsToldByTheCertificate) {
+  auto node = side(a, cluster_a, NodeId(1), PeerKind::node);
+  const std::string at = port_of(*node);
+  auto asker = side(a, cluster_a, NodeId(2), PeerKind::node);
+  const auto who = who_answers(at, cluster_a, asker->dir, 5'000);
+  ASSERT_TRUE(who) << who.error().to_string();
+  EXPECT_EQ(who->id, NodeId(1));
+  auto stranger = side(b, cluster_b, NodeId(2), PeerKind::node);
+  EXPECT_FALSE(who_answers(at, cluster_b, stranger->dir, 5'000)) << "a member of another cluster is nobody here";
+  const int deaf =
+      socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);  // takes connections and says nothing, as a process that hangs
+  sockaddr_in any{};
+  any.sin_family = AF_INET;
+  any.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof any;
+  ASSERT_EQ(bind(deaf, reinterpret_cast<sockaddr*>(&any), length), 0);
+  ASSERT_EQ(listen(deaf, 4), 0);
+  getsockname(deaf, reinterpret_cast<sockaddr*>(&any), &length);
+  const auto silent = who_answers(fmt::format("127.0.0.1:{}", ntohs(any.sin_port)), cluster_a, asker->dir, 50);
+  ASSERT_FALSE(silent);
+  EXPECT_EQ(silent.error().code, ErrorCode::timeout);
+  close(deaf);
+  EXPECT_FALSE(who_answers("127.0.0.1:1", cluster_a, asker->dir, 50));
 }
 
 TEST_F(PeerLinkTest, OneWitnessServesTwoClustersByServerName) {

@@ -61,7 +61,7 @@ class Scribes:
         self.lab, self.lines, self.odd, self.stopping = lab, [], [], threading.Event()
         for node in nodes:
             lab.put(node, f"{PLACE}/scribe.py", (HERE / "scribe.py").read_text())
-            lab.sh(node, "sync")
+            lab.sh(node, "sync -f /opt")
         self.threads = [threading.Thread(target=self._follow, args=(node,)) for node in nodes]
         for thread in self.threads:
             thread.start()
@@ -273,6 +273,7 @@ def form(lab, nodes, witness):
     for machine in (*nodes, *(["w1"] if witness else [])):
         bend_clocks(lab, machine, library)
     lab.run_shown("cluster", "--mode", "fsync", "--protect", FOLDER, "--plugin", "postgresql", timeout_s=400)
+    lab.exec(nodes[0], "holdfast", "config", "set", "failures_limit", "0")     # nodes fail all the time
     postgres.create_ledger_database(lab, nodes[0])
     ledger.deploy(lab)
     ledger.set_up_tables(lab)

@@ -23,7 +23,7 @@ def bend_clocks(lab, machine, library):
     for unit in daemons(machine):
         lab.put(machine, f"/etc/systemd/system/{unit}.service.d/chaos.conf",
                 f"[Service]\nEnvironment=LD_PRELOAD={PLACE}/clock_offset.so\n")
-    lab.sh(machine, "systemctl daemon-reload; systemctl restart \"$@\" || true; sync", *daemons(machine))
+    lab.sh(machine, "systemctl daemon-reload; systemctl restart \"$@\" || true; sync -f /opt /etc", *daemons(machine))
 
 
 def build_clock(directory):

@@ -15,7 +15,7 @@ import time
 
 PAUSE_S = 0.02
 NOT_HERE = (errno.EROFS, errno.ENOENT, errno.EIO, errno.ENOTCONN, errno.ENODEV, errno.ECONNABORTED, errno.ESTALE, errno.EACCES,
-            errno.ENOSPC)
+            errno.ENOSPC, errno.ECANCELED)
 
 
 def last_number(fd):

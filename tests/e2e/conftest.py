@@ -88,6 +88,7 @@ class Ground:
 
     def furnish(self):
         active, _ = self.cluster.wait_synchronized()
+        self.cluster.cli(active, "config", "set", "failures_limit", "0")    # the tests make nodes fail all the time
         postgres.create_ledger_database(self.lab, active)
         ledger.deploy(self.lab)
         ledger.set_up_tables(self.lab)

@@ -68,7 +68,7 @@ def test_dirty_page_of_an_old_epoch_reaches_nothing(cluster, lab, folder):
         finally:
             holder.kill()
     print("the old epoch's application was told:", " ".join(line.strip() for line in answers))
-    lab.sh(old, "sync")
+    lab.sh(old, "sync -f /var/lib /srv")
     trees.wait_equal(cluster, FOLDER)
     for node in cluster.nodes:
         assert "TOO LATE" not in lab.sh(node, f"tr -d '\\0' < {FOLDER}/held"), f"{node} has what the old epoch wrote"

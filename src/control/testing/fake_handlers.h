@@ -83,7 +83,7 @@ class FakeHandlers : public Handlers {
   Result<Accepted> member_remove(const Caller& c, const MemberRemoveRequest& r) override {
     return accept("member_remove", c, r.name);
   }
-  Result<Accepted> release(const Caller& c) override { return accept("release", c, ""); }
+  Result<Accepted> release(const Caller& c, const ReleaseRequest& r) override { return accept("release", c, r.node); }
   Result<Accepted> skip_step(const Caller& c, const SkipStepRequest& r) override {
     return accept("skip_step", c, r.step);
   }

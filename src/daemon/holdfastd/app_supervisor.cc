@@ -261,7 +261,7 @@ AppSupervisor::Outcome AppSupervisor::check(const apps::Application& a) const {
   Outcome o;
   o.ok = true;
   auto systemd = platform::SystemdUnits::connect();
-  if (!systemd) return {false, systemd.error().message, {}, {}};
+  if (!systemd) return {false, false, systemd.error().message, {}, {}};
   for (const apps::Resource& r : a.resources) {
     const auto state = systemd->state(r.unit);
     const bool up = state && state->active == "active";
@@ -272,6 +272,7 @@ AppSupervisor::Outcome AppSupervisor::check(const apps::Application& a) const {
                            state ? state->sub : state.error().message});
     if (up || !o.ok) continue;
     o.ok = false;
+    o.gone = state && !state->running();
     o.reason = fmt::format("{} is {}", r.unit, state ? state->active : state.error().message);
   }
   if (!o.ok || a.probe != apps::ProbeKind::postgresql_write) return o;
@@ -299,7 +300,10 @@ void AppSupervisor::take(const std::string& name, const Outcome& outcome) {
     it->second.warnings = outcome.warnings;
     it->second.detail = outcome.reason;
     using Kind = apps::HealthInput::Kind;
-    actions = it->second.health.step(now_ms(), {outcome.ok ? Kind::probe_ok : Kind::probe_failed, outcome.reason});
+    actions = it->second.health.step(now_ms(), {outcome.ok     ? Kind::probe_ok
+                                                : outcome.gone ? Kind::gone
+                                                               : Kind::probe_failed,
+                                                outcome.reason});
   }
   act(name, actions);
 }

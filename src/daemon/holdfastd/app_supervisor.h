@@ -70,6 +70,7 @@ class AppSupervisor {
   };
   struct Outcome {
     bool ok = false;
+    bool gone = false;  // a unit of it does not run
     std::string reason;
     std::vector<control::ResourceStatus> resources;
     std::vector<std::string> warnings;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/holdfastd/cluster_config.h"
 
+#include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
 
 namespace holdfast::daemon {
@@ -70,8 +72,15 @@ void read_members(const json& j, ClusterConfig& c) {
   c.scrub_mib_s = j.value("scrub_mib_s", c.scrub_mib_s);
   c.automatic_failover = j.value("automatic_failover", c.automatic_failover);
   c.automatic_switchover = j.value("automatic_switchover", c.automatic_switchover);
+  c.false_failover_avoidance = j.value("false_failover_avoidance", c.false_failover_avoidance);
+  c.recovery_point_limit_s = j.value("recovery_point_limit_s", c.recovery_point_limit_s);
+  c.failures_limit = j.value("failures_limit", c.failures_limit);
+  c.failures_minutes = j.value("failures_minutes", c.failures_minutes);
   const json nodes = j.value("nodes", json::object());  // a name of its own: items() does not keep a temporary alive
-  for (const auto& [id, node] : nodes.items()) c.nodes[id].channel = node.at("channel").get<std::vector<std::string>>();
+  for (const auto& [id, node] : nodes.items())
+    c.nodes[id] = {node.at("channel").get<std::vector<std::string>>(),
+                   node.value("failures_s", std::vector<std::int64_t>{}), node.value("held", std::string()),
+                   node.value("held_since_s", std::int64_t{0})};
   for (const json& p : j.value("public", json::array()))
     c.public_addresses.push_back(
         {p.at("address").get<std::string>(), p.value("site", std::string()), p.value("policy", std::string("move"))});
@@ -91,6 +100,35 @@ const apps::Application* ClusterConfig::application(const std::string& applicati
   return nullptr;
 }
 
+const std::string& ClusterConfig::held(NodeId node) const {
+  static const std::string not_held;
+  const auto it = nodes.find(to_hex(node));
+  return it == nodes.end() ? not_held : it->second.held;
+}
+
+bool note_failure(ClusterConfig& config, NodeId node, std::int64_t now_s) {
+  const auto it = config.nodes.find(to_hex(node));
+  if (it == config.nodes.end() || config.failures_limit == 0) return false;
+  NodeConfig& n = it->second;
+  const std::int64_t since_s = now_s - std::int64_t{60} * config.failures_minutes;
+  std::erase_if(n.failures_s, [&](std::int64_t s) { return s < since_s || s > now_s; });
+  n.failures_s.push_back(now_s);
+  if (!n.held.empty() || n.failures_s.size() < config.failures_limit) return false;
+  n.held =
+      fmt::format("it failed as the active {} times within {} minutes", n.failures_s.size(), config.failures_minutes);
+  n.held_since_s = now_s;
+  return true;
+}
+
+bool release(ClusterConfig& config, NodeId node) {
+  const auto it = config.nodes.find(to_hex(node));
+  if (it == config.nodes.end() || it->second.held.empty()) return false;
+  it->second.held.clear();
+  it->second.held_since_s = 0;
+  it->second.failures_s.clear();
+  return true;
+}
+
 cluster::Settings ClusterConfig::settings() const {
   cluster::Settings s;
   s.lease_ms = lease_ms != 0 ? lease_ms : profile == "fast" ? 700 : 2000;
@@ -100,7 +138,11 @@ cluster::Settings ClusterConfig::settings() const {
 
 std::string to_text(const ClusterConfig& c) {
   json nodes = json::object(), publics = json::array(), applications = json::array(), sets = json::array();
-  for (const auto& [id, node] : c.nodes) nodes[id] = {{"channel", node.channel}};
+  for (const auto& [id, node] : c.nodes) {
+    nodes[id] = {{"channel", node.channel}};
+    if (!node.failures_s.empty()) nodes[id]["failures_s"] = node.failures_s;
+    if (!node.held.empty()) nodes[id].update({{"held", node.held}, {"held_since_s", node.held_since_s}});
+  }
   for (const auto& p : c.public_addresses)
     publics.push_back({{"address", p.address}, {"site", p.site}, {"policy", p.policy}});
   for (const auto& a : c.applications) applications.push_back(application_json(a));
@@ -126,6 +168,10 @@ std::string to_text(const ClusterConfig& c) {
               {"scrub_mib_s", c.scrub_mib_s},
               {"automatic_failover", c.automatic_failover},
               {"automatic_switchover", c.automatic_switchover},
+              {"false_failover_avoidance", c.false_failover_avoidance},
+              {"recovery_point_limit_s", c.recovery_point_limit_s},
+              {"failures_limit", c.failures_limit},
+              {"failures_minutes", c.failures_minutes},
               {"nodes", nodes},
               {"public", publics},
               {"applications", applications},

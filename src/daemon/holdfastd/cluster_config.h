@@ -16,8 +16,11 @@
 
 namespace holdfast::daemon {
 
-struct NodeAddresses {
-  std::vector<std::string> channel;  // addresses without port; each a path
+struct NodeConfig {
+  std::vector<std::string> channel;      // addresses without port; each a path
+  std::vector<std::int64_t> failures_s;  // when it failed as the active and another took over, Unix time, oldest first
+  std::string held;                      // why it is not a target of automatic role changes; empty: it is
+  std::int64_t held_since_s = 0;
 };
 
 struct PublicAddressConfig {
@@ -50,20 +53,30 @@ struct ClusterConfig {
   bool scrub = true;                          // the active compares its passives slowly, all the time
   std::uint32_t scrub_mib_s = 0;              // 0 = a week for all of it, at least 1 MiB/s
   bool automatic_failover = true;
-  bool automatic_switchover = false;           // of an application that restarts did not help
-  std::map<std::string, NodeAddresses> nodes;  // by node id, hex
+  bool automatic_switchover = false;     // of an application that restarts did not help
+  bool false_failover_avoidance = true;  // a passive first looks whether the active still answers at a public address
+  std::uint32_t recovery_point_limit_s = 60;  // async: who is further behind is no target; 0 = no limit
+  std::uint32_t failures_limit = 3;           // a node that failed so often is held; 0 = never
+  std::uint32_t failures_minutes = 60;        // ... within this time
+  std::map<std::string, NodeConfig> nodes;    // by node id, hex
   std::vector<PublicAddressConfig> public_addresses;
   std::vector<apps::Application> applications;
   std::vector<SetConfig> sets;
   std::uint16_t next_set = 1;
 
   const apps::Application* application(const std::string& application_name) const;
-  cluster::Settings settings() const;  // what the register's core needs of it
+  const std::string& held(NodeId node) const;  // why; empty when it is not
+  cluster::Settings settings() const;          // what the register's core needs of it
 };
 
 std::string to_text(const ClusterConfig& config);
 // Members that are missing get their defaults, wrong ones are an error.
 Result<ClusterConfig> config_from_text(const std::string& text);
+
+// The active failed and another node has taken over: noted, and held when it failed too often. Says whether it is held by this.
+bool note_failure(ClusterConfig& config, NodeId node, std::int64_t now_s);
+// It is a target again, and what it failed before counts no more. False: it was not held.
+bool release(ClusterConfig& config, NodeId node);
 
 // `config show`, and `config set KEY VALUE`: the changed copy, or one line that says what the key takes.
 std::vector<control::ConfigItem> config_items(const ClusterConfig& config);

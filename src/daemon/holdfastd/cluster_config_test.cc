@@ -73,6 +73,13 @@ TEST(ClusterSettings, AcceptedAndRefused) {
                         Case{"automatic_failover", "maybe", false},
                         Case{"public_addresses", "192.0.2.11/24", true},
                         Case{"public_addresses", "192.0.2.11", false},
+                        Case{"recovery_point_limit_s", "0", true},
+                        Case{"recovery_point_limit_s", "4", false},
+                        Case{"recovery_point_limit_s", "3600", true},
+                        Case{"false_failover_avoidance", "off", true},
+                        Case{"failures_limit", "0", true},
+                        Case{"failures_limit", "101", false},
+                        Case{"failures_minutes", "0", false},
                         Case{"colour", "blue", false}})
     EXPECT_EQ(with_setting(c, t.key, t.value).has_value(), t.ok) << t.key << " = " << t.value;
 }
@@ -95,6 +102,39 @@ TEST(ClusterConfig, AMirrorThatDoesNotKnowAFolderIsNotWhole) {
   EXPECT_FALSE(knows_every_set({{"sets", {{{"set", 1}}}}}, c));
   EXPECT_FALSE(knows_every_set({{"sets", nlohmann::json::array()}}, c));
   EXPECT_TRUE(knows_every_set({{"complete", true}}, c)) << "an older one does not say";
+}
+
+TEST(ClusterFailures, TooManyInTheTimeHoldANodeUntilItIsReleased) {
+  ClusterConfig c = example();
+  const NodeId node{0xa1};
+  EXPECT_FALSE(note_failure(c, node, 10'000));
+  EXPECT_FALSE(note_failure(c, node, 10'000 + 61 * 60)) << "the first one is too long ago to count";
+  EXPECT_FALSE(note_failure(c, node, 10'000 + 62 * 60));
+  EXPECT_TRUE(c.held(node).empty());
+  EXPECT_TRUE(note_failure(c, node, 10'000 + 63 * 60));
+  EXPECT_FALSE(note_failure(c, node, 10'000 + 64 * 60)) << "it is held already";
+  EXPECT_EQ(c.held(node), "it failed as the active 3 times within 60 minutes");
+  const auto again = config_from_text(to_text(c));
+  ASSERT_TRUE(again);
+  EXPECT_EQ(to_text(*again), to_text(c));
+  EXPECT_TRUE(release(c, node));
+  EXPECT_FALSE(release(c, node));
+  EXPECT_FALSE(note_failure(c, node, 10'000 + 65 * 60)) << "what was before the release counts";
+}
+
+TEST(ClusterFailures, NoLimitAndNoMemberCountNothing) {
+  ClusterConfig c = example();
+  const std::string before = to_text(c);
+  EXPECT_FALSE(note_failure(c, NodeId{0xb2}, 10'000));
+  EXPECT_EQ(to_text(c), before) << "a node that is no member any more must not come back";
+  c.failures_limit = 0;
+  for (int i = 0; i < 5; ++i) EXPECT_FALSE(note_failure(c, NodeId{0xa1}, 10'000 + i));
+}
+
+TEST(ClusterFailures, AClockThatWasSetBackForgets) {
+  ClusterConfig c = example();
+  for (int i = 0; i < 5; ++i) note_failure(c, NodeId{0xa1}, 100'000 - i * 10'000);
+  EXPECT_TRUE(c.held(NodeId{0xa1}).empty());
 }
 
 TEST(ClusterSettings, ProfileDecidesTheLeaseUnlessSet) {

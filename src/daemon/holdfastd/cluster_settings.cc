@@ -190,6 +190,30 @@ const std::vector<Setting>& table() {
       {"automatic_switchover", "on: switch over when restarts in place do not bring an application back",
        [](const ClusterConfig& c) { return on_off(c.automatic_switchover); },
        [](ClusterConfig& c, const std::string& v) { return parse_bool(v, c.automatic_switchover); }},
+      {"false_failover_avoidance",
+       "on: a passive that hears nothing of the active does not take over by itself while the active still answers at "
+       "a "
+       "public address",
+       [](const ClusterConfig& c) { return on_off(c.false_failover_avoidance); },
+       [](ClusterConfig& c, const std::string& v) { return parse_bool(v, c.false_failover_avoidance); }},
+      {"recovery_point_limit_s",
+       "in mode async: a passive that is further behind than this, in seconds, 5 to 86400, does not take over by "
+       "itself; "
+       "0: no limit",
+       [](const ClusterConfig& c) { return std::to_string(c.recovery_point_limit_s); },
+       [](ClusterConfig& c, const std::string& v) {
+         return v == "0" ? parse_number(v, 0, 0, c.recovery_point_limit_s)
+                         : parse_number(v, 5, 86'400, c.recovery_point_limit_s);
+       }},
+      {"failures_limit",
+       "a node that failed so often as the active within failures_minutes, 1 to 100, does not take over by itself "
+       "before "
+       "'holdfast release'; 0: never mind",
+       [](const ClusterConfig& c) { return std::to_string(c.failures_limit); },
+       [](ClusterConfig& c, const std::string& v) { return parse_number(v, 0, 100, c.failures_limit); }},
+      {"failures_minutes", "for how long a failure counts, 1 to 10080",
+       [](const ClusterConfig& c) { return std::to_string(c.failures_minutes); },
+       [](ClusterConfig& c, const std::string& v) { return parse_number(v, 1, 10'080, c.failures_minutes); }},
       {"public_addresses", "what clients use: ADDRESS/LENGTH or ADDRESS/LENGTH@SITE, comma between",
        [](const ClusterConfig& c) {
          std::vector<std::string> parts;

@@ -32,6 +32,8 @@ Daemon::~Daemon() {
   links_.reset();
   mirror_.reset();
   apps_.reset();
+  safety_.reset();
+  notes_.reset();
   setup_.reset();
   fencer_.reset();
   register_store_.reset();
@@ -49,6 +51,8 @@ Status Daemon::open() {
   setup_ = std::make_unique<Worker>();
   fencer_ = std::make_unique<Worker>();
   events_ = std::make_unique<Worker>();
+  safety_ = std::make_unique<Worker>();
+  notes_ = std::make_unique<Worker>();
   plans_ = std::make_unique<PlanKeeper>(*this);
   auto network =
       NetworkIdentity::create({[this](Epoch e) { return lease_word_->valid(e); },
@@ -92,6 +96,7 @@ void Daemon::run() {
   loop_.after(std::chrono::milliseconds(1), "first look at the mirror", [this] { poll_mirror(); });
   watch_lease();
   watch_schedule();
+  watch_active();
   loop_.run();
 }
 
@@ -147,6 +152,7 @@ Snapshot Daemon::snapshot() {
     s.fault = fault_;
     s.setup_error = setup_error_;
     s.certificate_error = certificate_error_;
+    s.active_answers_at = active_answers_at_;
     if (!engine_ || !engine_started_) return s;
     const Now now = engine_->now();
     const cluster::Core& core = engine_->core();

@@ -85,6 +85,7 @@ struct Snapshot {
   std::string fault;
   std::string setup_error;
   std::string certificate_error;  // of this node's own certificate
+  std::string active_answers_at;  // nothing is heard of the active, but it answers at this public address
 };
 
 class Daemon : public EngineHost, public InSync::Port {
@@ -140,6 +141,9 @@ class Daemon : public EngineHost, public InSync::Port {
   // This node can't do what an active must: the epoch is given back and everything fenced.
   void give_up_office(const std::string& reason, NodeId successor);
   NodeId last_passive_active() const { return before_office_; }
+  // Where a member can be met by clients, and at which of these doors that node answers now; empty: at none. Blocks; any thread.
+  static std::vector<std::string> public_doors(const ClusterConfig& config);
+  std::string address_where_answers(NodeId node, const std::vector<std::string>& doors, int timeout_ms) const;
 
  private:
   friend class ApiHandlers;
@@ -194,6 +198,12 @@ class Daemon : public EngineHost, public InSync::Port {
   bool has_captured_ = false;     // in this office
   std::int64_t lapsed_since_ms_ = 0;
   std::int64_t uncaptured_since_ms_ = 0;
+  // daemon_safety.cc
+  void watch_active();
+  void note_takeover(NodeId from, const std::string& hold_because);
+  std::string active_answers_at_;
+  std::int64_t active_answered_ms_ = 0;
+  bool asking_for_active_ = false;
   // daemon_setup.cc
   void take_value(const cluster::ValuePtr& value);
   void apply_setup();
@@ -230,6 +240,8 @@ class Daemon : public EngineHost, public InSync::Port {
   std::unique_ptr<Worker> setup_;   // units, addresses, mirror configuration
   std::unique_ptr<Worker> fencer_;  // what a fence does slowly
   std::unique_ptr<Worker> events_;  // event files wait for the disk
+  std::unique_ptr<Worker> safety_;  // looks for the active at its public addresses
+  std::unique_ptr<Worker> notes_;   // notes of failures wait for a majority
 
   bool member_ = false;
   bool founder_ = false;

@@ -15,6 +15,12 @@ constexpr auto poll_every = std::chrono::milliseconds(500);
 constexpr int hang_ms = 3'000;  // on an active: longer than a lease, so that nothing that is only slow costs the role
 constexpr std::int64_t passive_hang_ms = 15'000;  // nobody waits for it
 constexpr std::int64_t lapse_ms = 800;            // the mirror's watchdog acts 700 ms after the lapse
+
+// Of a peer in the mirror's status. One that is not known is no reason by itself: the state says what is wrong then.
+std::int64_t recovery_point_ms(const nlohmann::json& peer) {
+  return static_cast<std::int64_t>(real_of(peer, "recovery_point_s") * 1000);
+}
+
 }  // namespace
 
 void Daemon::mirror_connected() {
@@ -48,7 +54,7 @@ void Daemon::mirror_event(const nlohmann::json& e) {
     InSync::Peer peer{text_of(e, "state"), 0, 0};
     for (const auto& p : list_of(mirror_status_, "peers"))
       if (text_of(p, "node_id") == to_hex(*id))
-        peer = {peer.state, number_of(mirror_status_, "last_seq"), number_of(p, "acked_seq")};
+        peer = {peer.state, number_of(mirror_status_, "last_seq"), number_of(p, "acked_seq"), recovery_point_ms(p)};
     insync_->observe(*id, peer, steady_ms());
     // Attempts to connect to a peer that is down for a week are no events.
     std::string& told = channel_told_[*id];
@@ -193,11 +199,14 @@ void Daemon::take_mirror_status(const nlohmann::json& status) {
   if (office_epoch_.value == 0) return;
   watch_capture(active && flag_of(status, "mounted") && number_of(status, "epoch") == office_epoch_.value);
   if (office_epoch_.value == 0) return;
+  // In mode fsync nothing that was acknowledged can be lost, however old the rest is.
+  insync_->limit(config_.mode == "async" ? std::int64_t{1000} * config_.recovery_point_limit_s : 0);
   for (const auto& p : list_of(status, "peers")) {
     const auto id = node_id_from_hex(text_of(p, "node_id"));
     if (id)
-      insync_->observe(*id, {text_of(p, "state"), number_of(status, "last_seq"), number_of(p, "acked_seq")},
-                       steady_ms());
+      insync_->observe(
+          *id, {text_of(p, "state"), number_of(status, "last_seq"), number_of(p, "acked_seq"), recovery_point_ms(p)},
+          steady_ms());
   }
 }
 

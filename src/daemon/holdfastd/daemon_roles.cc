@@ -96,6 +96,10 @@ void Daemon::take_office(const cluster::out::BecomeActive& won, NodeId before) {
   event(order.kind == "failover" || order.back ? "warning" : "info", "role_active", order.actor,
         fmt::format("{} becomes the active of epoch {} ({})", node_.node_name, won.epoch.value, order.kind));
   plans_->promote(order);
+  // A node that gave the role away by itself is looked at before it may have it again; one that failed has failed once more.
+  const bool automatic = order.kind == "switchover" && order.actor == "holdfastd";
+  if (before != node_.node_id && (order.kind == "failover" || automatic))
+    note_takeover(before, automatic ? "it switched over by itself: " + order.reason : "");
   expected_ = {};
 }
 

@@ -234,6 +234,10 @@ Result<nlohmann::json> ApiHandlers::do_for_peer(const std::string& op, const Cal
     HF_ASSIGN(const auto r, control::member_remove_request_from_json(request));
     return recorded(member_remove(caller, r));
   }
+  if (op == "release") {
+    HF_ASSIGN(const auto r, control::release_request_from_json(request));
+    return recorded(release(caller, r));
+  }
   if (op == "verify_stop") return recorded(verify_stop(caller));
   if (op == "failover") {
     HF_ASSIGN(const auto r, control::failover_request_from_json(request));

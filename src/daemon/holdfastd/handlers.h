@@ -40,7 +40,7 @@ class ApiHandlers : public control::Handlers {
   Result<control::Accepted> make_active(const control::Caller&, const control::MakeActiveRequest&) override;
   Result<control::Accepted> failover(const control::Caller&, const control::FailoverRequest&) override;
   Result<control::Accepted> member_remove(const control::Caller&, const control::MemberRemoveRequest&) override;
-  Result<control::Accepted> release(const control::Caller&) override;
+  Result<control::Accepted> release(const control::Caller&, const control::ReleaseRequest&) override;
   Result<control::Accepted> skip_step(const control::Caller&, const control::SkipStepRequest&) override;
   Result<control::Accepted> config_set(const control::Caller&, const control::ConfigSetRequest&) override;
   Result<control::Timeline> timeline(const control::TimelineRequest&) override;

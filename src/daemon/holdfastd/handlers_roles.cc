@@ -17,6 +17,7 @@ using nlohmann::json;
 namespace {
 
 constexpr std::int64_t plan_begins_ms = 10'000;
+constexpr int looks_for_ms = 1'500;
 
 std::string node_names(const cluster::Value& value) {
   std::string names;
@@ -57,6 +58,9 @@ Result<Accepted> ApiHandlers::switch_over(NodeId target, const std::string& acto
     return tl::unexpected(Error{ErrorCode::refused,
                                 m->name + " is not synchronized, so it can't take over without loss",
                                 "wait until holdfast status shows it synchronized", 0});
+  if (const std::string& why = s.config.held(target); !why.empty())
+    return tl::unexpected(Error{ErrorCode::refused, m->name + " is held: " + why,
+                                fmt::format("holdfast release {}, when you have looked at it", m->name), 0});
   SwitchoverOrder order;
   order.id = d_.plans().next_id("switchover");
   order.target = target;
@@ -143,6 +147,16 @@ Result<Accepted> ApiHandlers::failover(const Caller& caller, const control::Fail
         Error{ErrorCode::refused, fmt::format("{} is the active and answers, so nothing has failed", name),
               fmt::format("holdfast make-active {} changes the roles without loss", s.node.node_name), 0});
   }
+  if (r.force && !r.although_it_answers && s.config.false_failover_avoidance) {
+    const std::string where = d_.address_where_answers(s.value->active, Daemon::public_doors(s.config), looks_for_ms);
+    const cluster::Member* lost = s.value->member(s.value->active);
+    if (!where.empty() && lost != nullptr)
+      return tl::unexpected(Error{
+          ErrorCode::refused, fmt::format("{} is alive: it answers its clients at {}", lost->name, where),
+          "end it there first, or cut it from its clients; holdfast failover --force --although-it-answers vouches "
+          "that it will be",
+          0});
+  }
   d_.event("warning", "failover_asked", caller.actor,
            fmt::format("failover to {} was asked for{}", s.node.node_name, r.force ? ", accepting loss" : ""));
   std::optional<RollbackOrder> wish;
@@ -177,11 +191,30 @@ Result<Accepted> ApiHandlers::failover(const Caller& caller, const control::Fail
   return Accepted{running ? running->id : "", "", s.node.node_name + " has won the epoch"};
 }
 
-Result<Accepted> ApiHandlers::release(const Caller&) {
+Result<Accepted> ApiHandlers::release(const Caller& caller, const control::ReleaseRequest& r) {
   const Snapshot s = d_.snapshot();
-  if (!s.member) return tl::unexpected(not_a_member());
-  return tl::unexpected(Error{ErrorCode::refused, "no node is held",
-                              "release is for the node that an automatic switchover left as it was", 0});
+  if (!s.member || !s.value) return tl::unexpected(not_a_member());
+  std::vector<const cluster::Member*> held;
+  for (const cluster::Member& m : s.value->members)
+    if (!s.config.held(m.id).empty() && (r.node.empty() || r.node == m.name)) held.push_back(&m);
+  if (!r.node.empty() && node_named(*s.value, r.node) == nullptr) return tl::unexpected(no_such_node(*s.value, r.node));
+  if (held.empty())
+    return tl::unexpected(
+        Error{ErrorCode::refused, r.node.empty() ? "no node is held" : r.node + " is not held",
+              "release is for a node that may not take over by itself: holdfast status says so, and why", 0});
+  if (held.size() > 1)
+    return tl::unexpected(
+        Error{ErrorCode::invalid, "more than one node is held", "name one: holdfast release NODE", 0});
+  const NodeId node = held.front()->id;
+  const std::string name = held.front()->name;
+  HF_ASSIGN(const auto forwarded, forward("release", caller, control::to_json(control::ReleaseRequest{name})));
+  if (forwarded) return control::accepted_from_json(*forwarded);
+  HF_TRY(d_.propose_config([&](ClusterConfig c) -> Result<ClusterConfig> {
+    daemon::release(c, node);
+    return c;
+  }));
+  d_.event("info", "released", caller.actor, fmt::format("{} may take over by itself again", name));
+  return Accepted{"", "", fmt::format("{} may take over by itself again; what it failed before is forgotten", name)};
 }
 
 Result<Accepted> ApiHandlers::skip_step(const Caller& caller, const control::SkipStepRequest& r) {
@@ -194,6 +227,7 @@ void ApiHandlers::automatic_switchover(const std::string& application, const std
   if (!is_active(s) || !s.config.automatic_switchover) return;
   for (const cluster::Member& m : s.value->members) {
     if (m.id == s.node.node_id || m.kind != cluster::MemberKind::data || !s.value->is_in_sync(m.id)) continue;
+    if (!s.config.held(m.id).empty()) continue;
     const auto done = switch_over(m.id, "holdfastd", application + ": " + reason);
     if (done) return;
     d_.event("error", "switchover_refused", "holdfastd", done.error().message);

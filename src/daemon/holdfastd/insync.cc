@@ -54,7 +54,7 @@ void InSync::observe(NodeId node, const Peer& peer, std::int64_t now_ms) {
   const bool progress = peer.acked != w.peer.acked || peer.acked >= peer.last;
   w.peer = peer;
   const bool is = peer.state == "synchronized";
-  if (first || (is && (progress || !was))) w.good_ms = now_ms;
+  if (first || (is && (progress || !was) && !too_old(node, peer))) w.good_ms = now_ms;
   if (is && !was && recorded_) tell_mirror();
 }
 

@@ -33,9 +33,13 @@ class InSync {
   struct Peer {
     std::string state;                  // as the mirror says: lost | connecting | resync | streaming | synchronized
     std::uint64_t last = 0, acked = 0;  // the log's last sequence here; what the peer has acknowledged
+    std::int64_t recovery_point_ms = 0;
   };
 
   InSync(NodeId self, Port& port) : self_(self), port_(port) {}
+
+  // Data loss avoidance: who is further behind leaves the set, and is back at half of it. 0: no limit.
+  void limit(std::int64_t recovery_point_ms) { limit_ms_ = recovery_point_ms; }
 
   void begin_office();
   void end_office();
@@ -58,6 +62,9 @@ class InSync {
     std::int64_t good_ms = 0;  // last moment of progress, or of nothing to do
     std::int64_t said_lost_ms = 0;
   };
+  bool too_old(NodeId node, const Peer& peer) const {
+    return limit_ms_ > 0 && peer.recovery_point_ms > (in_set_.contains(node) ? limit_ms_ : limit_ms_ / 2);
+  }
   bool good(const Watched& w, std::int64_t now_ms) const {
     return w.peer.state == "synchronized" && now_ms - w.good_ms <= patience_ms;
   }
@@ -68,6 +75,7 @@ class InSync {
   const NodeId self_;
   Port& port_;
   bool office_ = false;
+  std::int64_t limit_ms_ = 0;
   std::uint64_t turn_ = 0;                 // of the newest wait set; answers to older ones don't count
   bool answered_ = true, told_ok_ = true;  // the newest one; the last one that was
   // In this office. Before that what peers seem to be is left over from an earlier epoch, and the mirror is told nothing: it takes the first word

@@ -194,6 +194,33 @@ TEST_F(InSyncTest, AnswerOfAnEarlierOfficeDoesNotCount) {
   EXPECT_THAT(port.waiting, IsEmpty());
 }
 
+TEST_F(InSyncTest, WhoIsTooFarBehindLeavesTheSetAndIsBackAtHalfTheLimit) {
+  sync.limit(60'000);
+  office();
+  join();
+  std::int64_t now_ms = 1000;
+  std::uint64_t acked = 10;
+  // It never stands still: only how old it is counts.
+  const auto live = [&](std::int64_t recovery_point_ms, std::int64_t for_ms) {
+    for (const std::int64_t until_ms = now_ms + for_ms; now_ms < until_ms; now_ms += 250) {
+      sync.observe(peer, {"synchronized", 1'000'000, ++acked, recovery_point_ms}, now_ms);
+      sync.tick(now_ms);
+    }
+  };
+  live(60'000, 5'000);
+  EXPECT_THAT(port.lost, IsEmpty()) << "at the limit it is still a target";
+  live(60'001, InSync::patience_ms + 500);
+  EXPECT_THAT(port.lost, ::testing::Contains(peer));
+  sync.recorded(9, {self});
+  port.answer();
+  port.waiting.clear();
+  live(30'001, 5'000);
+  EXPECT_THAT(port.waiting, IsEmpty()) << "it would come and go at the limit";
+  live(30'000, 500);
+  port.answer();
+  EXPECT_THAT(port.waiting, ::testing::Contains(std::make_pair(peer, std::uint64_t{9})));
+}
+
 TEST_F(InSyncTest, NothingIsToldBeforeTheFirstVersionOfTheOfficeIsRecorded) {
   sync.begin_office();
   sync.observe(peer, {"synchronized", 10, 10}, 1000);

@@ -5,6 +5,7 @@
 #include <array>
 
 #include "daemon/holdfastd/json_read.h"
+#include "daemon/holdfastd/status_safety.h"
 
 namespace holdfast::daemon {
 namespace {
@@ -105,6 +106,7 @@ class Builder {
     if (const json& point = member_of(member_of(mirror_of(m.id), "undo"), "consistent_point");
         member_of(point, "age_s").is_number())
       n.consistent_point_age_s = real_of(point, "age_s");
+    n.held = !s_.config.held(m.id).empty();
     queues(m.id, entry, n);
     undo(m.id, n);
     hot(m.id, n);
@@ -296,8 +298,7 @@ class Builder {
     const ClusterConfig& c = s_.config;
     out_.options.push_back(toggle("failover without asking", c.automatic_failover, "automatic_failover"));
     out_.options.push_back(toggle("automatic switchover", c.automatic_switchover, "automatic_switchover"));
-    // No switch: the cluster core never elects a node outside of the in-sync set by itself.
-    out_.options.push_back({"data loss avoidance", "always on", ""});
+    add_safety_options(s_, value_, out_.options);
     out_.options.push_back(
         {"mode", c.mode, fmt::format("holdfast config set mode {}", c.mode == "fsync" ? "async" : "fsync")});
     out_.options.push_back({"profile", c.profile,
@@ -310,6 +311,8 @@ class Builder {
                                  s_.automatic_failover.change_with};
     if (!active_speaks() && !told.is_object()) out_.automatic_failover.available = false;
     targets_that_cant_lead();
+    judge_targets(
+        s_, value_, [this](NodeId id) -> const json& { return peer_entry(id); }, out_.automatic_failover);
   }
 
   // Of those that may take over, and answer, none could, for now.
@@ -354,6 +357,7 @@ class Builder {
       add_alert("error", "no_active",
                 "no node is the active now" + (s_.last_refusal.empty() ? std::string() : ": " + s_.last_refusal),
                 "holdfast failover on the node that is to take over");
+    add_safety_alerts(s_, value_, active_speaks(), out_.alerts);
     for (const auto& n : out_.nodes) {
       if (n.state == "connecting")
         add_alert("warning", "node_lost", n.name + " does not answer", "check the machine and its channel network");

@@ -116,6 +116,76 @@ TEST(StatusBuilder, ACertificateThatCannotBeRenewedIsAnAlert) {
   EXPECT_TRUE(alarmed());
 }
 
+std::string alert_of(const control::ClusterStatus& s, const std::string& code) {
+  for (const auto& a : s.alerts)
+    if (a.code == code) return a.text + ": " + a.hint;
+  return {};
+}
+
+std::string option_of(const control::ClusterStatus& s, const std::string& name) {
+  for (const auto& o : s.options)
+    if (o.name == name) return o.state;
+  return {};
+}
+
+TEST(StatusBuilder, WithOnlyHeldTargetsNobodyTakesOverByItself) {
+  auto in = from_passive();
+  EXPECT_TRUE(build_status(in).automatic_failover.available);
+  in.snapshot.config.nodes[to_hex(n2)].held = "it failed as the active 3 times within 60 minutes";
+  const auto s = build_status(in);
+  EXPECT_TRUE(node(s, "n2").held);
+  EXPECT_FALSE(s.automatic_failover.available);
+  EXPECT_EQ(s.automatic_failover.reason, "n2 is held: it failed as the active 3 times within 60 minutes");
+  EXPECT_EQ(s.automatic_failover.change_with, "holdfast release n2");
+  EXPECT_NE(alert_of(s, "held"), "");
+  EXPECT_EQ(alert_of(s, "failover_waits"), "") << "the active is there";
+  in.now_ms += 10'000;
+  EXPECT_EQ(alert_of(build_status(in), "failover_waits"),
+            "n1 is gone; n2 has its data and waits for your word: holdfast failover");
+}
+
+TEST(StatusBuilder, ManagedFailoverWaitsForAWord) {
+  auto in = from_passive();
+  in.snapshot.config.automatic_failover = false;
+  in.now_ms += 10'000;
+  EXPECT_NE(alert_of(build_status(in), "failover_waits"), "");
+  cluster::Value v = *in.snapshot.value;
+  v.in_sync = {n1};
+  in.snapshot.value = std::make_shared<const cluster::Value>(v);
+  EXPECT_EQ(alert_of(build_status(in), "failover_waits"), "") << "it lacks acknowledged writes";
+}
+
+TEST(StatusBuilder, AnActiveThatAnswersIsNotGone) {
+  auto in = from_passive();
+  in.snapshot.config.public_addresses = {{"192.0.2.10/24", "here", "move"}};
+  EXPECT_EQ(option_of(build_status(in), "false failover avoidance"), "on");
+  in.snapshot.active_answers_at = "192.0.2.10";
+  in.now_ms += 10'000;
+  const auto s = build_status(in);
+  EXPECT_EQ(option_of(s, "false failover avoidance"), "holds back");
+  EXPECT_EQ(alert_of(s, "active_answers"),
+            "nothing is heard of n1, but it answers at 192.0.2.10: n2 does not take over by itself: mend the channel "
+            "network; or end "
+            "it there, then holdfast failover here");
+  EXPECT_EQ(alert_of(s, "failover_waits"), "");
+}
+
+TEST(StatusBuilder, APassiveBeyondTheLimitIsNamedAsTheReason) {
+  auto in = from_passive();
+  in.snapshot.config.mode = "async";
+  in.snapshot.config.recovery_point_limit_s = 60;
+  EXPECT_EQ(option_of(build_status(in), "data loss avoidance"), "on, to 60 s");
+  cluster::Value v = *in.snapshot.value;
+  v.in_sync = {n1};
+  in.snapshot.value = std::make_shared<const cluster::Value>(v);
+  in.snapshot.peers[n1].json["mirror"] = active_mirror("synchronized", 75.2);
+  in.snapshot.peers[n1].json["automatic_failover"] = {{"available", false}, {"reason", "no passive is synchronized"}};
+  const auto s = build_status(in);
+  EXPECT_FALSE(s.automatic_failover.available);
+  EXPECT_EQ(s.automatic_failover.reason,
+            "n2 is 76 s behind: the limit is 60 s, and at half of it it is a target again");
+}
+
 TEST(StatusBuilder, AFullDiskIsNamedWithTheWayOut) {
   auto in = from_passive();
   const auto alert = [&](const std::string& code) {
