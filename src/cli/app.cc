@@ -32,7 +32,8 @@ struct Options {
   RollbackOptions rollback;
   LookOptions look;
   VerifyOptions verify;
-  std::string unprotect, make_active, release, member, key, value;
+  std::string unprotect, make_active, release, member, new_name, key, value;
+  std::vector<std::string> channel;
   std::function<int(Session&)> run;
 };
 
@@ -112,6 +113,20 @@ void add_members(CLI::App& app, Options& o) {
               [&o](Session& s) { return member_remove_command(s, o.member); });
   remove->add_option("name", o.member, "Its name")->required()->type_name("NAME");
   remove->add_flag("--yes", o.yes, "Don't ask");
+
+  CLI::App* rename = command(*member, o, "rename", "Give a node or the witness another name", "",
+                             [&o](Session& s) { return member_change_command(s, o.member, o.new_name, {}); });
+  rename->add_option("name", o.member, "Its name")->required()->type_name("NAME");
+  rename->add_option("new-name", o.new_name, "Its new name")->required()->type_name("NEW");
+
+  CLI::App* address = command(*member, o, "address", "Change the channel addresses of a node or the witness", "",
+                              [&o](Session& s) { return member_change_command(s, o.member, "", o.channel); });
+  address->add_option("name", o.member, "Its name")->required()->type_name("NAME");
+  address->add_option("--channel", o.channel, "All addresses that it is to have; repeat for several paths")
+      ->required()
+      ->type_name("ADDRESS")
+      ->expected(1)
+      ->take_all();
 }
 
 void add_protection(CLI::App& app, Options& o) {
@@ -165,6 +180,8 @@ void add_roles(CLI::App& app, Options& o) {
   CLI::App* plan = command(app, o, "plan", "Show a plan with its steps (default: the running or last one)", help::plan,
                            [&o](Session& s) { return plan_command(s, o.plan); });
   plan->add_option("id", o.plan.id, "Which plan")->type_name("ID");
+  plan->add_flag("--history", o.plan.history,
+                 "The plans that all nodes remember, newest first, with how long they took");
   plan->add_flag("--follow", o.plan.follow, "Until it ends; the exit status tells how");
   plan->add_option("--skip", o.plan.skip, "Give up on this step, which failed and is being retried")->type_name("STEP");
   plan->add_option("--timeout", o.timeout_s, "Stop following after so many seconds")

@@ -187,6 +187,26 @@ TEST_F(Cli, ProtectNamesWhatIsProtectedAndHowToUndo) {
   EXPECT_NE(o.out.find("undo: holdfast unprotect postgresql"), std::string::npos);
 }
 
+TEST_F(Cli, MembersGetNamesAndAddresses) {
+  EXPECT_EQ(run({"member", "rename", "n2", "db2"}).status, exit_ok);
+  EXPECT_EQ(run({"member", "address", "db2", "--channel", "10.0.0.2", "--channel", "10.1.0.2"}).status, exit_ok);
+  EXPECT_EQ(run({"member", "address", "db2"}).status, exit_usage);
+  EXPECT_EQ(fake.calls, (std::vector<std::string>{"member_change root n2 db2 0", "member_change root db2  2"}));
+}
+
+TEST_F(Cli, HistoryOfPlansSaysHowLongEachTook) {
+  EXPECT_NE(run({"plan", "--history"}).out.find("No plan has run yet"), std::string::npos);
+  control::PlanStatus plan;
+  plan.id = "switchover-1", plan.kind = "switchover", plan.state = "reverted", plan.from = "n1", plan.to = "n2";
+  plan.seconds = 2.34, plan.started_ms = 1'790'000'000'000, plan.error = "the folder is in use";
+  fake.plan_stages = {plan};
+  const std::string shown = run({"plan", "--history"}).out;
+  for (const char* word :
+       {"2026-09-21", "switchover", "n1 -> n2", "reverted", "2.3 s", "switchover-1", "the folder is in use"})
+    EXPECT_NE(shown.find(word), std::string::npos) << word << " in\n" << shown;
+  EXPECT_EQ(json::parse(run({"plan", "--history", "--json"}).out)["plans"].size(), 1u);
+}
+
 TEST_F(Cli, StatusInBothForms) {
   fake.cluster.name = "erp";
   fake.cluster.nodes.resize(1);

@@ -63,6 +63,7 @@ struct EventsOptions {
 struct PlanOptions {
   std::string id, skip;
   bool follow = false;
+  bool history = false;
 };
 
 int init_command(Session& session, const InitOptions& options);
@@ -74,6 +75,8 @@ int make_active_command(Session& session, const std::string& node);
 int failover_command(Session& session, const FailoverOptions& options);
 int release_command(Session& session, const std::string& node);
 int revert_command(Session& session);
+int member_change_command(Session& session, const std::string& name, const std::string& new_name,
+                          const std::vector<std::string>& channel);
 int member_remove_command(Session& session, const std::string& name);
 int status_command(Session& session, const StatusOptions& options);
 int metrics_command(Session& session);

@@ -182,6 +182,13 @@ int failover_command(Session& session, const FailoverOptions& o) {
                          (o.node.empty() ? std::string("this node") : o.node) + " is active");
 }
 
+int member_change_command(Session& session, const std::string& name, const std::string& new_name,
+                          const std::vector<std::string>& channel) {
+  return finish_accepted(
+      session, session.send("POST", "/v1/members/change", to_json(MemberChangeRequest{name, new_name, channel})),
+      new_name.empty() ? name + " has new addresses" : name + " is " + new_name);
+}
+
 int member_remove_command(Session& session, const std::string& name) {
   const auto confirmed = session.confirm(name + " will have no vote and no copy of the data in this cluster any more");
   if (!confirmed) return session.failure(confirmed.error());
@@ -219,7 +226,24 @@ int config_set_command(Session& session, const std::string& key, const std::stri
                          key + " = " + value);
 }
 
+int plan_history(Session& session) {
+  const auto answer = session.get("/v1/plans");
+  if (!answer) return session.failure(answer.error());
+  std::vector<PlanStatus> plans;
+  for (const json& each : answer->value("plans", json::array())) {
+    const auto plan = plan_status_from_json(each);
+    if (!plan) return session.failure(plan.error());
+    plans.push_back(*plan);
+  }
+  if (session.json)
+    session.print_json(*answer);
+  else
+    session.print(plans_view(plans, session.around().look()));
+  return exit_ok;
+}
+
 int plan_command(Session& session, const PlanOptions& o) {
+  if (o.history) return plan_history(session);
   if (!o.skip.empty())
     return finish_accepted(session, session.send("POST", "/v1/plan/skip", to_json(SkipStepRequest{o.id, o.skip})),
                            "step \"" + o.skip + "\" is skipped");

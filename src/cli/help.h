@@ -62,10 +62,14 @@ so; nothing was changed then.)";
 
 inline constexpr const char* member = R"(
 A witness or node that is lost, re-installed or whose certificate has expired can't come back as it was: remove it, then
-let it join anew. The active can't be removed: make another node the active first.
+let it join anew. The active can't be removed: make another node the active first. Names and addresses change with
+everything running; a node that moves to another address has both for a while.
 
-Example
-  holdfast member remove w1 --yes)";
+Examples
+  holdfast member remove w1 --yes
+  holdfast member rename n2 db2
+  holdfast member address db2 --channel 10.0.0.2 --channel 10.1.0.2
+  holdfast member address db2 --channel 10.1.0.2)";
 
 inline constexpr const char* protect = R"(
 A plug-in knows the application's folders, units and probes. A folder is protected as it is. The application keeps
@@ -190,6 +194,7 @@ Example
 inline constexpr const char* plan = R"(
 Examples
   holdfast plan
+  holdfast plan --history
   holdfast plan --follow
   holdfast plan switchover-20261125T174012-3f9a --json
   holdfast plan --skip "start the applications")";

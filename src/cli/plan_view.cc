@@ -71,6 +71,24 @@ void add_plan(Page& page, const control::PlanStatus& plan) {
   }
 }
 
+std::string plans_view(const std::vector<control::PlanStatus>& plans, const Look& look) {
+  Page page(look);
+  if (plans.empty()) page.wrapped("No plan has run yet.", 1);
+  for (const control::PlanStatus& plan : plans) {
+    Line line(look, 1);
+    const Style style = plan.state == "done" ? Style::good : plan.state == "running" ? Style::busy : Style::warn;
+    line.add(clock_text(plan.started_ms).substr(0, 19), Style::dim).add("  ");
+    line.add(pad(plan.kind, 10)).add("  ");
+    line.add(pad(fmt::format("{} -> {}", plan.from.empty() ? "-" : plan.from, plan.to.empty() ? "-" : plan.to), 12))
+        .add("  ");
+    line.add(pad(plan.state, 9), style).add(fmt::format("  {:>8}", fmt::format("{:.1f} s", plan.seconds)));
+    page.add(line);
+    page.wrapped(fmt::format("{}{}{}", plan.id, plan.actor.empty() ? "" : "  asked by ", plan.actor), 5, Style::dim);
+    if (!plan.error.empty()) page.wrapped(plan.error, 5, Style::warn);
+  }
+  return page.text();
+}
+
 std::string plan_view(const control::PlanStatus& plan, const Look& look) {
   Page page(look);
   add_plan(page, plan);

@@ -15,13 +15,6 @@ constexpr std::size_t label_width = 13;  // of the one-line sections
 
 std::string or_dash(const std::string& text) { return text.empty() ? "-" : text; }
 
-std::string clock_text(std::int64_t wall_ms) {
-  std::string iso = control::iso_time(wall_ms);
-  if (iso.size() < 19) return "";
-  iso[10] = ' ';
-  return iso.substr(0, 19) + " UTC";
-}
-
 Style style_of_recovery(const NodeStatus& n) {
   if (!n.recovery_point_s) return Style::bad;
   return n.synchronized && *n.recovery_point_s < 5 ? Style::good : Style::warn;
@@ -282,6 +275,13 @@ void add_alerts(Page& page, const ClusterStatus& s) {
 }
 
 }  // namespace
+
+std::string clock_text(std::int64_t wall_ms) {
+  std::string iso = control::iso_time(wall_ms);
+  if (iso.size() < 19) return "";
+  iso[10] = ' ';
+  return iso.substr(0, 19) + " UTC";
+}
 
 Style style_of_state(const std::string& state) {
   for (const char* good : {"healthy", "running", "ok", "open", "info", "up"})

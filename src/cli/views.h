@@ -12,6 +12,7 @@ namespace holdfast::cli {
 
 // The whole cluster on one screen.
 std::string status_view(const control::ClusterStatus& status, const Look& look);
+std::string plans_view(const std::vector<control::PlanStatus>& plans, const Look& look);
 // A plan with its steps; also part of the status.
 std::string plan_view(const control::PlanStatus& plan, const Look& look);
 void add_plan(Page& page, const control::PlanStatus& plan);
@@ -25,5 +26,6 @@ std::string rollback_view(const control::RollbackReply& reply, std::int64_t now_
 std::string verify_view(const control::VerifyStatus& status, std::int64_t now_ms, const Look& look);
 
 Style style_of_state(const std::string& state);
+std::string clock_text(std::int64_t wall_ms);  // "2026-11-25 17:40:00 UTC"
 
 }  // namespace holdfast::cli

@@ -9,6 +9,8 @@
 namespace holdfast::control {
 namespace {
 
+constexpr std::size_t plans_told = 50;  // as many as a node keeps
+
 using nlohmann::json;
 
 template <class T>
@@ -73,6 +75,13 @@ Result<json> post_token(ApiCall& c) {
   return answer(c.handlers.token(c.caller, request));
 }
 
+Result<json> get_plans(ApiCall& c) {
+  HF_ASSIGN(const std::vector<PlanStatus> plans, c.handlers.plans(plans_told));
+  json list = json::array();
+  for (const PlanStatus& plan : plans) list.push_back(to_json(plan));
+  return json{{"plans", list}};
+}
+
 Result<json> post_join(ApiCall& c) {
   if (c.caller.origin == Origin::local) {
     HF_ASSIGN(const JoinRequest request, join_request_from_json(c.body));
@@ -123,6 +132,12 @@ Result<json> post_member_remove(ApiCall& c) {
   HF_ASSIGN(const MemberRemoveRequest request, member_remove_request_from_json(c.body));
   c.subject = request.name.substr(0, 64);
   return answer(c.handlers.member_remove(c.caller, request));
+}
+
+Result<json> post_member_change(ApiCall& c) {
+  HF_ASSIGN(const MemberChangeRequest request, member_change_request_from_json(c.body));
+  c.subject = request.name.substr(0, 64);
+  return answer(c.handlers.member_change(c.caller, request));
 }
 
 Result<json> post_release(ApiCall& c) {
@@ -202,6 +217,7 @@ const std::vector<ApiRoute>& api_routes() {
       {"GET", "/v1/events", true, true, false, nullptr, get_events},
       {"GET", "/v1/config", true, true, false, nullptr, [](ApiCall& c) { return answer(c.handlers.config()); }},
       {"GET", "/v1/plan", true, true, false, nullptr, get_plan},
+      {"GET", "/v1/plans", true, true, false, nullptr, get_plans},
       {"GET", "/v1/plans/", true, true, false, nullptr, get_plan},
       {"GET", "/v1/timeline", true, true, false, nullptr, get_timeline},
       {"GET", "/v1/looks", true, true, false, nullptr, [](ApiCall& c) { return answer(c.handlers.looks()); }},
@@ -216,6 +232,7 @@ const std::vector<ApiRoute>& api_routes() {
       {"POST", "/v1/make-active", true, true, false, "make_active", post_make_active},
       {"POST", "/v1/failover", true, true, false, "failover", post_failover},
       {"POST", "/v1/members/remove", true, true, false, "member_remove", post_member_remove},
+      {"POST", "/v1/members/change", true, true, false, "member_change", post_member_change},
       {"POST", "/v1/release", true, true, false, "release", post_release},
       {"POST", "/v1/plan/skip", true, true, false, "skip_step", post_skip},
       {"PUT", "/v1/config", true, true, false, "config_set", put_config},

@@ -44,6 +44,8 @@ class Handlers {
   virtual Result<ConfigReply> config() = 0;
   // `id` empty = the running or else the newest plan.
   virtual Result<PlanStatus> plan(const std::string& id) = 0;
+  // The newest ones of all nodes, newest first.
+  virtual Result<std::vector<PlanStatus>> plans(std::size_t limit) = 0;
   virtual Result<Timeline> timeline(const TimelineRequest&) = 0;
   virtual Result<LooksReply> looks() = 0;
   virtual Result<VerifyStatus> verify_status() = 0;
@@ -62,6 +64,7 @@ class Handlers {
   virtual Result<Accepted> failover(const Caller&, const FailoverRequest&) = 0;
   // One that is dead, expired or not wanted: it has no vote and no copy any more.
   virtual Result<Accepted> member_remove(const Caller&, const MemberRemoveRequest&) = 0;
+  virtual Result<Accepted> member_change(const Caller&, const MemberChangeRequest&) = 0;
   virtual Result<Accepted> release(const Caller&, const ReleaseRequest&) = 0;
   // An administrator gives up on a step that is being retried (PlanRunner::skip).
   virtual Result<Accepted> skip_step(const Caller&, const SkipStepRequest&) = 0;

@@ -82,6 +82,10 @@ void fields(V& v, MemberRemoveRequest& t) {
   v("name", t.name);
 }
 template <class V>
+void fields(V& v, MemberChangeRequest& t) {
+  v("name", t.name), v("new_name", t.new_name), v("channel", t.channel);
+}
+template <class V>
 void fields(V& v, SkipStepRequest& t) {
   v("plan", t.plan), v("step", t.step);
 }
@@ -141,6 +145,7 @@ Result<FailoverRequest> failover_request_from_json(const nlohmann::json& json) {
   return read_fields<FailoverRequest>(json, "failover", Unknown::refused);
 }
 HF_JSON_BOTH(MemberRemoveRequest, member_remove_request_from_json, "member", Unknown::refused)
+HF_JSON_BOTH(MemberChangeRequest, member_change_request_from_json, "member", Unknown::refused)
 HF_JSON_BOTH(SkipStepRequest, skip_step_request_from_json, "skip", Unknown::refused)
 HF_JSON_BOTH(ConfigSetRequest, config_set_request_from_json, "config", Unknown::refused)
 HF_JSON_BOTH(ConfigReply, config_reply_from_json, "answer to config", Unknown::ignored)

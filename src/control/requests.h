@@ -123,6 +123,12 @@ struct MemberRemoveRequest {
   std::string name;  // of a node or the witness
 };
 
+struct MemberChangeRequest {
+  std::string name;
+  std::string new_name;              // empty = stays
+  std::vector<std::string> channel;  // without port, each a path; empty = stay
+};
+
 struct SkipStepRequest {
   std::string plan;  // id; empty = the running one
   std::string step;  // its name
@@ -178,6 +184,7 @@ HF_JSON_REQUEST(MakeActiveRequest, make_active_request_from_json);
 HF_JSON_REQUEST(FailoverRequest, failover_request_from_json);
 HF_JSON_REQUEST(ReleaseRequest, release_request_from_json);
 HF_JSON_REQUEST(MemberRemoveRequest, member_remove_request_from_json);
+HF_JSON_REQUEST(MemberChangeRequest, member_change_request_from_json);
 HF_JSON_REQUEST(SkipStepRequest, skip_step_request_from_json);
 HF_JSON_REQUEST(ConfigSetRequest, config_set_request_from_json);
 HF_JSON_REQUEST(ConfigReply, config_reply_from_json);

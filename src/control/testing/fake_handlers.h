@@ -39,6 +39,10 @@ class FakeHandlers : public Handlers {
     const std::lock_guard lock(mutex);
     return settings;
   }
+  Result<std::vector<PlanStatus>> plans(std::size_t limit) override {
+    calls.push_back("plans " + std::to_string(limit));
+    return plan_stages;
+  }
   Result<PlanStatus> plan(const std::string& id) override {
     const std::lock_guard lock(mutex);
     if (plan_stages.empty()) return fail(ErrorCode::not_found, "there is no plan {}", id);
@@ -79,6 +83,9 @@ class FakeHandlers : public Handlers {
   }
   Result<Accepted> failover(const Caller& c, const FailoverRequest& r) override {
     return accept("failover", c, r.node + (r.force ? " force" : "") + (r.to.empty() ? "" : " to " + r.to));
+  }
+  Result<Accepted> member_change(const Caller& c, const MemberChangeRequest& r) override {
+    return accept("member_change", c, r.name + " " + r.new_name + " " + std::to_string(r.channel.size()));
   }
   Result<Accepted> member_remove(const Caller& c, const MemberRemoveRequest& r) override {
     return accept("member_remove", c, r.name);

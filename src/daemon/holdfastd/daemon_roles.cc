@@ -192,6 +192,7 @@ void Daemon::follow(Epoch epoch, NodeId active) {
     event("info", "follow", "holdfastd",
           fmt::format("{} follows {} in epoch {}", node_.node_name, name_of(active), epoch.value));
   last_active_ = active;
+  plans_->close_what_a_restart_cut_off(name_of(active));
   if (const auto order = rollbacks_.last();
       order && (order->state == OrderState::ordered || order->state == OrderState::begun) && epoch > order->after)
     events_->post([this, plan = order->plan] {

@@ -49,13 +49,17 @@ std::vector<network::LinkPeer> Daemon::peers_from_value() const {
 
 void Daemon::refresh_peers() {
   // A joiner's first values may not hold it yet; until they do it keeps the addresses that it was given.
-  if (!links_ || value_->member(node_.node_id) == nullptr) return;
+  const cluster::Member* self = value_->member(node_.node_id);
+  if (!links_ || self == nullptr) return;
   const std::vector<network::LinkPeer> peers = peers_from_value();
   links_->set_peers(node_.cluster_id, peers);
   NodeState next = node_;
   next.peers = peers;
   next.cluster_name = config_.name;
-  if (peers_to_text(next.peers) == peers_to_text(node_.peers) && next.cluster_name == node_.cluster_name) return;
+  next.node_name = self->name;
+  if (peers_to_text(next.peers) == peers_to_text(node_.peers) && next.cluster_name == node_.cluster_name &&
+      next.node_name == node_.node_name)
+    return;
   node_ = next;
   setup_->post([file = paths_.node_file(), next] {
     if (const Status stored = store_node_state(file, next); !stored) log_error("{}", stored.error().to_string());

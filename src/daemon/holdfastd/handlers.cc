@@ -2,6 +2,7 @@
 // Reading, settings, and what peers ask.
 #include "daemon/holdfastd/handlers.h"
 
+#include <algorithm>
 #include <thread>
 
 #include "base/log.h"
@@ -85,17 +86,51 @@ Result<control::PlanStatus> ApiHandlers::plan(const std::string& id) {
   const bool cut_off = own && (own->state == "running" || own->state == "reverting") && (!running || running->id != id);
   if (own && own->from == d_.snapshot().node.node_name && !cut_off) return own;
   const Snapshot s = d_.snapshot();
+  std::string silent;  // who might know it
   if (s.value) {
     for (const cluster::Member& m : s.value->members) {
-      if (m.id == s.node.node_id || m.kind != cluster::MemberKind::data ||
-          !d_.links().connected(s.node.cluster_id, m.id))
-        continue;
-      const auto text = d_.ask_peer(m.id, "plan", {{"id", id}}, 1'000);
+      if (m.id == s.node.node_id || m.kind != cluster::MemberKind::data) continue;
+      const auto text = d_.links().connected(s.node.cluster_id, m.id)
+                            ? d_.ask_peer(m.id, "plan", {{"id", id}}, 1'000)
+                            : Result<std::string>(fail(ErrorCode::unavailable, ""));
       const auto parsed = text ? json::parse(*text, nullptr, false) : json();
       if (auto found = control::plan_status_from_json(parsed); parsed.is_object() && found) return found;
+      const bool asked =
+          text || (text.error().code != ErrorCode::unavailable && text.error().code != ErrorCode::timeout);
+      if (!asked) silent += (silent.empty() ? "" : ", ") + m.name;
     }
   }
+  if (!own && own.error().code == ErrorCode::not_found && !silent.empty())
+    return tl::unexpected(Error{ErrorCode::unavailable,
+                                fmt::format("the plan is not known here, and {} can't be asked now", silent),
+                                "holdfast plan, when the nodes see each other again", 0});
   return own;
+}
+
+// Both nodes of a switchover keep their part; the old active's is the whole.
+Result<std::vector<control::PlanStatus>> ApiHandlers::plans(std::size_t limit) {
+  HF_ASSIGN(std::vector<control::PlanStatus> all, d_.plans().history());
+  const Snapshot s = d_.snapshot();
+  std::map<std::string, std::size_t> known;
+  for (std::size_t i = 0; i < all.size(); ++i) known[all[i].id] = i;
+  const auto take = [&](control::PlanStatus plan) {
+    const auto [at, fresh] = known.emplace(plan.id, all.size());
+    if (fresh)
+      all.push_back(std::move(plan));
+    else if (plan.steps.size() > all[at->second].steps.size())
+      all[at->second] = std::move(plan);
+  };
+  for (const cluster::Member& m : s.value ? s.value->members : std::vector<cluster::Member>{}) {
+    if (m.id == s.node.node_id || m.kind != cluster::MemberKind::data || !d_.links().connected(s.node.cluster_id, m.id))
+      continue;
+    const auto text = d_.ask_peer(m.id, "plans", json::object(), 2'000);
+    const json told = text ? json::parse(*text, nullptr, false) : json();
+    for (const json& each : list_of(told, "plans"))
+      if (auto plan = control::plan_status_from_json(each)) take(std::move(*plan));
+  }
+  std::stable_sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.started_ms > b.started_ms; });
+  if (all.size() > limit) all.resize(limit);
+  return all;
 }
 
 Result<Accepted> ApiHandlers::config_set(const Caller& caller, const control::ConfigSetRequest& request) {
@@ -170,6 +205,13 @@ Result<std::string> ApiHandlers::answer_peer(NodeId from, const std::string& op,
     HF_ASSIGN(const control::PlanStatus plan, d_.plans().find(text_of(body, "id")));
     return dump(control::to_json(plan));
   }
+  if (op == "plans") {
+    HF_ASSIGN(const std::vector<control::PlanStatus> plans, d_.plans().history());
+    json list = json::array();
+    for (const control::PlanStatus& plan : plans) list.push_back(control::to_json(plan));
+    return dump(json{{"plans", list}});
+  }
+  if (op == "has_addresses") return has_addresses(body);
   if (op == "facts") return host_facts_text();
   if (op == "protect_facts") return protect_facts(body);
   if (op == "make_folders") return make_folders(body);
@@ -233,6 +275,10 @@ Result<nlohmann::json> ApiHandlers::do_for_peer(const std::string& op, const Cal
   if (op == "member_remove") {
     HF_ASSIGN(const auto r, control::member_remove_request_from_json(request));
     return recorded(member_remove(caller, r));
+  }
+  if (op == "member_change") {
+    HF_ASSIGN(const auto r, control::member_change_request_from_json(request));
+    return recorded(member_change(caller, r));
   }
   if (op == "release") {
     HF_ASSIGN(const auto r, control::release_request_from_json(request));

@@ -29,6 +29,7 @@ class ApiHandlers : public control::Handlers {
   Result<control::EventPage> events(const control::EventCursor& since, std::size_t limit, int wait_ms) override;
   Result<control::ConfigReply> config() override;
   Result<control::PlanStatus> plan(const std::string& id) override;
+  Result<std::vector<control::PlanStatus>> plans(std::size_t limit) override;
   Result<control::JoinAsksReply> join_asks(const control::Caller&, const control::JoinAsksRequest&) override;
   Result<control::InitReply> init(const control::Caller&, const control::InitRequest&) override;
   Result<control::TokenReply> token(const control::Caller&, const control::TokenRequest&) override;
@@ -40,6 +41,7 @@ class ApiHandlers : public control::Handlers {
   Result<control::Accepted> make_active(const control::Caller&, const control::MakeActiveRequest&) override;
   Result<control::Accepted> failover(const control::Caller&, const control::FailoverRequest&) override;
   Result<control::Accepted> member_remove(const control::Caller&, const control::MemberRemoveRequest&) override;
+  Result<control::Accepted> member_change(const control::Caller&, const control::MemberChangeRequest&) override;
   Result<control::Accepted> release(const control::Caller&, const control::ReleaseRequest&) override;
   Result<control::Accepted> skip_step(const control::Caller&, const control::SkipStepRequest&) override;
   Result<control::Accepted> config_set(const control::Caller&, const control::ConfigSetRequest&) override;
@@ -74,6 +76,7 @@ class ApiHandlers : public control::Handlers {
   // handlers_membership.cc
   Status check_addresses(const std::vector<std::string>& channel,
                          const std::vector<std::string>& public_addresses) const;
+  Result<std::string> has_addresses(const json& body) const;  // what a peer asks before these addresses are its
   Result<json> add_member(const json& request);
   Result<json> remove_member(const json& request);
   // handlers_protect.cc

@@ -369,6 +369,67 @@ Result<control::Accepted> ApiHandlers::member_remove(const Caller& caller, const
                   witness ? " --witness" : "", witness ? "holdfast-witness" : "holdfast")};
 }
 
+Result<std::string> ApiHandlers::has_addresses(const json& body) const {
+  std::vector<std::string> addresses;
+  for (const json& a : list_of(body, "channel"))
+    if (a.is_string()) addresses.push_back(a.get<std::string>());
+  HF_TRY(check_addresses(addresses, {}));
+  return std::string("yes");
+}
+
+// Ids stay, so nothing of the data or the votes is touched; links and mirrors take up the new addresses as soon as it is recorded.
+Result<control::Accepted> ApiHandlers::member_change(const Caller& caller, const control::MemberChangeRequest& r) {
+  const Snapshot s = d_.snapshot();
+  if (!s.member || !s.value) return tl::unexpected(not_a_member());
+  const cluster::Member* found = nullptr;
+  for (const cluster::Member& m : s.value->members) {
+    if (m.name == r.name) found = &m;
+    if (!r.new_name.empty() && m.name == r.new_name)
+      return tl::unexpected(
+          Error{ErrorCode::exists, fmt::format("a member is named {} already", r.new_name), "choose another name", 0});
+  }
+  if (found == nullptr)
+    return tl::unexpected(Error{ErrorCode::not_found, fmt::format("there is no member '{}' in this cluster", r.name),
+                                "holdfast status shows its nodes and its witness", 0});
+  if (r.new_name.empty() == r.channel.empty())
+    return fail(ErrorCode::invalid, "say a new name or new addresses, one of them");
+  if (!r.new_name.empty()) HF_TRY(check_name(r.new_name, "node"));
+  HF_ASSIGN(const auto forwarded, forward("member_change", caller, control::to_json(r)));
+  if (forwarded) return control::accepted_from_json(*forwarded);
+  cluster::in::AddMember change;
+  change.member = *found;
+  const std::string id = to_hex(found->id);
+  if (!r.new_name.empty()) {
+    change.member.name = r.new_name;
+    HF_TRY(d_.ask_core(change, 10'000));
+    return control::Accepted{"", fmt::format("holdfast member rename {} {}", r.new_name, r.name),
+                             fmt::format("{} is called {} from now on", r.name, r.new_name)};
+  }
+  // A witness answers no questions: it is believed to have the address.
+  if (found->id == s.node.node_id) {
+    HF_TRY(check_addresses(r.channel, {}));
+  } else if (found->kind == cluster::MemberKind::data) {
+    const auto has = d_.ask_peer(found->id, "has_addresses", {{"channel", r.channel}}, 5'000);
+    if (!has)
+      return tl::unexpected(
+          with_hint(Error{has.error().code,
+                          fmt::format("{} does not take these addresses: {}", r.name, has.error().message),
+                          {},
+                          0},
+                    "while it can be reached at its old addresses, give it both: its old ones and the new; then the "
+                    "new ones alone"));
+  }
+  std::string before;
+  if (const auto it = s.config.nodes.find(id); it != s.config.nodes.end())
+    for (const std::string& a : it->second.channel) before += " --channel " + a;
+  HF_TRY(d_.propose_config([&](ClusterConfig c) -> Result<ClusterConfig> {
+    c.nodes[id].channel = r.channel;
+    return c;
+  }));
+  return control::Accepted{"", fmt::format("holdfast member address {}{}", r.name, before),
+                           fmt::format("{} is reached at its new addresses from now on", r.name)};
+}
+
 Result<control::RenewReply> ApiHandlers::renew(const Caller& caller, const control::RenewRequest& r) {
   const Snapshot s = d_.snapshot();
   if (!s.member || !s.value) return tl::unexpected(not_a_member());

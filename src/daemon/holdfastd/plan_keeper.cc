@@ -264,6 +264,35 @@ Status PlanKeeper::skip(const std::string& id, const std::string& step, const st
   return fail(ErrorCode::not_found, "no such plan is running here");
 }
 
+Result<std::vector<control::PlanStatus>> PlanKeeper::history() const {
+  Runner role, command;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!journal_) return fail(ErrorCode::not_found, "this node is in no cluster yet, so there are no plans");
+    role = role_;
+    command = command_;
+  }
+  HF_ASSIGN(const std::vector<control::PlanRecord> records, journal_->list());
+  std::vector<control::PlanStatus> plans;
+  for (const control::PlanRecord& r : records) {
+    plans.push_back(r.status);
+    for (const Runner& live : {role, command})
+      if (live && !live->finished() && live->status().id == r.status.id) plans.back() = live->status();
+  }
+  return plans;
+}
+
+void PlanKeeper::close_what_a_restart_cut_off(const std::string& active) {
+  if (!starter_) return;
+  starter_->post([this, active] {
+    {
+      const std::lock_guard lock(mutex_);
+      if (role_ || command_) return;  // of this life: they know by themselves
+    }
+    close_old_plans("interrupted by a restart of holdfastd; " + active + " is the active", "");
+  });
+}
+
 bool PlanKeeper::role_plan_running() const {
   Runner role;
   {

@@ -75,6 +75,9 @@ class PlanKeeper {
 
   std::optional<control::PlanStatus> running() const;
   Result<control::PlanStatus> find(const std::string& id) const;  // empty = running or newest
+  Result<std::vector<control::PlanStatus>> history() const;  // of this node, oldest first, running ones as they are now
+  // Off the loop: this node follows another's epoch, so what its journal has open of an earlier life is that other's to finish.
+  void close_what_a_restart_cut_off(const std::string& active);
   Status skip(const std::string& id, const std::string& step, const std::string& actor);
   bool role_plan_running() const;
   std::string next_id(const std::string& kind) const;
