@@ -83,7 +83,8 @@ Result<control::PlanStatus> ApiHandlers::plan(const std::string& id) {
   // The whole of a switchover is told by the old active; this node's half is second best. One that was cut off by a restart of holdfastd there
   // is told by nobody but the successor.
   const auto running = d_.plans().running();
-  const bool cut_off = own && (own->state == "running" || own->state == "reverting") && (!running || running->id != id);
+  const bool open = own && (own->state == "running" || own->state == "reverting" || own->state == "halted");
+  const bool cut_off = open && (!running || running->id != id);
   if (own && own->from == d_.snapshot().node.node_name && !cut_off) return own;
   const Snapshot s = d_.snapshot();
   std::string silent;  // who might know it
