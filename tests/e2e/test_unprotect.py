@@ -75,7 +75,7 @@ def test_a_node_that_was_down_when_a_protection_ended_lets_the_folder_go(cluster
     lab.sh(active, 'mkdir -p "$1"; echo text > "$1/file"; echo text > "$1/other"', PLAIN)
     cluster.cli(active, "protect", PLAIN)
     cluster.wait_synchronized()
-    lab.sh(active, 'rm "$1/other"; sync', PLAIN)        # it lies in the passive's graveyard now
+    lab.sh(active, 'rm "$1/other"; sync -f "$1"', PLAIN)        # it lies in the passive's graveyard now
     trees.wait_equal(cluster, PLAIN)
     lab.sh(passive, "systemctl stop holdfastd holdfast-mirror")
     cluster.cli(active, "unprotect", PLAIN, "--yes")
