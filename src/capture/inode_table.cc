@@ -184,6 +184,14 @@ void InodeTable::remember_descriptor(const InodePtr& inode) {
 }
 
 SharedDescriptor InodeTable::path(Inode& inode) {
+  {
+    const std::lock_guard guard(inode.mutex_);
+    if (!inode.path_ && inode.data_) return inode.data_;  // what is open for data does as well
+  }
+  return opened_path(inode);
+}
+
+SharedDescriptor InodeTable::opened_path(Inode& inode) {
   SharedDescriptor opened;
   for (bool again = true; !opened;) {
     int error = 0;
@@ -207,7 +215,7 @@ SharedDescriptor InodeTable::path(Inode& inode) {
 }
 
 bool InodeTable::pin(Inode& inode) {
-  const SharedDescriptor held = path(inode);
+  const SharedDescriptor held = opened_path(inode);
   if (!held) return false;
   const std::lock_guard guard(inode.mutex_);
   inode.path_ = held;

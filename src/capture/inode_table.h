@@ -76,7 +76,7 @@ class InodeTable {
   // Returns the inode when this was the last look-up.
   InodePtr forget(std::uint64_t nodeid, std::uint64_t count);
 
-  // O_PATH descriptor; null and errno when the object can't be opened any more.
+  // A descriptor to name it by, O_PATH if it is not open anyway; null and errno when the object can't be opened any more.
   SharedDescriptor path(Inode& inode);
   // From here until it is forgotten the descriptor stays open. False and errno when it is too late.
   bool pin(Inode& inode);
@@ -113,6 +113,7 @@ class InodeTable {
   };
   Shard& node_shard(std::uint64_t nodeid) { return by_node_[(nodeid * 0x9E3779B97F4A7C15ULL) >> 58]; }
   Shard& lower_shard(std::uint64_t ino) { return by_lower_[(ino * 0x9E3779B97F4A7C15ULL) >> 58]; }
+  SharedDescriptor opened_path(Inode& inode);
   void remember_descriptor(const InodePtr& inode);
   void unpinned();
   InodePtr shared(Inode& inode) { return find_lower(inode.lower_ino); }

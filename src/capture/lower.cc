@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "capture/lower.h"
 
+#include <sys/syscall.h>
+
+#include <atomic>
 #include <cerrno>
 
 namespace holdfast::capture {
@@ -15,6 +18,17 @@ struct HandleBuffer {
 };
 
 }  // namespace
+
+int change_mode(int fd, mode_t mode) {
+  constexpr long fchmodat2 = 452;  // since Linux 6.6, of x86-64 and arm64 alike; Debian 12's headers don't know it
+  static std::atomic<bool> is_known{true};
+  if (is_known.load(std::memory_order_relaxed)) {
+    if (syscall(fchmodat2, fd, "", mode, AT_EMPTY_PATH) == 0) return 0;
+    if (errno != ENOSYS) return errno;
+    is_known = false;
+  }
+  return ::chmod(ProcPath(fd).c_str(), mode) ? errno : 0;
+}
 
 int handle_of(int fd, LowerHandle& out) {
   HandleBuffer buffer;

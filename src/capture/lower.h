@@ -60,6 +60,9 @@ struct LowerHandle {
   std::uint8_t size = 0;
   std::array<std::uint8_t, 43> bytes{};
 };
+inline constexpr const char* capability = "security.capability";
+// As chmod(2), of the object that a descriptor of any kind stands for. 0, or the errno.
+int change_mode(int fd, mode_t mode);
 // 0, or the errno.
 int handle_of(int fd, LowerHandle& out);
 inline bool no_descriptors_left(int error) { return error == EMFILE || error == ENFILE; }

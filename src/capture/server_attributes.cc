@@ -38,16 +38,18 @@ Answer Server::setattr(Request& r) {
   const InodePtr inode = inode_of(r.head.nodeid, path);
   if (!inode) return -ESTALE;
   const int fd = path->get();
-  const ProcPath name(fd);
   const bool sizes = in.valid & fuse::set_size;
+  // What the kernel sends before each fsync of a file that was written to: times change nothing else.
+  const bool only_times = !(in.valid & (fuse::set_size | fuse::set_mode | fuse::set_uid | fuse::set_gid));
   if (const int error = sizes ? peers_.file_end(in.size) : 0) return -error;
   HotGuard hot;
   if (const Answer no = note_hot(hot, *inode)) return no;
   Reservation held(log_);
   if (!take_space(r, held, {0, 0, privilege_room, privilege_room})) return -EIO;
   ObjectLocks::Guard guard = locks_.lock(inode->id);
-  struct stat before, st;
-  if (fstat(fd, &before) != 0) return failed(errno, "reading attributes below failed");
+  struct stat before {
+  }, st;
+  if (!only_times && fstat(fd, &before) != 0) return failed(errno, "reading attributes below failed");
   if (sizes || (in.valid & (fuse::set_uid | fuse::set_gid))) may_lose_capability(*inode, fd);
   std::uint32_t done = 0;
   int error = 0;
@@ -58,7 +60,7 @@ Answer Server::setattr(Request& r) {
     if (!error) done |= log::valid_owner | log::valid_mode;  // set-id bits may have gone
   }
   if (!error && (in.valid & fuse::set_mode)) {
-    error = ::chmod(name.c_str(), in.mode & 07777) ? errno : 0;
+    error = change_mode(fd, in.mode & 07777);
     if (!error) done |= log::valid_mode;
   }
   if (!error && sizes) {
@@ -66,7 +68,7 @@ Answer Server::setattr(Request& r) {
     if (!error && options_.write_back &&
         !(in.valid & fuse::set_mtime)) {  // the kernel's time stands, and it is as it was
       const timespec times[2] = {{0, UTIME_OMIT}, before.st_mtim};
-      if (utimensat(AT_FDCWD, name.c_str(), times, 0) != 0) return fault(errno, "setting times below failed");
+      if (utimensat(fd, "", times, AT_EMPTY_PATH) != 0) return fault(errno, "setting times below failed");
     }
     if (!error) {
       if (fstat(fd, &st) != 0) return fault(errno, "reading attributes below failed");
@@ -81,7 +83,7 @@ Answer Server::setattr(Request& r) {
     const timespec times[2] = {
         peers_.time(time_of(in.valid, fuse::set_atime, fuse::set_atime_now, in.atime, in.atime_nsec)),
         peers_.time(time_of(in.valid, fuse::set_mtime, fuse::set_mtime_now, in.mtime, in.mtime_nsec))};
-    error = utimensat(AT_FDCWD, name.c_str(), times, 0) ? errno : 0;
+    error = utimensat(fd, "", times, AT_EMPTY_PATH) ? errno : 0;
     if (!error)
       done |= (in.valid & fuse::set_atime ? log::valid_atime : 0) | (in.valid & fuse::set_mtime ? log::valid_mtime : 0);
   }
@@ -97,7 +99,7 @@ Answer Server::setattr(Request& r) {
     record.atime_ns = nanoseconds(st.st_atim);
     append(held, record);
   }
-  append_lost_privileges(held, *inode, fd, done & log::valid_mode ? st.st_mode : before.st_mode, st);
+  if (!only_times) append_lost_privileges(held, *inode, fd, done & log::valid_mode ? st.st_mode : before.st_mode, st);
   guard.unlock();
   if (error) return failed(error, "setting attributes below failed");
   fuse::AttrOut out{};
@@ -111,11 +113,21 @@ Answer Server::getxattr(Request& r) {
   Name name;
   if (const int error = name.take(r.args)) return -error;
   if (is_hidden(name.view())) return -ENODATA;
+  // The kernel asks at the first write of each file, and at each change of its owner.
+  const bool is_capability = name.view() == capability;
+  if (is_capability)
+    if (const InodePtr known = inodes_.find(r.head.nodeid); known && known->has_capability == 0) return -ENODATA;
   SharedDescriptor path;
-  if (!inode_of(r.head.nodeid, path)) return -ESTALE;
+  const InodePtr inode = inode_of(r.head.nodeid, path);
+  if (!inode) return -ESTALE;
   const std::size_t room = std::min<std::size_t>(size, r.reply.size());
   const ssize_t n = ::getxattr(ProcPath(path->get()).c_str(), name.c_str(), r.reply.data(), room);
-  if (n < 0) return -errno;
+  if (n < 0) {
+    const int error = errno;
+    std::int8_t unknown = -1;  // what was set meanwhile stands
+    if (is_capability && error == ENODATA) inode->has_capability.compare_exchange_strong(unknown, 0);
+    return -error;
+  }
   if (size) return n;
   return put(r, fuse::GetxattrOut{static_cast<std::uint32_t>(n), 0});
 }
@@ -164,11 +176,11 @@ Answer Server::setxattr(Request& r) {
   if (::setxattr(below.c_str(), name.c_str(), value.data(), value.size(), static_cast<int>(in.flags)) != 0)
     return failed(errno, "setting an extended attribute below failed");
   if (name.view() == "system.posix_acl_default") inode->default_acl_bytes = static_cast<std::int32_t>(value.size());
-  if (name.view() == "security.capability") inode->has_capability = 1;
+  if (name.view() == capability) inode->has_capability = 1;
   if (fstat(fd, &st) != 0) return fault(errno, "reading attributes below failed");
   if ((in.setxattr_flags & fuse::setxattr_acl_kill_sgid) && (st.st_mode & S_ISGID)) {
-    if (::chmod(below.c_str(), st.st_mode & 07777 & ~static_cast<mode_t>(S_ISGID)) != 0)
-      return fault(errno, "clearing a set-group-id bit below failed");
+    if (const int error = change_mode(fd, st.st_mode & 07777 & ~static_cast<mode_t>(S_ISGID)))
+      return fault(error, "clearing a set-group-id bit below failed");
     st.st_mode &= ~static_cast<mode_t>(S_ISGID);
   }
   log::Record record = record_of(log::Kind::set_xattr, inode->id);
@@ -201,7 +213,7 @@ Answer Server::removexattr(Request& r) {
   if (::removexattr(ProcPath(path->get()).c_str(), name.c_str()) != 0)
     return failed(errno, "removing an extended attribute below failed");
   if (name.view() == "system.posix_acl_default") inode->default_acl_bytes = 0;
-  if (name.view() == "security.capability") inode->has_capability = 0;
+  if (name.view() == capability) inode->has_capability = 0;
   log::Record record = record_of(log::Kind::remove_xattr, inode->id);
   record.flags = orphan_flag(*inode);
   record.name = name.view();

@@ -162,6 +162,7 @@ Answer Server::make(Request& r, NewObject& object) {
   const InodePtr inode =
       inodes_.add(object.id, object.st.st_ino, object.st.st_mode & S_IFMT, object.handle, std::move(path));
   hot.made(inode->hot);
+  if (regular) inode->has_capability = 0;
   if (object.orphan) {
     inode->unlinked = true;
     inodes_.pin(*inode);

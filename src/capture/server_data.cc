@@ -48,7 +48,7 @@ std::uint32_t orphan_flag(const Inode& inode) { return inode.unlinked ? log::fla
 bool Server::may_lose_capability(Inode& inode, int fd) {
   std::int8_t has = inode.has_capability.load(std::memory_order_relaxed);
   if (has < 0) {
-    has = ::getxattr(ProcPath(fd).c_str(), "security.capability", nullptr, 0) > 0;
+    has = ::getxattr(ProcPath(fd).c_str(), capability, nullptr, 0) > 0;
     inode.has_capability = has;
   }
   return has > 0;
@@ -63,11 +63,11 @@ void Server::append_lost_privileges(Reservation& held, Inode& inode, int fd, mod
     append(held, record);
   }
   if (inode.has_capability <= 0) return;
-  if (::getxattr(ProcPath(fd).c_str(), "security.capability", nullptr, 0) >= 0) return;
+  if (::getxattr(ProcPath(fd).c_str(), capability, nullptr, 0) >= 0) return;
   inode.has_capability = 0;
   log::Record record = record_of(log::Kind::remove_xattr, inode.id);
   record.flags = orphan_flag(inode);
-  record.name = "security.capability";
+  record.name = capability;
   append(held, record);
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "capture/simple_file_ids.h"
 
+#include <endian.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -38,7 +39,8 @@ Result<FileId> InodeNumberIds::identify(int fd, SetNumber) {
   struct stat st;
   if (fstat(fd, &st) != 0) return fail_errno(errno, "cannot look at a file");
   FileId id;
-  const std::uint64_t ino = st.st_ino;
+  // Big-endian, as node ids are read: the kernel finds its inodes by the low bits.
+  const std::uint64_t ino = htobe64(st.st_ino);
   std::memcpy(id.bytes.data(), &ino, sizeof ino);
   const std::uint32_t time = static_cast<std::uint32_t>(st.st_ctim.tv_nsec);
   std::memcpy(id.bytes.data() + 8, &time, sizeof time);
