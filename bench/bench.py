@@ -26,7 +26,8 @@ RESULTS = HERE / "results.json"
 DOCUMENT = HERE.parent / "docs/BENCHMARKS.md"
 
 FILES = ("native", "async", "fsync", "floor")
-DATABASES = FILES + ("pg-streaming-async", "pg-streaming-sync")
+WITH_ALONE = FILES + ("alone",)  # where the peer's share of the common CPUs and disk is worth telling
+DATABASES = WITH_ALONE + ("pg-streaming-async", "pg-streaming-sync")
 # Longer than the kernel's 30 s would be better still: what a short run leaves in the page cache, native never has to write within it.
 PGBENCH_S, FIO_S = 15, 5
 
@@ -40,7 +41,7 @@ def database_row(clients):
 
 def file_row(name, unit, *options):
     field = "bw_bytes" if unit == "MB/s" else "iops"
-    return Row(name, unit, FILES, lambda machines, variant: machines.fio(variant, options, field, FIO_S))
+    return Row(name, unit, WITH_ALONE if "--fdatasync=1" in options else FILES, lambda machines, variant: machines.fio(variant, options, field, FIO_S))
 
 
 def read_row(name, seconds, *options):
@@ -50,7 +51,7 @@ def read_row(name, seconds, *options):
 
 
 def tree_row(name, what, cold=False):
-    return Row(name, "files/s", FILES,
+    return Row(name, "files/s", FILES if cold else WITH_ALONE,
                lambda machines, variant: machines.work.tree(variant, what, drop_caches if cold else None),
                workloads.PACKAGES["tree"])
 
@@ -123,7 +124,7 @@ def run(options, machines):
         done = report.merge(done, [report.result(row.name, row.unit, measure(machines, row, options.pairs))])
         report.write(done, RESULTS, DOCUMENT)
     for name, measure_cost in [cost for cost in COSTS if re.search(options.rows, cost[0])]:
-        measured = {variant: [] for variant in report.OURS if variant in machines.variants}
+        measured = {variant: [] for variant in FILES[1:] if variant in machines.variants}
         for _ in range(options.pairs):
             for variant, values in measured.items():
                 machines.select(variant)
@@ -181,6 +182,7 @@ def main():
     except KeyboardInterrupt:
         return 130
     finally:
+        machines.thaw_peer()
         if not options.lab and not options.keep:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             lab.down()

@@ -5,7 +5,7 @@ import json
 from statistics import median
 
 BEGIN, END = "<!-- results: written by ./dev bench -->", "<!-- end of results -->"
-OURS = ("async", "fsync", "floor")
+OURS = ("async", "fsync", "alone", "floor")
 
 
 def result(name, unit, measured):
@@ -44,20 +44,22 @@ def number(value):
 
 
 def cell(row, variant):
-    ratio = row[f"ratio_{variant}"]
+    ratio = row.get(f"ratio_{variant}")
+    if row.get(variant) is None:
+        return ""
     return number(row[variant]) + (f" ({ratio:.2f})" if ratio is not None else "")
 
 
 def table(rows):
-    lines = ["| | unit | native | async (ratio) | fsync (ratio) | floor (ratio) | PostgreSQL's own: async / sync | "
-             "pairs |", "|---|---|---|---|---|---|---|---|"]
+    lines = ["| | unit | native | async (ratio) | fsync (ratio) | async, peer stopped (ratio) | floor (ratio) | "
+             "PostgreSQL's own: async / sync | pairs |", "|---|---|---|---|---|---|---|---|---|"]
     for row in rows:
         if "cost" in row:
             continue
         peers = row["peers"]
         own = " / ".join(number(peers.get(f"pg-streaming-{kind}")) for kind in ("async", "sync")) if peers else ""
         lines.append(f"| {row['name']} | {row['unit']} | {number(row['native'])} | {cell(row, 'async')} | "
-                     f"{cell(row, 'fsync')} | {cell(row, 'floor')} | {own} | {row['pairs']} |")
+                     f"{cell(row, 'fsync')} | {cell(row, 'alone')} | {cell(row, 'floor')} | {own} | {row['pairs']} |")
     return "\n".join(lines + costs(rows))
 
 
@@ -74,7 +76,7 @@ def costs(rows):
 def hops(rows):
     """What one write and its fdatasync cost on their way, from the row with one job."""
     row = next((row for row in rows if row["name"] == "8 KiB random write + fdatasync, 1 job"), None)
-    if row is None or not all(row[variant] for variant in ("native", *OURS)):
+    if row is None or not all(row[variant] for variant in ("native", "floor", "async", "fsync")):
         return ""
     native, floor, local, remote = (1e6 / row[variant] for variant in ("native", "floor", "async", "fsync"))
     return (f"\nThe fsync path, from the row of one job: a write and its fdatasync take {native:.0f} us natively. The "

@@ -13,11 +13,12 @@ FLOOR_PROGRAM = "/usr/sbin/holdfast-floor"       # part of the package
 PROTECTED_FOLDER = "/srv/protected"
 
 # variant -> port of its PostgreSQL on n1; both protected modes are the same server.
-PORTS = {"native": 5440, "async": 5432, "fsync": 5432, "floor": 5441, "pg-streaming-async": 5442,
+PORTS = {"native": 5440, "async": 5432, "fsync": 5432, "alone": 5432, "floor": 5441, "pg-streaming-async": 5442,
          "pg-streaming-sync": 5442}
 CLUSTERS = {"native": "/srv/native/pg", "floor": "/srv/floor/pg", "streaming": "/srv/streaming/pg"}
 # variant -> folder of its file tests
 FOLDERS = {"native": "/srv/native/files", "async": PROTECTED_FOLDER + "/files", "fsync": PROTECTED_FOLDER + "/files",
+           "alone": PROTECTED_FOLDER + "/files",
            "floor": "/srv/floor/files"}
 
 
@@ -45,6 +46,7 @@ class Machines:
         self.cluster = Cluster(lab)
         self.work = Workloads(lab, NODE, FOLDERS.get)
         self.mode = None
+        self.frozen = False
 
     def set_up(self, say):
         say("booting, forming the pair")
@@ -113,9 +115,11 @@ class Machines:
 
     def select(self, variant):
         """Makes a variant ready to be measured, with nothing left over from the one before."""
-        if variant in ("async", "fsync") and self.mode != variant:
-            self.cluster.set_mode(variant)
-            self.mode = variant
+        self.thaw_peer()
+        mode = "async" if variant == "alone" else variant
+        if mode in ("async", "fsync") and self.mode != mode:
+            self.cluster.set_mode(mode)
+            self.mode = mode
         if variant.startswith("pg-streaming"):
             names = "standby" if variant.endswith("-sync") else ""
             self._as_postgres(f"psql -p 5442 -qc \"ALTER SYSTEM SET synchronous_standby_names = '{names}'\""
@@ -125,6 +129,14 @@ class Machines:
                 "psql -p 5442 -Atc 'SELECT sync_state FROM pg_stat_replication'").stdout.strip(),
                 f"the standby is {wanted}", 20)
         self.wait_quiet()
+        if variant == "alone":
+            self.lab.freeze(PEER)
+            self.frozen = True
+
+    def thaw_peer(self):
+        if self.frozen:
+            self.lab.thaw(PEER)
+            self.frozen = False
 
     def wait_quiet(self):
         """Nothing is on its way to a disk or to the peer any more."""
