@@ -62,11 +62,7 @@ class Scribes:
         self.lab, self.lines, self.odd, self.stopping = lab, [], [], threading.Event()
         for node in nodes:
             lab.put(node, f"{PLACE}/scribe.py", (HERE / "scribe.py").read_text())
-<<<<<<< HEAD
             lab.sh(node, "sync -f /opt")
-=======
-            lab.sh(node, f"sync -f {PLACE}")
->>>>>>> ea80610 (tests: only the file system in question is synced: a lab machine's sync waits for every mount of the host)
         self.threads = [threading.Thread(target=self._follow, args=(node,)) for node in nodes]
         for thread in self.threads:
             thread.start()
