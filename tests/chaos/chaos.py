@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from pathlib import Path
 
 sys.dont_write_bytecode = True
@@ -31,7 +32,7 @@ import postgres  # noqa: E402
 import schedule  # noqa: E402
 import trees  # noqa: E402
 from cluster import Cluster  # noqa: E402
-from faults import PLACE, Faults, bend_clocks, build_clock  # noqa: E402
+from faults import PLACE, Faults, bend_clocks, build_clock, demand_bent_clocks  # noqa: E402
 from labs import CHECKOUT, PUBLIC_ADDRESS, Lab, LabFailure  # noqa: E402
 
 EVIDENCE = CHECKOUT / "build/chaos"
@@ -40,8 +41,10 @@ LINES = f"{FOLDER}/lines"
 CLIENT = f"{PLACE}/chaos_client.py"
 HERE = Path(__file__).resolve().parent
 CONVERGE_S = 150
+WATCHED_S = 20          # the last packets from the public address are no older, when the clients have just stopped
 LONG_S = 25             # an outage that is worth a look, though nothing is wrong
 LEDGER_CLIENTS = 2
+CLIENTS = 8             # as chaos_client.py has
 
 
 class Found(Exception):
@@ -141,12 +144,18 @@ class Packets:
         if "listening" not in (heard := self.process.stderr.readline()):
             raise LabFailure(f"tcpdump: {heard}")
 
-    def changes(self):
+    def changes(self, machines):
+        """[(seconds, machine)]. machines: by hardware address."""
+        if self.process.poll() is not None:
+            raise LabFailure(f"tcpdump ended by itself: {self.process.stderr.read()[-500:]}")
         self.process.terminate()
         self.process.communicate(timeout=30)
-        lines = self.lab.sh("c1", "tcpdump -r \"$1\" -n -e -tt 2>/dev/null | awk '$2 != last { print $1, $2; last = $2 }'; rm \"$1\"",
-                            self.FILE, timeout_s=120).splitlines()
-        return [(float(seconds), address) for seconds, address in map(str.split, lines)]
+        lines = self.lab.sh("c1", "tcpdump -r \"$1\" -n -e -tt 2>/dev/null | awk '$2 != last { print $1, $2; last = $2 }"
+                            " { now = $1 } END { if (NR) print now, \"end\" }'; rm \"$1\"", self.FILE, timeout_s=120).splitlines()
+        seen = [(float(seconds), machines.get(address, address)) for seconds, address in map(str.split, lines)]
+        if not seen or time.time() - seen[-1][0] > WATCHED_S:
+            raise LabFailure(f"the last packet from the public address that was seen: {seen[-1:]}; the clients were served until now")
+        return seen[:-1]
 
 
 class Run:
@@ -181,6 +190,7 @@ class Run:
         self.lab.exec("c1", "python3", CLIENT, "setup", "--host", PUBLIC_ADDRESS, timeout_s=60)
         self.lab.sh(self.cluster.active(), f"rm -f {LINES}; sync {FOLDER}")
         epoch = self.cluster.status()["lease"]["epoch"]
+        machines = {re.search(r"link/ether (\S+)", self.lab.sh(node, "ip -o link show pub0"))[1]: node for node in self.nodes}
         end_s = time.monotonic() + 60 * self.minutes
         packets, scribes = Packets(self.lab), Scribes(self.lab, self.nodes)
         run = f"{self.name}-{os.getpid()}"
@@ -196,13 +206,28 @@ class Run:
                 say("healed; waits until all is whole")
                 self.faults.heal()
                 took_s = self.wait_whole()
+                done, lines = bank.latest.get("commits", 0), len(scribes.lines)
                 clients.wait_commits(20)
+                self.cluster.wait(lambda: bank.latest.get("commits", 0) > done + 20 and len(scribes.lines) > lines + 20,
+                                  "bank, lists and scribes go on after everything was healed", 30)
                 say(f"whole after {took_s:.1f} s")
+            changes = packets.changes(machines)
         finally:
             scribes.stop()
         bank.stop()
-        offices = self.cluster.status()["lease"]["epoch"] - epoch + 1
-        return self.judge(bank, clients, scribes, packets.changes(), offices)
+        if self.faults.broken:
+            raise LabFailure(f"a fault ended with an error of its own: {self.faults.broken[0]}")
+        return self.judge(bank, clients, scribes, changes, self.owners(epoch))
+
+    def owners(self, since):
+        """Who was the active, by epoch, from the one at the beginning to that of now. None where no event says."""
+        told = {}
+        for node in self.nodes:
+            page = json.loads(self.cluster.cli(node, "events", "--last", "20000", "--json").stdout)
+            for event in page["events"] if isinstance(page, dict) else page:
+                if found := re.match(r"(\S+) becomes the active of epoch (\d+)", event["text"]):
+                    told[int(found[2])] = found[1]
+        return [told.get(epoch) for epoch in range(since, self.cluster.status()["lease"]["epoch"] + 1)]
 
     def round(self, each):
         say(f"round {each.number}")
@@ -212,20 +237,23 @@ class Run:
             self.faults.heal()
             say(f"  whole after {self.wait_whole():.1f} s")
 
-    def judge(self, bank, clients, scribes, changes, offices):
+    def judge(self, bank, clients, scribes, changes, owners):
         history, final = bank.history(), bank.final()
+        if any(len(t) != len(consistency.Transaction._fields) for t in history):
+            raise Found("a line of the clients' history is none")
         directory = EVIDENCE / self.name
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "history.jsonl").write_text("\n".join(json.dumps(t) for t in history))
         (directory / "final.json").write_text(json.dumps({**final, "transfers": sorted(final["transfers"].items())}))
         active = self.cluster.active()
-        lines = [tuple(line.split()) for line in self.lab.sh(active, 'cat "$1"', LINES).splitlines()]
+        lines, found = consistency.read_lines(self.lab.sh(active, 'cat "$1"', LINES))
         (directory / "lines").write_text("\n".join(map(str, sorted(scribes.lines))))
-        found = consistency.bank(history, final["initial"], final["balances"], final["transfers"])
+        found += consistency.liveness(history, scribes.lines, self.faults.done, self.rounds, CLIENTS)
+        found += consistency.bank(history, final["initial"], final["balances"], final["transfers"])
         found += consistency.appends(history, final["lists"])
         found += consistency.answers(history)
-        found += consistency.lines(scribes.lines, [(int(number), node, int(begin)) for number, node, begin in lines])
-        found += consistency.senders(changes, offices)
+        found += consistency.lines(scribes.lines, lines)
+        found += consistency.senders(changes, owners)
         found += consistency.shown("a scribe was told", scribes.odd)
         found += self.ledger(clients)
         postgres.check(self.lab, active)
@@ -242,7 +270,7 @@ class Run:
             say(f"nobody was served for {longest_s:.1f} s: the journals are kept in {directory}")
             self.keep_evidence()
         faults = ", ".join(f"{count} {kind}" for kind, count in sorted(self.faults.done.items()))
-        return (f"{self.rounds} rounds ({faults}), {offices - 1} changes of the active, longest outage {longest_s:.1f} s; "
+        return (f"{self.rounds} rounds ({faults}), {len(owners) - 1} epochs ended, longest outage {longest_s:.1f} s; "
                 f"{outcomes['ok']} transactions of bank and lists acknowledged ({outcomes['unknown']} unknown) and all there, in an "
                 f"order that explains every read, the bank's total constant; {len(clients.entries())} entries of the ledger and "
                 f"{len(scribes.lines)} acknowledged lines there; {len(changes)} times another machine answered, never two at once; "
@@ -277,6 +305,8 @@ def form(lab, nodes, witness):
     for machine in (*nodes, *(["w1"] if witness else [])):
         bend_clocks(lab, machine, library)
     lab.run_shown("cluster", "--mode", "fsync", "--protect", FOLDER, "--plugin", "postgresql", timeout_s=400)
+    for machine in (*nodes, *(["w1"] if witness else [])):
+        demand_bent_clocks(lab, machine)
     lab.exec(nodes[0], "holdfast", "config", "set", "failures_limit", "0")     # nodes fail all the time
     postgres.create_ledger_database(lab, nodes[0])
     ledger.deploy(lab)
@@ -299,9 +329,11 @@ def play(options, nodes, witness, seeds):
             try:
                 told.append(f"seed {seed}, {what}: {run.play()}")
                 say(told[-1])
-            except (Found, LabFailure, AssertionError) as found:
+            except Exception as found:      # whatever it is: what is looked for may well be what the judge stumbles over
+                if not isinstance(found, (Found, LabFailure, AssertionError)):
+                    traceback.print_exc()
                 run.keep_evidence()
-                lines = str(found).splitlines()
+                lines = str(found).splitlines() or [repr(found)]
                 print("\n".join(lines[:60]), flush=True)
                 return 1, f"chaos: FAILED with seed {seed}, {what}: {lines[0][:300]} (evidence: {EVIDENCE / run.name})"
     finally:

@@ -6,7 +6,7 @@
     chaos_client.py run   --host H --run ID --history FILE       until the end of standard input
     chaos_client.py final --host H --run ID                      what is there now, as JSON
 
-A history has a line of JSON for each transaction, as consistency.Transaction: [client, n, kind, outcome, begin, end, server, what].
+A history has a line of JSON for each transaction, as consistency.Transaction: [client, n, kind, outcome, begin, end, server, heard, what].
 Clients with an odd number are patient: they cling to a connection long after others have given it up, so that a server which
 wakes up too late finds somebody to answer.
 """
@@ -17,6 +17,7 @@ import random
 import sys
 import threading
 import time
+import traceback
 
 import ledger_client
 from ledger_client import Database, connect_patiently, say, stop_at_end_of_input
@@ -31,12 +32,12 @@ class Board:
     def __init__(self, path):
         self.file, self.lock = open(path, "w", buffering=1 << 16), threading.Lock()
         self.done = self.appended = 0
-        self.server, self.last_s, self.error = "-", time.monotonic(), ""
+        self.server, self.last_s, self.error, self.broken = "-", time.monotonic(), "", ""
 
     def record(self, *transaction):
         with self.lock:
             self.file.write(json.dumps(transaction, separators=(",", ":")) + "\n")
-            _, _, _, outcome, _, end_ns, server, _ = transaction
+            _, _, _, outcome, _, end_ns, server, _, _ = transaction
             if outcome == "ok":
                 self.done += 1
                 self.server, self.last_s = server, end_ns / 1e9
@@ -55,17 +56,23 @@ class Client:
         if number % 2:
             self.database.target |= {"tcp_user_timeout": 12_000, "keepalives_idle": 6}
         self.errors = (self.database.psycopg2.Error, OSError)
-        self.begin_ns, self.what = 0, None
+        self.begin_ns, self.heard_ns, self.what = 0, 0, None
+
+    def query(self, text, *values):
+        begin_ns = time.monotonic_ns()
+        rows = self.database.query(text, *values)
+        self.heard_ns = begin_ns
+        return rows
 
     def transfer(self, n):
         source, target = random.sample(range(ACCOUNTS), 2)
         amount = random.randint(1, 5)
         self.what = (source, target, amount)
-        rows = dict(self.database.query("SELECT id, balance FROM bank WHERE id IN (%s, %s) ORDER BY id FOR UPDATE", source, target))
+        rows = dict(self.query("SELECT id, balance FROM bank WHERE id IN (%s, %s) ORDER BY id FOR UPDATE", source, target))
         if rows[source] < amount:
             self.what = (source, target, 0)
             amount = 0
-        self.database.query("UPDATE bank SET balance = balance - %s WHERE id = %s;"
+        self.query("UPDATE bank SET balance = balance - %s WHERE id = %s;"
                             "UPDATE bank SET balance = balance + %s WHERE id = %s;"
                             "INSERT INTO transfers VALUES (%s, %s, %s, %s, %s, %s)",
                             amount, source, amount, target, self.run, self.number, n, source, target, amount)
@@ -73,8 +80,8 @@ class Client:
 
     def balances(self, n):
         half = ACCOUNTS // 2        # in two statements: one alone would be consistent by itself
-        first = self.database.query("SELECT balance FROM bank WHERE id < %s ORDER BY id", half)
-        second = self.database.query("SELECT balance FROM bank WHERE id >= %s ORDER BY id", half)
+        first = self.query("SELECT balance FROM bank WHERE id < %s ORDER BY id", half)
+        second = self.query("SELECT balance FROM bank WHERE id >= %s ORDER BY id", half)
         self.what = [row[0] for row in first + second]
         return "balances"
 
@@ -83,19 +90,19 @@ class Client:
         for i in range(random.choice((1, 2, 2, 3, 4))):
             key = self.board.next_key()
             if random.random() < 0.5:
-                rows = self.database.query("SELECT elements FROM lists WHERE run = %s AND key = %s", self.run, key)
+                rows = self.query("SELECT elements FROM lists WHERE run = %s AND key = %s", self.run, key)
                 self.what.append(("r", key, rows[0][0] if rows else []))
                 continue
             value = (n * 8 + i) * 16 + self.number
             self.what.append(("a", key, value))
-            self.database.query("INSERT INTO lists VALUES (%s, %s, ARRAY[%s::bigint]) ON CONFLICT (run, key) DO"
+            self.query("INSERT INTO lists VALUES (%s, %s, ARRAY[%s::bigint]) ON CONFLICT (run, key) DO"
                                 " UPDATE SET elements = lists.elements || EXCLUDED.elements", self.run, key, value)
         return "lists"
 
     def once(self, n):
         banks = self.number < BANKERS
         work = self.lists if not banks else self.balances if n % 3 == 0 else self.transfer
-        kind, outcome, self.what = work.__name__, "fail", []
+        kind, outcome, self.heard_ns, self.what = work.__name__, "fail", 0, []
         self.begin_ns = time.monotonic_ns()
         try:
             if self.database.connection is None:
@@ -104,19 +111,23 @@ class Client:
                 self.begin_ns = time.monotonic_ns()
             work(n)
             outcome = "unknown"
+            begin_ns = time.monotonic_ns()
             self.database.commit()
+            self.heard_ns = begin_ns
             outcome = "ok"
         except self.errors as error:
             code = getattr(error, "pgcode", None) or ""
             if code.startswith("40") and not code.startswith("40003"):     # two got in each other's way: certainly not done
                 outcome = "fail"
-                self.database.connection.rollback()
+                if self.database.connection is not None:
+                    self.database.connection.rollback()
             else:
                 self.board.error = str(error).strip().split("\n")[0]
                 self.database.close()
         except KeyError:                # a row is missing: the judge will find it gone
             self.database.close()
-        self.board.record(self.number, n, kind, outcome, self.begin_ns, time.monotonic_ns(), self.database.server, self.what)
+        self.board.record(self.number, n, kind, outcome, self.begin_ns, time.monotonic_ns(), self.database.server,
+                          self.heard_ns, self.what)
 
     def loop(self, stop):
         n = 0
@@ -127,6 +138,10 @@ class Client:
             except self.errors as error:        # a rollback that fails
                 self.board.error = str(error).strip().split("\n")[0]
                 self.database.close()
+            except BaseException:               # a bug here: nobody may take silence for agreement
+                self.board.broken = traceback.format_exc()
+                stop.set()
+                raise
             stop.wait(PAUSE_S * random.uniform(0.5, 1.5))
         self.database.close()
 
@@ -146,6 +161,7 @@ def run(options):
     for thread in threads:
         thread.join()
     board.file.close()
+    sys.exit(board.broken or None)
 
 
 def setup(options):

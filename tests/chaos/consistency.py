@@ -13,11 +13,14 @@ Each function returns findings: one line of text each, none when all is right. T
 
 import collections
 
+NEVER = 1 << 63
+LEAST = 50
 SHOWN = 5       # of a kind of finding
 
-# outcome: ok | fail (certainly not done) | unknown. begin_ns: before the first statement left; end_ns: after the answer.
+# outcome: ok | fail (certainly not done) | unknown. begin_ns: before the first statement left; end_ns: after the answer; heard_ns: when the
+# last statement left that was answered, whatever became of the transaction (0: none was).
 # what: transfer: (from, to, amount) | balances: [amounts] | lists: [["r", key, [values]] | ["a", key, value]]
-Transaction = collections.namedtuple("Transaction", "client n kind outcome begin_ns end_ns server what")
+Transaction = collections.namedtuple("Transaction", "client n kind outcome begin_ns end_ns server heard_ns what")
 # A line that was acknowledged (fsync returned): its number in the file, as its writer knew it.
 Line = collections.namedtuple("Line", "number node begin_ns end_ns")
 
@@ -61,9 +64,21 @@ def name(transaction):
 
 
 def appends(history, lists):
-    """lists: {key: [values]} at the end."""
-    done = [t for t in history if t.kind == "lists" and t.outcome == "ok"]
-    found, place = [], {}
+    """lists: {key: [values]} at the end. A transaction of which nobody knows the outcome has happened if any of it is there; when, nobody
+    knows either."""
+    there = {(key, value) for key, values in lists.items() for value in values}
+    done, found, place = [], [], {}
+    for t in history:
+        if t.kind != "lists" or t.outcome == "fail":
+            continue
+        made = {(key, value) for op, key, value in t.what if op == "a"}
+        if t.outcome == "unknown":
+            if not made & there:
+                continue
+            if made - there:
+                found.append(f"half of a transaction is there: {sorted(made & there)} without {sorted(made - there)}, {name(t)}")
+            t = t._replace(end_ns=NEVER)
+        done.append(t)
     for key, values in lists.items():
         for index, value in enumerate(values):
             if (key, value) in place:
@@ -101,7 +116,7 @@ def in_real_time(done, place):
 
 
 def without_cycles(done, lists, place):
-    """Edges: who must come before whom. Values of transactions whose outcome is unknown have nobody to be blamed."""
+    """Edges: who must come before whom."""
     writer = {(key, value): i for i, t in enumerate(done) for op, key, value in t.what if op == "a"}
     after = collections.defaultdict(set)
 
@@ -170,8 +185,8 @@ def answers(history):
     order = sorted(first, key=first.get)
     later = {server: first[order[i + 1]] for i, server in enumerate(order[:-1])}
     return shown("a server answered after a later one had", (
-        f"{name(t)}, asked {(t.begin_ns - later[t.server]) / 1e6:.1f} ms after a later server's first answer"
-        for t in history if t.outcome == "ok" and t.server in later and t.begin_ns > later[t.server]))
+        f"{name(t)}, asked {(t.heard_ns - later[t.server]) / 1e6:.1f} ms after a later server's first answer"
+        for t in history if t.server in later and t.heard_ns > later[t.server]))
 
 
 def lines(acknowledged, final):
@@ -195,10 +210,49 @@ def lines(acknowledged, final):
     return found + shown("two nodes wrote, or one wrote over what was acknowledged", late)
 
 
-def senders(changes, offices):
-    """changes: [(seconds, hardware address)] each time another machine begins to send from the public address."""
-    if len(changes) <= offices:
-        return []
-    tail = ", ".join(f"{seconds:.2f} s {address}" for seconds, address in changes[-6:])
-    return [f"the public address was answered for by one machine after another {len(changes)} times, in {offices} epochs: "
-            f"... {tail}"]
+def read_lines(text):
+    """What the file of lines holds: [(number, node, begin_ns)] and findings. Damage is what is looked for here, so nothing is taken for granted."""
+    lines, found = [], []
+    for i, line in enumerate(text.split("\n")[:-1]):
+        words = line.split()
+        if len(words) == 3 and words[0].isdigit() and words[2].isdigit():
+            lines.append((int(words[0]), words[1], int(words[2])))
+        else:
+            found.append(f"{i + 1}: {line[:80]!r}")
+    return lines, shown("not a line", found)
+
+
+def senders(changes, owners):
+    """changes: [(seconds, who)] each time another machine begins to send from the public address. owners: who was the active, epoch by epoch;
+    None: not known. Each sender must have had an epoch of its own after that of the sender before."""
+    if not changes:
+        return ["nobody was seen to send from the public address: nothing was watched"]
+    at = 0
+    for i, (seconds, who) in enumerate(changes):
+        while at < len(owners) and owners[at] not in (who, None):
+            at += 1
+        if at == len(owners):
+            tail = ", ".join(f"{when:.2f} s {each}" for when, each in changes[max(0, i - 4):i + 2])
+            return [f"{who} sent from the public address without an epoch of its own for it: ... {tail}; actives by epoch: {owners}"]
+        at += owners[at] is None
+    return []
+
+
+def liveness(history, acknowledged, faults, rounds, clients):
+    """A judge that was shown nothing finds nothing: enough of each kind must have happened for the rest to mean anything."""
+    found = []
+    for kind in ("transfer", "balances", "lists"):
+        count = sum(t.kind == kind and t.outcome == "ok" for t in history)
+        if count < LEAST:
+            found.append(f"only {count} transactions of kind {kind} were acknowledged")
+    reads = sum(op == "r" and bool(value) for t in history if t.kind == "lists" and t.outcome == "ok" for op, _, value in t.what)
+    if reads < LEAST:
+        found.append(f"only {reads} reads of lists")
+    idle = sorted(set(range(clients)) - {t.client for t in history if t.outcome == "ok"})
+    if idle:
+        found.append(f"clients {idle} did nothing")
+    if len(acknowledged) < LEAST:
+        found.append(f"only {len(acknowledged)} lines were acknowledged")
+    if rounds and not faults:
+        found.append("no fault came to anything")
+    return found

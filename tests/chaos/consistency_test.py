@@ -9,7 +9,7 @@ from consistency import Line, Transaction
 
 
 def transaction(n, kind, what, begin, end, outcome="ok", client=0, server="n1@1"):
-    return Transaction(client, n, kind, outcome, begin, end, server, what)
+    return Transaction(client, n, kind, outcome, begin, end, server, begin, what)
 
 
 INITIAL = {0: 100, 1: 100}
@@ -78,7 +78,10 @@ def test_two_answering():
                                                                                      server="n2@2"))
     under_way = transaction(2, "balances", [], 25, 40, server="n1@1")       # asked before the new one answered
     assert not consistency.answers([old, new, under_way])
-    assert "after a later one" in consistency.answers([old, new, under_way._replace(begin_ns=31)])[0]
+    late = under_way._replace(heard_ns=31)
+    assert "after a later one" in consistency.answers([old, new, late])[0]
+    for outcome in ("fail", "unknown"):         # it could not commit, but what it told was read
+        assert "after a later one" in consistency.answers([old, new, late._replace(outcome=outcome)])[0]
 
 
 def test_lines():
@@ -93,8 +96,40 @@ def test_lines():
 
 def test_senders():
     changes = [(1.0, "a"), (5.0, "b")]
-    assert not consistency.senders(changes, 2)
-    assert consistency.senders(changes + [(5.1, "a"), (5.2, "b")], 2)
+    assert not consistency.senders(changes, ["a", "a", "c", "b"])
+    again = changes + [(5.1, "a"), (5.2, "b")]
+    assert "without an epoch" in consistency.senders(again, ["a", "a", "a", "b"])[0]
+    assert not consistency.senders(again, ["a", "b", None, "b"])
+    assert "without an epoch" in consistency.senders([(1.0, "a"), (2.0, "x")], ["a", "b"])[0]
+    assert "nothing was watched" in consistency.senders([], ["a"])[0]
+
+
+def test_unknown_transactions_are_part_of_the_order():
+    both = transaction(1, "lists", [["a", 1, 11], ["a", 2, 21]], 0, 10, outcome="unknown")
+    assert not lists([both], {}) and not lists([both], {1: [11], 2: [21]})
+    assert "half of a transaction" in lists([both], {1: [11]})
+    # A circle that nobody sees who leaves the one in the middle out.
+    one = transaction(2, "lists", [["a", 1, 12], ["r", 3, []]], 0, 100, client=1)
+    middle = transaction(3, "lists", [["a", 1, 13], ["a", 2, 22]], 0, 100, outcome="unknown", client=2)
+    last = transaction(4, "lists", [["a", 2, 23], ["a", 3, 31]], 0, 100, client=3)
+    assert not lists([one, middle, last], {1: [12, 13], 2: [22, 23], 3: [31]})
+    first = last._replace(what=[["a", 2, 23], ["a", 3, 31]])
+    back = one._replace(what=[["a", 1, 12], ["r", 3, [31]]])
+    assert "circle" in lists([back, middle, first], {1: [12, 13], 2: [22, 23], 3: [31]})
+
+
+def test_damaged_lines_are_a_finding():
+    lines, found = consistency.read_lines("1 n1 5\n\0\0\0\n3 n1\n4 n2 9\n")
+    assert lines == [(1, "n1", 5), (4, "n2", 9)] and len(found) == 2
+
+
+def test_nothing_happened_is_a_finding():
+    found = " ".join(consistency.liveness([], [], {}, 3, 2))
+    for what in ("transfer", "balances", "lists", "reads", "clients [0, 1]", "lines", "no fault"):
+        assert what in found, what
+    some = [transaction(n, kind, what, 0, 1, client=n % 2) for n in range(60)
+            for kind, what in (("transfer", (0, 1, 1)), ("balances", [1]), ("lists", [["r", 1, [2]]]))]
+    assert not consistency.liveness(some, [Line(n, "n1", 0, 1) for n in range(60)], {"kill": 1}, 3, 2)
 
 
 def test_a_seed_is_a_schedule():
