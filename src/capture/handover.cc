@@ -131,7 +131,12 @@ Result<Handover> unpack(const Descriptor& socket) {
   ByteReader reader(out.state);
   (void)reader.u32();
   out.path = reader.text();
+  out.number = reader.text();
   return out;
+}
+
+std::string abort_path_of(const Handover& handover) {
+  return "/sys/fs/fuse/connections/" + handover.number.substr(handover.number.find(':') + 1) + "/abort";
 }
 
 }  // namespace holdfast::capture

@@ -15,7 +15,7 @@ namespace holdfast::capture {
 constexpr std::uint32_t handover_version = 1;
 
 struct Handover {
-  std::string path;
+  std::string path, number;  // where it is mounted, and its device: "0:47"
   Bytes state;
   Descriptor device;             // /dev/fuse
   Descriptor root;               // of the tree below
@@ -27,5 +27,7 @@ struct Handover {
 Result<Descriptor> pack(const Handover& handover);
 // From such a socket, once.
 Result<Handover> unpack(const Descriptor& socket);
+// As Session::abort_path.
+std::string abort_path_of(const Handover& handover);
 
 }  // namespace holdfast::capture

@@ -264,6 +264,7 @@ class MountedSession : public Session {
     if (::syncfs(root_.get()) != 0)
       return tl::unexpected(Error{ErrorCode::io, "the protected folder could not be synced", {}, errno});
     out.path = mount_.path();
+    out.number = mount_.number();
     ByteWriter to(out.state);
     to.u32(handover_version);
     to.text(mount_.path());

@@ -213,6 +213,11 @@ Status UringTransport::park(std::vector<Descriptor> folders, std::chrono::millis
   constexpr std::chrono::milliseconds look_again{5};
   const auto until = std::chrono::steady_clock::now() + patience;
   bar_nudges(true, patience);
+  {
+    // One that is answered by the next process only would keep this one from ending.
+    const std::lock_guard guard(nudges_mutex_);
+    if (nudges_ != 0) return fail(ErrorCode::busy, "a request of capture's own is under way");
+  }
   std::vector<unsigned> sent(queues_.size());
   for (;;) {
     bool all = true;

@@ -230,6 +230,20 @@ class NodeLog {
   Result<bool> wait_handed_over(NodeId successor, Position end, int timeout_ms);
   Status step_down(Position end);  // after the hand-over: a clean passive
   void abort();                    // fence: active -> fenced
+
+  // --- this process ends, and the next one on this machine goes on with the epoch (node_resume.cc)
+  struct Handed {
+    Epoch epoch;
+    Position end;
+    std::set<NodeId> waits;  // the wait set
+  };
+  // As active, when nothing is captured any more: every connected peer, and all of the wait set, hold everything. From then on nothing is kept of
+  // what is appended. Nothing durable changes: a next process that does not resume finds an epoch that ended uncleanly. Busy: not in that time, and
+  // nothing happened but that no copy goes on in this epoch.
+  Result<Handed> hand_on(int timeout_ms);
+  // In that next process, with all sets there and all peers set, before anything is captured. The trees are as hand_on() left them. Who is away is
+  // compared as a whole when it returns.
+  Status resume(const Handed& handed);
   // What this node as active must refuse of the set, for the others can't hold it. The same object while the set is here.
   std::shared_ptr<const LiveLimits> limits_of(SetNumber set) { return limits_.of(set); }
 

@@ -2,6 +2,7 @@
 #include "platform/descriptors.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -19,6 +20,21 @@ Result<UniqueFd> open_file(const std::string& path, int flags) {
   UniqueFd fd(::open(path.c_str(), flags | O_CLOEXEC));
   if (!fd) return fail_errno(errno, "cannot open {}", path);
   return fd;
+}
+
+Result<UniqueFd> nameless_file(std::string_view text) {
+  UniqueFd fd(::memfd_create("holdfast", MFD_CLOEXEC));
+  if (!fd || ::pwrite(fd.get(), text.data(), text.size(), 0) != static_cast<ssize_t>(text.size()))
+    return fail_errno(errno, "cannot make a file in memory");
+  return fd;
+}
+
+Result<std::string> read_whole(int fd, std::size_t most_bytes) {
+  std::string text(most_bytes, '\0');
+  const ssize_t n = ::pread(fd, text.data(), text.size(), 0);
+  if (n < 0) return fail_errno(errno, "cannot read a file in memory");
+  text.resize(static_cast<std::size_t>(n));
+  return text;
 }
 
 Result<std::string> device_of(int fd) {

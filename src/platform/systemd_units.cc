@@ -167,6 +167,27 @@ Result<UnitState> SystemdUnits::state(const std::string& unit) {
   return s;
 }
 
+Result<std::string> SystemdUnits::job(const std::string& unit) {
+  HF_ASSIGN(const std::string path, unit_path(unit));
+  BusError error;
+  Message reply;
+  int r = sd_bus_get_property(bus_, service, path.c_str(), "org.freedesktop.systemd1.Unit", "Job", &error.error,
+                              &reply.m, "(uo)");
+  if (r < 0) return fail_errno(-r, "systemd did not tell the job of {}: {}", unit, error.text(r));
+  std::uint32_t id = 0;
+  const char* job_path = nullptr;
+  if (r = sd_bus_message_read(reply.m, "(uo)", &id, &job_path); r < 0)
+    return fail_errno(-r, "systemd did not tell the job of {}", unit);
+  if (id == 0) return std::string();
+  char* value = nullptr;
+  r = sd_bus_get_property_string(bus_, service, job_path, "org.freedesktop.systemd1.Job", "JobType", &error.error,
+                                 &value);
+  if (r < 0) return fail_errno(-r, "systemd did not tell the job of {}: {}", unit, error.text(r));
+  std::string type(value);
+  free(value);
+  return type;
+}
+
 Status SystemdUnits::run_job(const char* method, const std::string& unit, int timeout_ms) {
   HF_TRY(ensure_bus());
   const auto deadline = clock::now() + std::chrono::milliseconds(timeout_ms);

@@ -45,6 +45,8 @@ class SystemdUnits {
   Status stop(const std::string& unit, int timeout_ms);
   Status restart(const std::string& unit, int timeout_ms);
   Result<UnitState> state(const std::string& unit);
+  // What systemd is about to do with it: "start", "stop", "restart", ...; empty: nothing.
+  Result<std::string> job(const std::string& unit);
   Status reset_failed(const std::string& unit);
 
   // SIGKILL to everything in the unit's control group, again until it is empty. Processes in D state outlast it: `timeout` names how many.

@@ -29,7 +29,7 @@ namespace {
 
 // What travels over the socket pair; both ends are this binary.
 struct Message {
-  char op;  // 'a' arm, 'd' disarm
+  char op;  // 'a' arm, 'd' disarm, 'l' let go
   std::uint64_t epoch;
 };
 
@@ -198,6 +198,7 @@ int watchdog_main(const std::string& lease_path, std::int64_t grace_ms) {
   if (::mlockall(MCL_CURRENT | MCL_FUTURE) < 0) log_warning("watchdog: cannot lock memory: {}", std::strerror(errno));
   // The mirror is our parent; by the time that it died, its number might be another's.
   Guard guard(*lease, grace_ms, UniqueFd(static_cast<int>(::syscall(SYS_pidfd_open, ::getppid(), 0))));
+  bool let_go = false;
   for (;;) {
     pollfd in{helper_socket, POLLIN, 0};
     if (::poll(&in, 1, guard.check()) <= 0) continue;
@@ -205,11 +206,12 @@ int watchdog_main(const std::string& lease_path, std::int64_t grace_ms) {
     int fd = -1;
     const ssize_t n = receive_with_fd(helper_socket, message, fd);
     if (n <= 0) {  // the mirror is gone: its requests can never be answered
-      guard.abort_all("the mirror is gone");
+      if (!let_go) guard.abort_all("the mirror is gone");
       return 0;
     }
     if (message.op == 'a' && fd >= 0) guard.arm(Epoch(message.epoch), fd);
     if (message.op == 'd') guard.disarm();
+    if (message.op == 'l') let_go = true;
     send_with_fd(helper_socket, message, -1);
   }
 }
@@ -230,6 +232,7 @@ Status Watchdog::request(char op, Epoch epoch, int pass_fd) {
 }
 
 Status Watchdog::arm(Epoch epoch, int abort_fd) { return request('a', epoch, abort_fd); }
+Status Watchdog::let_go() { return request('l', Epoch(), -1); }
 Status Watchdog::disarm() { return request('d', Epoch(), -1); }
 
 }  // namespace holdfast::platform

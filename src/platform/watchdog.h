@@ -22,6 +22,8 @@ class Watchdog {
   // From now on `abort_fd` (an open .../fuse/connections/N/abort) is written when the lease of `epoch` is over. Acknowledged by the child
   // before this returns: a mount that is not guarded must not be used.
   Status arm(Epoch epoch, int abort_fd);
+  // From now on the end of this process alone aborts nothing: another one goes on with what is armed. The lease is watched until that end.
+  Status let_go();
   // After a clean unmount: nothing is left to abort.
   Status disarm();
 

@@ -116,6 +116,23 @@ TEST_F(StoppedMirror, IsKilledWhenSomebodyWaitsInIt) {
 
 TEST_F(StoppedMirror, IsLeftAloneWhenNobodyWaits) { EXPECT_FALSE(end_of_mirror(0)); }
 
+TEST_F(WatchdogTest, WhatWasLetGoOutlivesTheMirrorButNotTheLease) {
+  ASSERT_TRUE(word_->extend(Epoch(1), read_clocks(), 600'000 * ms));
+  {
+    auto dog = Watchdog::start(path_, 600'000);
+    ASSERT_TRUE(dog);
+    ASSERT_TRUE(dog->arm(Epoch(1), pipe_[1]));
+    ASSERT_TRUE(dog->let_go());
+  }
+  EXPECT_FALSE(aborted_within(200));
+  auto dog = Watchdog::start(path_, 600'000);
+  ASSERT_TRUE(dog);
+  ASSERT_TRUE(dog->arm(Epoch(1), pipe_[1]));
+  ASSERT_TRUE(dog->let_go());
+  word_->revoke(Epoch(1));
+  EXPECT_TRUE(aborted_within(patience_ms));
+}
+
 TEST_F(WatchdogTest, DisarmedItLeavesEverythingAlone) {
   ASSERT_TRUE(word_->extend(Epoch(1), read_clocks(), 600'000 * ms));
   {

@@ -191,6 +191,11 @@ class Daemon : public EngineHost, public InSync::Port {
   nlohmann::json last_rollback() const;
   void watch_mirror();
   void watch_capture(bool captures);
+  // A planned restart of the mirror, with the applications running: for a while it may be gone.
+  void mirror_restarts(Epoch epoch);
+  void restart_is_over(const nlohmann::json& event);
+  bool bears_restart() const { return bear_until_ms_ != 0; }
+  std::int64_t bear_until_ms_ = 0;
   void watch_lease();
   void watch_schedule();
   std::string scheduled_shadow_;  // the last one that was due here

@@ -14,6 +14,7 @@ namespace {
 constexpr auto poll_every = std::chrono::milliseconds(500);
 constexpr int hang_ms = 3'000;  // on an active: longer than a lease, so that nothing that is only slow costs the role
 constexpr std::int64_t passive_hang_ms = 15'000;  // nobody waits for it
+constexpr int restart_ms = 8'000;                 // its planned restart; applications wait meanwhile
 constexpr std::int64_t lapse_ms = 800;            // the mirror's watchdog acts 700 ms after the lapse
 
 // Of a peer in the mirror's status. One that is not known is no reason by itself: the state says what is wrong then.
@@ -42,13 +43,43 @@ void Daemon::mirror_gone() {
     log_warning("holdfast-mirror is gone");
     return;
   }
+  if (bears_restart()) return log_info("holdfast-mirror is being restarted");
   give_up_office("holdfast-mirror is gone", NodeId{});
+}
+
+// The captures wait in the kernel and nobody serves them: nothing can be changed, so the lease may go on. Should the next process not come in time,
+// the lease is given back, and with it the captures end (the watchdog of whoever has them, or the kernel when nobody has).
+void Daemon::mirror_restarts(Epoch epoch) {
+  if (office_epoch_.value == 0 || epoch != office_epoch_ || plans_->running() || bears_restart()) return;
+  bear_until_ms_ = steady_ms() + restart_ms;
+  mirror_->request("restart_agreed", {{"epoch", epoch.value}}, 1'000, [](const Result<nlohmann::json>&) {});
+  loop_.after(std::chrono::milliseconds(restart_ms), "the mirror's restart", [this, epoch, until = bear_until_ms_] {
+    if (bear_until_ms_ != until) return;
+    bear_until_ms_ = 0;
+    if (office_epoch_ == epoch) give_up_office("holdfast-mirror did not come back from its restart in time", NodeId{});
+  });
+}
+
+void Daemon::restart_is_over(const nlohmann::json& e) {
+  bear_until_ms_ = 0;
+  if (Epoch(number_of(e, "epoch")) != office_epoch_) return;
+  if (text_of(e, "event") == "restart_failed")
+    return give_up_office("the captures did not outlast a restart of holdfast-mirror: " + text_of(e, "reason"),
+                          NodeId{});
+  const auto waited = member_of(e, "waited_s");
+  event("info", "mirror_restarted", "holdfastd",
+        fmt::format("holdfast-mirror of {} was restarted with the applications running: they waited {:.2f} s",
+                    node_.node_name, waited.is_number() ? waited.get<double>() : 0.0));
 }
 
 void Daemon::mirror_event(const nlohmann::json& e) {
   if (!member_) return;
   const std::string kind = text_of(e, "event");
-  if (kind == "peer") {
+  if (kind == "restarting") {
+    mirror_restarts(Epoch(number_of(e, "epoch")));
+  } else if (kind == "restarted" || kind == "restart_failed") {
+    restart_is_over(e);
+  } else if (kind == "peer") {
     const auto id = node_id_from_hex(text_of(e, "node_id"));
     if (!id) return;
     InSync::Peer peer{text_of(e, "state"), 0, 0};
@@ -190,6 +221,7 @@ void Daemon::take_mirror_status(const nlohmann::json& status) {
   mirror_status_ms_ = mirror_heard_ms_ = steady_ms();
   if (!engine_started_) return;
   const bool active = text_of(status, "role") == "active";
+  if (bears_restart() && !(active && flag_of(status, "mounted"))) return;  // not what it will be
   if (const auto position = position_from(status, "position")) {
     const bool whole = flag_of(status, "complete") || flag_of(member_of(status, "receive"), "complete");
     const bool complete = active || (whole && knows_every_set(status, config_));

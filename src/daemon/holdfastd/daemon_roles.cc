@@ -31,6 +31,7 @@ void Daemon::clear_lease(Epoch epoch) {
   network_->close_now();
   if (office_epoch_ != epoch) return;
   office_epoch_ = Epoch{};
+  bear_until_ms_ = 0;
   role_since_wall_ms_ = wall_ms();
   insync_->end_office();
 }

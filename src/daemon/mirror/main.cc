@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <sys/signalfd.h>
 #include <systemd/sd-daemon.h>
+#include <unistd.h>
 
 #include <string>
 #include <string_view>
@@ -34,11 +35,12 @@ int usage() {
 }
 
 // SIGTERM and SIGINT end run() in order; blocked everywhere else so that no thread is interrupted.
-std::thread stop_on_signal(platform::ControlSocket& socket, const sigset_t& signals) {
-  return std::thread([&socket, signals] {
+std::thread stop_on_signal(Service& service, platform::ControlSocket& socket, const sigset_t& signals) {
+  return std::thread([&service, &socket, signals] {
     int signal_number = 0;
     sigwait(&signals, &signal_number);
     log_info("stopping on signal {}", signal_number);
+    if (service.leave_to_successor()) _exit(0);
     socket.stop();
   });
 }
@@ -63,8 +65,12 @@ Status run() {
                   });
   HF_ASSIGN(socket, platform::ControlSocket::listen(
                         socket_path, [&service](const nlohmann::json& request) { return service.handle(request); }));
+  if (auto left = take_succession(); !left)
+    log_error("{}", left.error().to_string());
+  else if (*left)
+    service.inherit(std::move(**left));
   service.cover_known_paths();
-  std::thread stopper = stop_on_signal(*socket, signals);
+  std::thread stopper = stop_on_signal(service, *socket, signals);
   sd_notify(0, "READY=1");
   socket->run();
   sd_notify(0, "STOPPING=1");

@@ -74,8 +74,9 @@ Status cover_path(const std::string& path) {
   return platform::cover(path);
 }
 
-Result<std::unique_ptr<ProtectedSet>> ProtectedSet::open(const SetConfig& config, platform::FileIndex& index) {
-  HF_TRY(platform::remove_dead_captures(config.path));
+Result<std::unique_ptr<ProtectedSet>> ProtectedSet::open(const SetConfig& config, platform::FileIndex& index,
+                                                         bool keep_capture) {
+  if (!keep_capture) HF_TRY(platform::remove_dead_captures(config.path));
   HF_ASSIGN(auto root, platform::clone_tree(config.path));
   HF_ASSIGN(const bool was_covered, platform::is_covered(config.path));
   HF_TRY(platform::cover(config.path));
@@ -92,20 +93,41 @@ Result<std::unique_ptr<ProtectedSet>> ProtectedSet::open(const SetConfig& config
 
 Result<platform::UniqueFd> ProtectedSet::duplicate_root() const { return platform::duplicate(root_.get()); }
 
-Status ProtectedSet::mount(mirror::CaptureLog& log, mirror::LeaseGate& lease,
-                           std::shared_ptr<const mirror::LiveLimits> limits,
-                           std::function<void(const Error&)> on_fault) {
+capture::SessionOptions ProtectedSet::options(std::shared_ptr<const mirror::LiveLimits> limits) const {
   capture::SessionOptions options;
   options.path = config_.path;
   options.root_fd = root_.get();
   options.set = config_.set;
   options.write_policy = config_.write_through ? capture::WritePolicy::write_through : capture::WritePolicy::write_back;
   options.limits = std::move(limits);
+  return options;
+}
+
+Status ProtectedSet::mount(mirror::CaptureLog& log, mirror::LeaseGate& lease,
+                           std::shared_ptr<const mirror::LiveLimits> limits,
+                           std::function<void(const Error&)> on_fault) {
   ids_.use(log.hot(), config_.set);
-  HF_ASSIGN(auto session, capture::Session::mount(options, log, lease, ids_, std::move(on_fault)));
+  HF_ASSIGN(auto session, capture::Session::mount(options(std::move(limits)), log, lease, ids_, std::move(on_fault)));
   const std::lock_guard lock(mutex_);
   session_ = std::move(session);
   return {};
+}
+
+Status ProtectedSet::take_over(capture::Handover from, mirror::CaptureLog& log, mirror::LeaseGate& lease,
+                               std::shared_ptr<const mirror::LiveLimits> limits,
+                               std::function<void(const Error&)> on_fault) {
+  ids_.use(log.hot(), config_.set);
+  HF_ASSIGN(auto session, capture::Session::take_over(options(std::move(limits)), std::move(from), log, lease, ids_,
+                                                      std::move(on_fault)));
+  const std::lock_guard lock(mutex_);
+  session_ = std::move(session);
+  return {};
+}
+
+Result<capture::Handover> ProtectedSet::hand_over(std::chrono::milliseconds patience, std::size_t most_inodes) {
+  const auto mounted = session();
+  if (!mounted) return fail(ErrorCode::refused, "{} is not captured", config_.path);
+  return mounted->hand_over(patience, most_inodes);
 }
 
 Status ProtectedSet::unmount(std::chrono::milliseconds patience, std::vector<capture::Holder>* holders) {

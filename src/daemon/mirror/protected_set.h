@@ -26,7 +26,9 @@ class ProtectedSet {
   // Finds the real tree below whatever is mounted on the path, takes a dead capture of an earlier mirror away, and covers the path.
   // ErrorCode::busy: processes hold files of the tree that they opened before the cover was there; the message names them. They could write
   // past the capture, so nothing may be called a copy until they are gone.
-  static Result<std::unique_ptr<ProtectedSet>> open(const SetConfig& config, platform::FileIndex& index);
+  // `keep_capture`: the one that is mounted there is to be taken over.
+  static Result<std::unique_ptr<ProtectedSet>> open(const SetConfig& config, platform::FileIndex& index,
+                                                    bool keep_capture = false);
 
   const SetConfig& config() const { return config_; }
   std::shared_ptr<platform::PosixTree> tree() const { return tree_; }
@@ -35,6 +37,10 @@ class ProtectedSet {
   // Capture of one epoch. Not thread-safe against each other; the service serializes role changes.
   Status mount(mirror::CaptureLog& log, mirror::LeaseGate& lease, std::shared_ptr<const mirror::LiveLimits> limits,
                std::function<void(const Error&)> on_fault);
+  // The capture of an epoch that goes on: from the mirror before this one, and to the next one. As Session has them.
+  Status take_over(capture::Handover from, mirror::CaptureLog& log, mirror::LeaseGate& lease,
+                   std::shared_ptr<const mirror::LiveLimits> limits, std::function<void(const Error&)> on_fault);
+  Result<capture::Handover> hand_over(std::chrono::milliseconds patience, std::size_t most_inodes);
   // As Session::unmount_and_wait; success drops the session.
   Status unmount(std::chrono::milliseconds patience, std::vector<capture::Holder>* holders);
   // After an abort: true when the session's threads are gone, and with them the session.
@@ -54,6 +60,7 @@ class ProtectedSet {
         tree_(std::move(tree)),
         ids_(index, root_.get(), tree_->dead_names_gone()) {}
 
+  capture::SessionOptions options(std::shared_ptr<const mirror::LiveLimits> limits) const;
   const SetConfig config_;
   platform::UniqueFd root_;
   std::shared_ptr<platform::PosixTree> tree_;

@@ -102,6 +102,7 @@ platform::ControlSocket::Answer Service::handle(const Json& request) {
       {"release_capture", &Service::release_capture},
       {"abort", &Service::abort},
       {"follow", &Service::follow},
+      {"restart_agreed", &Service::restart_agreed},
       {"timeline", &Service::timeline},
       {"resolve", &Service::resolve},
       {"rewind", &Service::rewind},
@@ -147,6 +148,7 @@ Result<nlohmann::json> Service::configure(const Json& request) {
   for (const auto& set : config.sets) paths.push_back(set.path);
   HF_ASSIGN(platform::StillProtected others, still_protected());
   unmarker_.start(paths, std::move(others));
+  go_on(config);
   const std::lock_guard lock(mutex_);
   config_ = std::move(config);
   return Json::object();
@@ -306,7 +308,7 @@ Status Service::take_sets(const MirrorConfig& config) {
 }
 
 Status Service::add_set(const SetConfig& config) {
-  HF_ASSIGN(std::shared_ptr<ProtectedSet> set, ProtectedSet::open(config, *index_));
+  HF_ASSIGN(std::shared_ptr<ProtectedSet> set, ProtectedSet::open(config, *index_, inherits(config.path)));
   HF_ASSIGN(auto root, set->duplicate_root());
   live_->add(config.set, std::move(root));
   // The log first: a capture that mounts finds its set known, and a peer that connects meanwhile is told of it.

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
@@ -21,6 +22,7 @@
 #include "daemon/mirror/mirror_config.h"
 #include "daemon/mirror/protected_set.h"
 #include "daemon/mirror/pusher.h"
+#include "daemon/mirror/succession.h"
 #include "daemon/mirror/unmarker.h"
 #include "mirror/node_log.h"
 #include "mirror/scratch_view.h"
@@ -60,6 +62,12 @@ class Service {
           std::function<void(const nlohmann::json&)> push);
   ~Service();
 
+  // At the start of the process, first: the captures that the process before it left. Guarded by the watchdog from here on; served when holdfastd
+  // has said what is protected.
+  void inherit(Succession from);
+  // At the end: what is captured goes on in the next process, which systemd is about to start; this one must end at once, without running anything
+  // else. False: it does not, and an ordinary end is due.
+  bool leave_to_successor();
   // At the start of the process: what was protected in its last life is covered before anybody can reach it.
   void cover_known_paths();
   platform::ControlSocket::Answer handle(const nlohmann::json& request);
@@ -102,6 +110,12 @@ class Service {
   Json status_of_verify() const;
   void on_verified(const mirror::VerifyStatus& s);
   platform::ControlSocket::Answer wait_set(const Json& request);
+  // --- service_restart.cc
+  Result<Json> restart_agreed(const Json& request);
+  Status hand_all_over();
+  void go_on(const MirrorConfig& config);
+  Status take_all_over(const MirrorConfig& config, Succession& from);
+  bool inherits(const std::string& path) const;
 
   Status start_log(const MirrorConfig& config);
   Status open_hot(mirror::NodeLogPorts& ports);
@@ -148,6 +162,10 @@ class Service {
   std::atomic<std::uint64_t> fenced_epoch_{
       0};  // the highest that was aborted: a role change under way captures nothing for it any more
   Told told_undo_state_;
+  std::optional<Succession> inherited_;  // until the first configure; under transition_mutex_
+  std::mutex agreed_mutex_;
+  std::condition_variable agreed_cv_;
+  Epoch agreed_;                               // holdfastd bears a restart in this epoch
   std::atomic<std::uint64_t> ended_epoch_{0};  // the last epoch that this process ended in order
 
   // Made by the first `configure`; they live as long as the process. In the order of their dependence.

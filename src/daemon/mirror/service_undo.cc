@@ -47,8 +47,20 @@ mirror::UndoSettings Service::undo_settings(const MirrorConfig& config) const {
       config.undo_mib ? *config.undo_mib * mib
                       : std::max<std::uint64_t>(space_of(paths_.state_dir).capacity / part_of_file_system, least_auto);
   settings.max_grave_bytes = settings.max_bytes;
+  // Never through a capture: it may be one that waits for this very process to serve it.
+  std::map<std::string, std::string> below;
+  std::vector<platform::UniqueFd> roots;
+  if (inherited_)
+    for (const auto& each : inherited_->captures) below[each.path] = fmt::format("/proc/self/fd/{}", each.root.get());
+  for (const auto& set : sets())
+    if (auto root = set->duplicate_root()) {
+      below[set->config().path] = fmt::format("/proc/self/fd/{}", root->get());
+      roots.push_back(std::move(*root));
+    }
   for (const auto& set : config.sets)
-    if (const std::uint64_t tenth = space_of(set.path).capacity / part_of_file_system; tenth != 0)
+    if (const std::uint64_t tenth =
+            space_of(below.contains(set.path) ? below[set.path] : set.path).capacity / part_of_file_system;
+        tenth != 0)
       settings.max_grave_bytes = std::min(settings.max_grave_bytes, tenth);
   settings.max_age_ns = config.undo_age_s * 1'000'000'000;
   settings.free_bytes = [dir = paths_.state_dir] { return static_cast<std::uint64_t>(space_of(dir).available); };
