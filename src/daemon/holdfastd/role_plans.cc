@@ -18,6 +18,7 @@ namespace {
 
 constexpr int attempts_to_capture = 3;
 constexpr int capture_ms = 600'000;
+constexpr std::int64_t knows_ms = 5'000;
 
 // Trying again changes nothing.
 bool hopeless(ErrorCode code) {
@@ -65,6 +66,21 @@ void tell_what_is_gone(Daemon& d, const PromotionOrder& order, const nlohmann::j
                         order.epoch.value, real_of(reply, "age_of_data_s")));
 }
 
+// Its votes may have brought a folder that was protected a moment ago. A mirror that is activated without it would take the folder for
+// new when it hears of it, and the empty one here for all there is; one that knows it knows that its copy lacks it, and refuses.
+Status knows_what_is_protected(Daemon& d, Epoch epoch, StepContext& step) {
+  const std::int64_t until_ms = steady_ms() + knows_ms;
+  return wait_until(step, "telling holdfast-mirror of every protected folder", [&]() -> Result<bool> {
+    HF_TRY(still_in_office(d, epoch));
+    HF_ASSIGN(const nlohmann::json status, call_mirror_in_step(d.mirror(), step, "status", nlohmann::json::object()));
+    const Snapshot s = d.snapshot();
+    if (knows_every_set(status, s.config)) return true;
+    if (steady_ms() < until_ms) return false;
+    return fail(ErrorCode::unavailable, "holdfast-mirror was not told of every protected folder: {}",
+                s.setup_error.empty() ? "the configuration is not applied yet" : s.setup_error);
+  });
+}
+
 Status capture(Daemon& d, const PromotionOrder& order, StepContext& step) {
   const Epoch epoch = order.epoch;
   if (!d.setup().settle(step.timeout_ms()))
@@ -78,7 +94,8 @@ Status capture(Daemon& d, const PromotionOrder& order, StepContext& step) {
   step.say(order.back    ? "the mirror goes back and mounts"
            : order.older ? "the mirror goes back to its last consistent point and mounts"
                          : "the mirror applies what it received and mounts");
-  const auto reply = activate(d, order, step);
+  const Status knows = knows_what_is_protected(d, epoch, step);
+  const auto reply = knows ? activate(d, order, step) : Result<nlohmann::json>(tl::unexpected(knows.error()));
   HF_TRY(still_in_office(d, epoch));
   if (!reply) {
     // While it tries, nobody else can serve: after a few failures, or one that stays, the others get their chance.
