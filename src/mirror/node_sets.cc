@@ -50,14 +50,18 @@ Status NodeLog::remove_set(SetNumber set) {
   bool leaves_epoch = false;
   {
     const std::lock_guard lock(mutex_);
-    leaves_epoch = sets_.erase(set) != 0 && role_ == Role::active && hot_;
+    leaves_epoch = sets_.contains(set) && role_ == Role::active && hot_;
   }
   // It may be here again after this node's end, should what this is about not be recorded then (a capture that could not be mounted): peers may
   // have a copy of before, and what is done to the folder from now on is in no log.
   if (leaves_epoch)
     if (Status noted = hot_->with_whole_set(set, [] { return Status{}; });
         !noted && noted.error().code != ErrorCode::stale)
-      return noted;
+      return noted;  // and it is still one of ours: who tries again notes again
+  {
+    const std::lock_guard lock(mutex_);
+    sets_.erase(set);
+  }
   for (const auto& s : senders()) s->set_removed(set);
   applier_.remove_tree(set);
   wake_applier();

@@ -33,6 +33,9 @@ namespace {
 constexpr off_t read_ahead_bytes = 128 * 1024;  // from there on the kernel does it by itself
 constexpr std::size_t most_soon = 256, most_begun = 4, most_listed = 128;
 
+// Not one that only names its file, for want of a better one.
+bool is_readable(int fd) { return (::fcntl(fd, F_GETFL) & O_PATH) == 0; }
+
 class Object final : public ports::LiveObject {
  public:
   // `st`: as it is, and stays while the object is locked.
@@ -86,7 +89,7 @@ class Object final : public ports::LiveObject {
       if (!child || ::fstatat(child.get(), "", &st, AT_EMPTY_PATH) != 0)
         return fail_errno(errno, "cannot open \"{}\"", name);
       HF_ASSIGN(const FileId id, index_.identify(child.get(), st, set_));
-      if (S_ISREG(st.st_mode) && listed.size() < most_listed) listed.emplace_back(id, std::move(child));
+      if (S_ISREG(st.st_mode) && listed.size() < most_listed && is_readable(child.get())) listed.emplace_back(id, std::move(child));
       listing.entries.push_back({std::move(name), id, st.st_mode & S_IFMT});
     }
     return listing;
