@@ -35,15 +35,16 @@ EntryBuffers::EntryBuffers(Descriptor file, void* memory, std::size_t slots)
 EntryBuffers::~EntryBuffers() { munmap(memory_, slots_ * stride); }
 
 Result<std::unique_ptr<EntryBuffers>> EntryBuffers::create(std::size_t slots) {
-  CHECK(slots <= most_slots, "{} capture threads at most", most_slots);
   const std::size_t bytes = slots * stride;
 #ifndef __SANITIZE_THREAD__  // it has no shadow of memory there
-  Descriptor file(memfd_create("holdfast-capture", MFD_CLOEXEC));
+  // Machines of more CPUs than that go without: their captures can't be handed over.
+  Descriptor file(slots <= most_slots ? memfd_create("holdfast-capture", MFD_CLOEXEC) : -1);
   if (file.get() >= 0 && ftruncate(file.get(), static_cast<off_t>(bytes)) == 0)
     for (unsigned i = 0; i < places; ++i)
       if (void* const memory = map_at(first_place + i * places_apart, bytes, file.get()))
         return std::unique_ptr<EntryBuffers>(new EntryBuffers(std::move(file), memory, slots));
-  log_warning("no memory that another process can take over: {}", errno_error(errno, "mmap").message);
+  if (slots <= most_slots)
+    log_warning("no memory that another process can take over: {}", errno_error(errno, "mmap").message);
 #endif
   void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return fail_errno(errno, "no memory for the requests of a capture");
