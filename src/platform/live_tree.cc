@@ -89,7 +89,8 @@ class Object final : public ports::LiveObject {
       if (!child || ::fstatat(child.get(), "", &st, AT_EMPTY_PATH) != 0)
         return fail_errno(errno, "cannot open \"{}\"", name);
       HF_ASSIGN(const FileId id, index_.identify(child.get(), st, set_));
-      if (S_ISREG(st.st_mode) && listed.size() < most_listed && is_readable(child.get())) listed.emplace_back(id, std::move(child));
+      if (S_ISREG(st.st_mode) && listed.size() < most_listed && is_readable(child.get()))
+        listed.emplace_back(id, std::move(child));
       listing.entries.push_back({std::move(name), id, st.st_mode & S_IFMT});
     }
     return listing;
