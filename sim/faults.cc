@@ -267,17 +267,19 @@ void World::admin_force() {
     if (m->powered) continue;
     for (auto& other : machines_) {
       if (other->witness || !other->running || other->paused || other->core->role() == Role::active) continue;
-      loss_accepted_ = vouched_ = true;
+      vouched_ = true;
       const std::uint64_t ticket = ++ticket_;
       say(other.get(), "administrator: failover --force");
       answers_[ticket] = [this](bool ok, const std::string&) {
         vouched_ = false;
-        loss_accepted_ = ok;
+        loss_accepted_ |= ok;
       };
       feed(*other, in::Failover{true, 1'000'000 + static_cast<std::uint64_t>(time_ / ms), ticket});
       // Should the process die it never answers; by then the old one may not be promoted by it any more.
       at(time_ + 30 * second, [this, ticket] {
-        if (answers_.erase(ticket) > 0) vouched_ = false;
+        if (answers_.erase(ticket) == 0) return;
+        vouched_ = false;
+        loss_accepted_ = true;  // it may have been won
       });
       return;
     }
@@ -327,10 +329,10 @@ void World::nudge_admin() {
   without_active_since_ = time_;
   const bool force = !profile_.witness && profile_.data_nodes == 2;
   const std::uint64_t ticket = ++ticket_;
-  loss_accepted_ = vouched_ = force;
-  answers_[ticket] = [this](bool ok, const std::string&) {
+  vouched_ = force;
+  answers_[ticket] = [this, force](bool ok, const std::string&) {
     vouched_ = false;
-    loss_accepted_ = ok;
+    loss_accepted_ |= ok && force;
   };
   say(best, "administrator: failover at last");
   feed(*best, in::Failover{force, 1'000'000 + static_cast<std::uint64_t>(time_ / ms), ticket});

@@ -212,8 +212,8 @@ class World {
   bool faults_on_ = true;
   std::uint64_t ticket_ = 0;
   std::map<std::uint64_t, std::function<void(bool, const std::string&)>> answers_;
-  bool loss_accepted_ = false;  // an administrator's --force is under way, or won and not writing yet
-  bool vouched_ = false;        // meanwhile what is off stays off
+  bool vouched_ = false;        // an administrator's --force is under way: meanwhile what is off stays off
+  bool loss_accepted_ = false;  // one was won, and nobody has written since: another that is refused takes nothing back
   bool founded_ = false;
   Time without_active_since_ = 0;
   std::map<Epoch, NodeId> epoch_owner_;

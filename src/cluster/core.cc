@@ -241,6 +241,9 @@ void Core::send(NodeId to, Body body, Actions& out) {
 void Core::send_others(const Value& v, const Body& body, Actions& out) {
   for (const Member& m : v.members)
     if (m.id != options_.self) send(m.id, body, out);
+  // Who is no member any more, and whose vote may be needed until that is recorded and the old voters are gone.
+  for (const Voter& o : v.old_voters)
+    if (o.id != options_.self && v.member(o.id) == nullptr) send(o.id, body, out);
 }
 
 void Core::answer(std::uint64_t ticket, bool ok, std::string reason, Actions& out) {

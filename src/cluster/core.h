@@ -140,7 +140,8 @@ class Core {
     std::deque<Beat> beats;
     std::int64_t beat_due_ns = 0;
     std::int64_t lease_until_ns = -1;
-    std::set<NodeId> joining;  // the mirror waits for them, not in the set yet
+    std::int64_t resumed_word_ns = -1;  // no lease word of the life before this one is longer
+    std::set<NodeId> joining;           // the mirror waits for them, not in the set yet
     std::set<NodeId> leaving;
     std::uint64_t joins_from = 0;                // WaitingFor of an older in-sync version is from before this epoch
     std::map<NodeId, std::uint64_t> removed_at;  // in-sync version of its last removal: an older WaitingFor is void
@@ -215,7 +216,10 @@ class Core {
   bool next_removal(Value& next) const;
   bool next_join(Value& next) const;
   bool next_voters(Value& next, Now now) const;
-  bool next_order(Value& next, std::uint64_t& ticket, Actions& out);
+  bool next_order(Value& next, Now now, std::uint64_t& ticket, Actions& out);
+  void forget_waits(const Value& before);
+  bool old_voters_may_go(Now now) const;
+  std::string missing_for(const Value& next, Now now) const;
   // both
   void send(NodeId to, Body body, Actions& out);
   void send_others(const Value& v, const Body& body, Actions& out);

@@ -18,6 +18,7 @@ void Core::resume(const ValuePtr& value, Now now, Actions& out) {
   office_ = Office{};
   office_->began_ns = now.holder_ns;
   office_->resumed = true;
+  office_->resumed_word_ns = now.holder_ns + std::int64_t{lease_ceiling_ms} * ns_per_ms;
   office_->pending = value;
   followed_ = value->epoch();
   role_ = Role::recording;
@@ -146,11 +147,14 @@ void Core::propose(Value next, std::uint64_t ticket, Actions& out) {
 
 void Core::send_pending(Actions& out) {
   if (!office_->own_accept) return;
-  for (const Member& m : office_->pending->members) {
-    const auto p = office_->peers.find(m.id);
+  const auto offer = [&](NodeId id) {
+    const auto p = office_->peers.find(id);
     const bool has = p != office_->peers.end() && p->second.accepted >= office_->pending->revision;
-    if (m.id != options_.self && !has) send(m.id, Accept{office_->pending}, out);
-  }
+    if (id != options_.self && !has) send(id, Accept{office_->pending}, out);
+  };
+  for (const Member& m : office_->pending->members) offer(m.id);
+  for (const Voter& o : office_->pending->old_voters)
+    if (office_->pending->member(o.id) == nullptr) offer(o.id);
 }
 
 void Core::check_recorded(Now now, Actions& out) {
@@ -168,6 +172,8 @@ void Core::on_recorded(Now now, Actions& out) {
   office_->base = office_->pending;
   office_->pending.reset();
   recorded_ = office_->base;
+  if (!recorded_->old_voters.empty())
+    office_->beat_due_ns = now.holder_ns;  // until the new ones have promised the lease
   out.push_back(out::ValueRecorded{recorded_});
   if (role_ == Role::recording) return enter_office(now, out);
   if (!office_->open) {
@@ -180,6 +186,7 @@ void Core::on_recorded(Now now, Actions& out) {
       office_->joining.erase(id);  // whoever waits for it again says so again, after this
       office_->leaving.erase(id);
     }
+    forget_waits(*before);
     for (const NodeId id : recorded_->in_sync) office_->joining.erase(id);
     out.push_back(out::InSyncRecorded{recorded_->epoch(), recorded_->in_sync_version, recorded_->in_sync});
   }

@@ -46,6 +46,7 @@ bool Core::take_order(const Input& input, Now now, Actions& out) {
         std::max(office_->joins_from, removed == office_->removed_at.end() ? 0 : removed->second);
     if (w->in_sync_version < floor && !options_.mutation.joiner_without_wait)
       return true;  // the mirror may have stopped waiting since
+    if (recorded_->member(w->node) == nullptr) return true;
     office_->leaving.erase(w->node);
     if (!recorded_->is_in_sync(w->node)) office_->joining.insert(w->node);
   } else if (const auto* l = std::get_if<in::PeerLost>(&input)) {
@@ -99,9 +100,13 @@ void Core::pump(Now now, Actions& out) {
   ++next.revision.number;
   std::uint64_t ticket = 0;
   bool change = true;
-  if (!next.old_voters.empty())
-    next.old_voters.clear();
-  else if (next_removal(next) || next_voters(next, now)) {
+  if (!next.old_voters.empty()) {
+    // Who is lost leaves the in-sync set meanwhile: fsyncs wait for it.
+    if (old_voters_may_go(now))
+      next.old_voters.clear();
+    else
+      change = next_removal(next);
+  } else if (next_removal(next) || next_voters(next, now)) {
   } else if (office_->handover) {
     const Member* successor = recorded_->member(office_->handover->successor);
     if (successor == nullptr || !successor->voter || !recorded_->is_in_sync(successor->id)) return;
@@ -110,7 +115,7 @@ void Core::pump(Now now, Actions& out) {
     leave_office(h.successor, h.order, now, out);
     return answer(h.ticket, true, "", out);
   } else
-    change = next_join(next) || next_order(next, ticket, out);
+    change = next_join(next) || next_order(next, now, ticket, out);
   if (!change) return;
   if (options_.mutation.removal_before_recorded && next.in_sync_version != recorded_->in_sync_version)
     out.push_back(out::InSyncRecorded{next.epoch(), next.in_sync_version, next.in_sync});
@@ -157,31 +162,78 @@ bool Core::next_join(Value& next) const {
   return false;
 }
 
-// Who should vote and doesn't, who does and shouldn't, and who came back without its memory (R9).
+// Who came back without its memory (R9), by itself: whoever else is missing is in nobody's way. Then who should vote and doesn't, or does and
+// shouldn't: all of that or nothing, and nothing that would need who does not answer: it would hang, and all that comes after it.
 bool Core::next_voters(Value& next, Now now) const {
-  const bool all = next.has_witness() || next.data_nodes() >= 3;
   const std::vector<Voter> before = voters_of(next);
+  const auto here = [&](NodeId id) { return id == options_.self || heard_lately(id, now); };
   bool changed = false, voters_changed = false;
   for (Member& m : next.members) {
-    const bool wanted = all || m.id == options_.self || (office_->handover && office_->handover->successor == m.id);
     const auto p = office_->peers.find(m.id);
-    const bool here = m.id == options_.self || (p != office_->peers.end() && heard_lately(m.id, now));
-    if (wanted && !m.voter && !here) return false;  // a voter that does not answer would only raise the majority
-    if (here && m.id != options_.self && p->second.incarnation != m.incarnation) {
-      if (next.is_in_sync(m.id)) return false;  // on_renewed() asked for its removal
-      m.incarnation = p->second.incarnation;
-      changed = true;
-      voters_changed |= m.voter;
-    }
-    if (m.voter == wanted) continue;
-    m.voter = wanted;
+    if (m.id == options_.self || p == office_->peers.end() || p->second.incarnation == m.incarnation || !here(m.id))
+      continue;
+    if (next.is_in_sync(m.id)) continue;  // on_renewed() asked for its removal
+    m.incarnation = p->second.incarnation;
+    if (m.kind == MemberKind::data) ++next.in_sync_version;  // whoever waited for it waits anew: see forget_waits()
+    changed = true;
+    voters_changed |= m.voter;
+  }
+  // A witness arbitrates between nodes; a node alone would only depend on it.
+  const bool all = (next.has_witness() && next.data_nodes() >= 2) || next.data_nodes() >= 3;
+  const auto wanted = [&](const Member& m) {
+    return all || m.id == options_.self || (office_->handover && office_->handover->successor == m.id);
+  };
+  const bool whole = std::all_of(next.members.begin(), next.members.end(),
+                                 [&](const Member& m) { return !wanted(m) || m.voter || here(m.id); });
+  Value with = next;
+  bool others = false;
+  for (Member& m : with.members) {
+    if (!whole || m.voter == wanted(m)) continue;
+    m.voter = !m.voter;
+    others = true;
+  }
+  with.old_voters = before;
+  if (others && missing_for(with, now).empty()) {
+    next.members = std::move(with.members);
     changed = voters_changed = true;
   }
   if (voters_changed) next.old_voters = before;
   return changed;
 }
 
-bool Core::next_order(Value& next, std::uint64_t& ticket, Actions& out) {
+// The lease that this node holds was promised by a majority of those who voted then. As long as it lasts, whoever wins the next epoch must need
+// one of them: so the old ones count until those who stay have promised at least as much.
+bool Core::old_voters_may_go(Now now) const {
+  const std::int64_t promised = lease_by(*recorded_);
+  return promised > now.holder_ns && promised >= std::max(office_->lease_until_ns, office_->resumed_word_ns);
+}
+
+// Who is no member any more, or came back without its memory, may lack what it had acknowledged: that fsyncs waited for it before counts no more.
+void Core::forget_waits(const Value& before) {
+  for (const Member& m : before.members) {
+    const Member* now = recorded_->member(m.id);
+    if (now != nullptr && now->incarnation == m.incarnation) continue;
+    office_->joining.erase(m.id);
+    office_->leaving.erase(m.id);
+    office_->removed_at[m.id] = recorded_->in_sync_version;
+  }
+}
+
+// Who does not answer now and would be needed to record `next`; empty: nobody.
+std::string Core::missing_for(const Value& next, Now now) const {
+  const auto answers = [&](NodeId id, Incarnation incarnation) {
+    const auto p = office_->peers.find(id);
+    if (id == options_.self) return true;
+    return heard_lately(id, now) && p != office_->peers.end() && p->second.incarnation == incarnation;
+  };
+  if (quorum(next, answers)) return {};
+  std::string names;
+  for (const Member& m : next.members)
+    if (m.voter && !answers(m.id, m.incarnation)) names += (names.empty() ? "" : ", ") + m.name;
+  return names.empty() ? "a node that voted before" : names;
+}
+
+bool Core::next_order(Value& next, Now now, std::uint64_t& ticket, Actions& out) {
   while (!office_->orders.empty()) {
     const Order order = std::move(office_->orders.front());
     office_->orders.pop_front();
@@ -211,8 +263,11 @@ bool Core::next_order(Value& next, std::uint64_t& ticket, Actions& out) {
       if (m == nullptr) no = "there is no such member";
       if (r->node == options_.self) no = "the active can't be removed: make another node the active first";
       if (next.is_in_sync(r->node)) no = "it is still in the in-sync set: try again";
+      if (m != nullptr && m->kind == MemberKind::data) ++next.in_sync_version;  // see forget_waits()
       if (m != nullptr && m->voter) next.old_voters = voters_of(next);
       std::erase_if(next.members, [&](const Member& each) { return each.id == r->node; });
+      if (const std::string missing = missing_for(next, now); no.empty() && !missing.empty())
+        no = "without it no majority of votes would answer: bring back " + missing + " first";
     }
     if (no.empty()) {
       ticket = order.ticket;

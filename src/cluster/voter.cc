@@ -29,9 +29,7 @@ Actions VoterCore::step(const Input& input, Now now) {
 
 void VoterCore::step(const Input& input, Now now, Actions& out) {
   if (const auto* s = std::get_if<in::Started>(&input)) {
-    on_started(*s, now);
-    if (!s->state) persist(out);
-    return;
+    return on_started(*s, now, out);
   }
   CHECK(started_, "an input before Started");
   if (const auto* r = std::get_if<in::Received>(&input)) on_message(r->envelope, now, out);
@@ -56,13 +54,15 @@ void VoterCore::step(const Input& input, Now now, Actions& out) {
   }
 }
 
-void VoterCore::on_started(const in::Started& s, Now now) {
+void VoterCore::on_started(const in::Started& s, Now now, Actions& out) {
   CHECK(!started_, "Started twice");
   started_ = true;
-  if (s.state)
+  if (s.state) {
     state_ = *s.state;
-  else
+  } else {
     state_.incarnation = s.fresh;
+    persist(out);
+  }
   // Which lease was promised before the restart is forgotten: assume the longest.
   if (!mutation_.no_restart_silence)
     silent_until_ = promise_clock(now) + with_margin(std::int64_t{lease_ceiling_ms} * ns_per_ms);

@@ -70,7 +70,7 @@ class VoterCore {
     Envelope envelope;
   };
 
-  void on_started(const in::Started& s, Now now);
+  void on_started(const in::Started& s, Now now, Actions& out);
   void on_canvass(NodeId from, const Canvass& m, Now now, Actions& out);
   void on_vote_request(NodeId from, const VoteRequest& m, Now now, Actions& out);
   void on_sealed(const in::MirrorSealed& s, Now now, Actions& out);
