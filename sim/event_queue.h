@@ -30,7 +30,7 @@ class EventQueue {
   template <class What>
   void push(Time at, What&& what) {
     using Held = std::decay_t<What>;
-    static_assert(sizeof(Held) <= slot_bytes && alignof(Held) <= alignof(std::max_align_t));
+    static_assert(sizeof(Held) <= slot_bytes && std::alignment_of_v<Held> <= alignof(std::max_align_t));
     if (free_.empty()) {
       free_.push_back(static_cast<std::uint32_t>(slots_.size()));
       slots_.emplace_back();
