@@ -286,6 +286,8 @@ void Daemon::watch_lease() {
 void Daemon::give_up_office(const std::string& reason, NodeId successor) {
   if (office_epoch_.value == 0) return;
   const Epoch epoch = office_epoch_;
+  // A node that is held takes over by nobody's naming but an administrator's.
+  if (!config_.held(successor).empty()) successor = NodeId{};
   engine_->feed(cluster::in::Resign{successor});
   event("error", "resigned", "holdfastd",
         fmt::format("{} resigned from epoch {}: {}", node_.node_name, epoch.value, reason));
