@@ -16,6 +16,7 @@ import mmap
 import os
 import socket
 import struct
+import subprocess
 import sys
 import threading
 
@@ -528,7 +529,7 @@ def main():
         except OSError as error:
             told[name] = errno.errorcode[error.errno]
         os.chdir(top)
-    os.sync()
+    subprocess.run(["sync", "-f", "."], check=True)
     print(json.dumps(told))
 
 

@@ -31,7 +31,7 @@ open("shrinks", "wb").write(b"s" * 100000); open("moves/deep/er/file", "wb").wri
 
 # While the passive is away: more than the queue holds, and one of each change.
 CHANGE = f"""
-import os, shutil
+import os, shutil, subprocess
 os.umask(0)
 for i in range({CHANGED_FILES}):
     with open(f"hot/{{i}}", "r+b") as f: f.seek(i * 100); f.write(b"H" * 4096)
@@ -46,7 +46,7 @@ open("new", "wb").write(b"new"); os.rename("new", "replaced"); os.symlink("repla
 os.chmod("hot/3", 0o4711); os.chown("hot/4", 1234, 5678); os.setxattr("hot/5", "user.colour", b"blue")
 fd = os.open(".", os.O_TMPFILE | os.O_RDWR, 0o640); os.write(fd, b"nameless")
 os.link(f"/proc/self/fd/{{fd}}", "named", src_dir_fd=fd); os.close(fd)
-os.sync()
+subprocess.run(["sync", "-f", "."], check=True)
 """
 
 # Opens two files without a name; each gets one, and more contents, when its turn comes.
