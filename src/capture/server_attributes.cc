@@ -47,8 +47,8 @@ Answer Server::setattr(Request& r) {
   Reservation held(log_);
   if (!take_space(r, held, {0, 0, privilege_room, privilege_room})) return -EIO;
   ObjectLocks::Guard guard = locks_.lock(inode->id);
-  struct stat before {
-  }, st;
+  struct stat before {};
+  struct stat st;
   if (!only_times && fstat(fd, &before) != 0) return failed(errno, "reading attributes below failed");
   if (sizes || (in.valid & (fuse::set_uid | fuse::set_gid))) may_lose_capability(*inode, fd);
   std::uint32_t done = 0;

@@ -31,12 +31,11 @@ bool stay_on(unsigned cpu) {
   return sched_setaffinity(0, sizeof one, &one) == 0;
 }
 
-}  // namespace
-
-namespace {
-
+// One that is possible only, as virtual machines have them, has no folder.
 bool is_online(unsigned cpu) {
-  std::ifstream file("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/online");
+  const std::string folder = "/sys/devices/system/cpu/cpu" + std::to_string(cpu);
+  if (access(folder.c_str(), F_OK) != 0) return false;
+  std::ifstream file(folder + "/online");
   char value = '1';  // the first one may have no such file
   return !(file >> value) || value == '1';
 }

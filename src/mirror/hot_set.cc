@@ -6,12 +6,12 @@
 #include <chrono>
 
 #include "base/check.h"
+#include "base/id_block.h"
 #include "base/log.h"
 
 namespace holdfast::mirror {
 namespace {
 
-constexpr std::uint32_t ids_in_block = 65536;
 constexpr std::uint32_t nobodys_generation = ~std::uint32_t{0};  // no cell holds it: everything asks, and hears no
 
 HotNote note_of(SetNumber set, const HotGate::Object& object) {
@@ -276,9 +276,7 @@ Result<FileId> HotSet::fresh(SetNumber set) {
       }
       // Its generation is the present one or a later one, so its note lives at least as long as those of the caller's guard.
       if (block_.generation != 0 && block_.next < ids_in_block) {
-        FileId id = block_.base;
-        id.bytes[6] = static_cast<std::uint8_t>(block_.next >> 8);
-        id.bytes[7] = static_cast<std::uint8_t>(block_.next);
+        const FileId id = id_in_block(block_.base, block_.next);
         if (++block_.next == ids_in_block / 4 * 3) {
           const std::lock_guard due(due_mutex_);
           due_ = true;

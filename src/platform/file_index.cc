@@ -150,8 +150,7 @@ FileId FileIndex::fresh() {
 
 Result<FileId> FileIndex::unused_block() {
   for (;;) {
-    FileId id = fresh();
-    id.bytes[6] = id.bytes[7] = 0;
+    const FileId id = block_of(fresh());
     HF_ASSIGN(const bool known, knows_prefix(ByteView(id.bytes).first(6)));
     if (!known) return id;
   }
@@ -164,10 +163,7 @@ Result<FileId> FileIndex::next_in_block() {
     HF_ASSIGN(block_, unused_block());
     block_next_ = 0;
   }
-  FileId id = block_;
-  id.bytes[6] = static_cast<std::uint8_t>(block_next_ >> 8);
-  id.bytes[7] = static_cast<std::uint8_t>(block_next_++);
-  return id;
+  return id_in_block(block_, block_next_++);
 }
 
 Result<bool> FileIndex::knows_prefix(ByteView prefix) {

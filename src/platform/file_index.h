@@ -15,6 +15,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "base/id_block.h"
 #include "base/types.h"
 #include "platform/unique_fd.h"
 #include "ports/live_tree.h"
@@ -102,7 +103,6 @@ class FileIndex final : public ports::IdBarrier {
   unsigned dbi_ = 0;
   std::mutex pending_mutex_, commit_mutex_;
   std::unordered_map<FileId, Value> pending_, committing_;
-  static constexpr std::uint32_t ids_in_block = 65536;
   std::mutex block_mutex_;  // taken before pending_mutex_
   FileId block_;            // of identify(), in this process
   std::uint32_t block_next_ = ids_in_block;

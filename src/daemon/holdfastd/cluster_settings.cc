@@ -191,24 +191,21 @@ const std::vector<Setting>& table() {
        [](const ClusterConfig& c) { return on_off(c.automatic_switchover); },
        [](ClusterConfig& c, const std::string& v) { return parse_bool(v, c.automatic_switchover); }},
       {"false_failover_avoidance",
-       "on: a passive that hears nothing of the active does not take over by itself while the active still answers at "
-       "a "
-       "public address",
+       "on: a passive that hears nothing of the active does not take over by itself while that answers at a public "
+       "address",
        [](const ClusterConfig& c) { return on_off(c.false_failover_avoidance); },
        [](ClusterConfig& c, const std::string& v) { return parse_bool(v, c.false_failover_avoidance); }},
       {"recovery_point_limit_s",
-       "in mode async: a passive that is further behind than this, in seconds, 5 to 86400, does not take over by "
-       "itself; "
-       "0: no limit",
+       "in mode async: a passive that is further behind than this does not take over by itself; seconds, 5 to 86400, "
+       "or 0: no limit",
        [](const ClusterConfig& c) { return std::to_string(c.recovery_point_limit_s); },
        [](ClusterConfig& c, const std::string& v) {
          return v == "0" ? parse_number(v, 0, 0, c.recovery_point_limit_s)
                          : parse_number(v, 5, 86'400, c.recovery_point_limit_s);
        }},
       {"failures_limit",
-       "a node that failed so often as the active within failures_minutes, 1 to 100, does not take over by itself "
-       "before "
-       "'holdfast release'; 0: never mind",
+       "a node that failed so often as the active within failures_minutes does not take over by itself before "
+       "'holdfast release'; 1 to 100, or 0: never mind",
        [](const ClusterConfig& c) { return std::to_string(c.failures_limit); },
        [](ClusterConfig& c, const std::string& v) { return parse_number(v, 0, 100, c.failures_limit); }},
       {"failures_minutes", "for how long a failure counts, 1 to 10080",

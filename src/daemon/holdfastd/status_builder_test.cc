@@ -165,8 +165,7 @@ TEST(StatusBuilder, AnActiveThatAnswersIsNotGone) {
   EXPECT_EQ(option_of(s, "false failover avoidance"), "holds back");
   EXPECT_EQ(alert_of(s, "active_answers"),
             "nothing is heard of n1, but it answers at 192.0.2.10: n2 does not take over by itself: mend the channel "
-            "network; or end "
-            "it there, then holdfast failover here");
+            "network; or end it there, then holdfast failover here");
   EXPECT_EQ(alert_of(s, "failover_waits"), "");
 }
 

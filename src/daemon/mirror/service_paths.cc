@@ -49,11 +49,10 @@ void Service::cover_known_paths() {
   capture::LookMount::clear_dead();
   const auto covers = known_covers();
   if (!covers) return log_error("{} is damaged; folders are covered when holdfastd says which", covers_file());
-  for (const Cover& each : *covers)
-    if (inherits(each.path))
-      continue;  // it lies below a capture that goes on
-    else if (auto done = cover_path(each.path); !done)
-      log_error("{}", done.error().to_string());
+  for (const Cover& each : *covers) {
+    if (inherits(each.path)) continue;  // it lies below a capture that goes on
+    if (auto done = cover_path(each.path); !done) log_error("{}", done.error().to_string());
+  }
 }
 
 }  // namespace holdfast::mirror_process

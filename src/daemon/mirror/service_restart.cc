@@ -65,7 +65,7 @@ Status Service::hand_all_over() {
   pusher_.reset();  // its helper has files of the captures open
   Succession out;
   for (const auto& set : sets()) {
-    if (out.began_ns == 0) out.began_ns = boottime_ns();
+    if (out.began_ns == 0) out.began_ns = times_.steady_ns();
     HF_ASSIGN(auto handover, set->hand_over(request_patience, most_inodes));
     out.captures.push_back(std::move(handover));
   }
@@ -108,7 +108,7 @@ void Service::go_on(const MirrorConfig& config) {
     inherited_.reset();
     done = take_all_over(config, from);
     if (done) {
-      const double waited_s = static_cast<double>(boottime_ns() - from.began_ns) / 1e9;
+      const double waited_s = static_cast<double>(times_.steady_ns() - from.began_ns) / 1e9;
       log_info("epoch {} goes on in this process; applications waited {:.2f} s for it", epoch.value, waited_s);
       push_({{"event", "restarted"}, {"epoch", epoch.value}, {"waited_s", waited_s}});
       return;

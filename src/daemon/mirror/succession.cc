@@ -2,7 +2,6 @@
 #include "daemon/mirror/succession.h"
 
 #include <systemd/sd-daemon.h>
-#include <time.h>
 
 #include <cstdlib>
 #include <nlohmann/json.hpp>
@@ -38,12 +37,6 @@ Result<Succession> read_epoch(int fd) {
 }
 
 }  // namespace
-
-std::int64_t boottime_ns() {
-  timespec now{};
-  ::clock_gettime(CLOCK_BOOTTIME, &now);
-  return now.tv_sec * 1'000'000'000LL + now.tv_nsec;
-}
 
 std::string encode_handed(const mirror::NodeLog::Handed& handed, std::int64_t began_ns) {
   nlohmann::json waits = nlohmann::json::array();

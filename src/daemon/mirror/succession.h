@@ -14,7 +14,7 @@ namespace holdfast::mirror_process {
 
 struct Succession {
   mirror::NodeLog::Handed handed;
-  std::int64_t began_ns = 0;  // CLOCK_BOOTTIME: since then applications wait
+  std::int64_t began_ns = 0;  // as SystemTimes::steady_ns(): since then applications wait
   std::vector<capture::Handover> captures;
 };
 
@@ -22,7 +22,6 @@ struct Succession {
 Status leave(const Succession& succession);
 // What the process before this one left; the store is empty after it. Damaged, or of another form: an error, and the captures are over.
 Result<std::optional<Succession>> take_succession();
-std::int64_t boottime_ns();
 
 // The text beside the captures.
 std::string encode_handed(const mirror::NodeLog::Handed& handed, std::int64_t began_ns);
