@@ -11,7 +11,6 @@ Clients with an odd number are patient: they cling to a connection long after ot
 wakes up too late finds somebody to answer.
 """
 
-import argparse
 import json
 import random
 import sys
@@ -20,7 +19,7 @@ import time
 import traceback
 
 import ledger_client
-from ledger_client import Database, connect_patiently, say, stop_at_end_of_input
+from ledger_client import Database, arguments, connect_patiently, say, stop_at_end_of_input
 
 ACCOUNTS, BALANCE = 12, 1000
 LISTS_AT_ONCE, VALUES_A_LIST = 6, 40
@@ -186,15 +185,8 @@ def final(options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=("setup", "run", "final"))
-    parser.add_argument("--host", required=True)
-    parser.add_argument("--port", type=int, default=5432)
-    parser.add_argument("--user", default="ledger")
-    parser.add_argument("--database", default="ledger")
-    parser.add_argument("--run", default="1")
+    parser = arguments(__doc__, "setup", "run", "final")
     parser.add_argument("--history")
-    parser.add_argument("--patience", type=float, default=30.0)
     options = parser.parse_args()
     {"setup": setup, "run": run, "final": final}[options.what](options)
 

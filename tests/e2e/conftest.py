@@ -21,6 +21,7 @@ from cluster import Cluster  # noqa: E402
 from labs import CHECKOUT, Lab, LabFailure  # noqa: E402
 
 EVIDENCE = CHECKOUT / "build/e2e"
+TRIO = ("n1", "n2", "n3")
 
 
 def pytest_addoption(parser):
@@ -186,6 +187,23 @@ def clients(request, cluster):
         clients.wait_served_by(cluster.active())
         clients.wait_commits(100)
         yield clients
+
+
+@pytest.fixture
+def trio(request):
+    """Three nodes without a witness in a lab of their own; the test module's FOLDER is protected."""
+    lab = Lab(f"{request.module.__name__.removeprefix('test_').replace('_', '-')}-{os.getpid()}")
+    cluster = Cluster(lab, TRIO)
+    try:
+        lab.up("--nodes", "3")
+        lab.run_shown("cluster", "--mode", "fsync", "--protect", request.module.FOLDER, timeout_s=400)
+        yield cluster
+        report = getattr(request.node, "report_call", None)
+        if report is not None and report.failed:
+            keep_evidence(cluster, request.node.name)
+    finally:
+        if not request.config.getoption("keep"):
+            lab.down()
 
 
 def keep_evidence(cluster, name):

@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Members come, go, and get other names and addresses while an application writes: a pair becomes a trio and a trio a pair."""
 
-import os
 import subprocess
 
-import pytest
 import trees
 from cluster import Cluster
-from conftest import keep_evidence
-from labs import CHANNEL, Lab
+from labs import CHANNEL
 
 FOLDER = "/srv/three"
-NODES = ("n1", "n2", "n3")
 OTHER_ADDRESS = "10.0.0.102"
 
 # Writes durably again and again, and says so; an error ends it.
@@ -38,22 +34,6 @@ class Writer:
         assert self.process.poll() is None, f"the application was disturbed: {self.process.stderr.read()}"
         self.process.kill()
         return int(self.process.communicate()[0].split()[-1])
-
-
-@pytest.fixture
-def trio(request):
-    lab = Lab(f"members-{os.getpid()}")
-    cluster = Cluster(lab, NODES)
-    try:
-        lab.up("--nodes", "3")
-        lab.run_shown("cluster", "--mode", "fsync", "--protect", FOLDER, timeout_s=400)
-        yield cluster
-        report = getattr(request.node, "report_call", None)
-        if report is not None and report.failed:
-            keep_evidence(cluster, request.node.name)
-    finally:
-        if not request.config.getoption("keep"):
-            lab.down()
 
 
 def names(cluster, node="n1"):

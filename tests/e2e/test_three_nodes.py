@@ -1,33 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Three nodes, in a lab of their own: the history of the one that takes no part in a role change goes on across it."""
 
-import os
-
-import pytest
 import trees
 from cluster import Cluster
-from conftest import keep_evidence
+from conftest import TRIO
 from history import clock_s, iso, told
-from labs import Lab
 
 FOLDER = "/srv/three"
-NODES = ("n1", "n2", "n3")
-
-
-@pytest.fixture
-def trio(request):
-    lab = Lab(f"trio-{os.getpid()}")
-    cluster = Cluster(lab, NODES)
-    try:
-        lab.up("--nodes", "3")
-        lab.run_shown("cluster", "--mode", "fsync", "--protect", FOLDER, timeout_s=400)
-        yield cluster
-        report = getattr(request.node, "report_call", None)
-        if report is not None and report.failed:
-            keep_evidence(cluster, request.node.name)
-    finally:
-        if not request.config.getoption("keep"):
-            lab.down()
 
 
 def write(cluster, text):
@@ -52,7 +31,7 @@ def content(cluster):
 
 def test_the_third_node_goes_back_across_a_role_change(trio):
     lab = trio.lab
-    first, second, third = NODES
+    first, second, third = TRIO
     good_s = write(trio, "good")
     write(trio, "bad")
     trio.make_active(second)

@@ -260,18 +260,24 @@ def verify(options):
     return 0
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=("setup", "run", "verify"))
+def arguments(description, *commands):
+    """What every client of the database is told."""
+    parser = argparse.ArgumentParser(description=description.split("\n")[0])
+    parser.add_argument("what", choices=commands)
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, default=5432)
     parser.add_argument("--user", default="ledger")
     parser.add_argument("--database", default="ledger")
     parser.add_argument("--run", default="1")
+    parser.add_argument("--patience", type=float, default=30.0)
+    return parser
+
+
+def main():
+    parser = arguments(__doc__, "setup", "run", "verify")
     parser.add_argument("--ledger")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=float)
-    parser.add_argument("--patience", type=float, default=30.0)
     options = parser.parse_args()
     if options.what != "setup" and not options.ledger:
         parser.error("--ledger is needed")
