@@ -182,10 +182,11 @@ def main():
     except KeyboardInterrupt:
         return 130
     finally:
-        machines.thaw_peer()
         if not options.lab and not options.keep:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             lab.down()
+        else:
+            machines.thaw_peer()
     say(f"done in {(time.monotonic() - started) / 60:.0f} minutes; {RESULTS.relative_to(HERE.parent)} and "
         f"{DOCUMENT.relative_to(HERE.parent)} are written")
     return 0
